@@ -1,0 +1,112 @@
+"""Server-sent events: framing and an incremental parser.
+
+Format: WHATWG HTML Living Standard, section 9.2 "Server-sent events". A leaf: it knows nothing of streams.
+"""
+
+from __future__ import annotations
+
+import codecs
+import re
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+_LINE_END = re.compile(r"\r\n|\r|\n")
+_LINE_BREAK_IN_FIELD = re.compile(r"[\r\n\0]")
+
+
+class Event(NamedTuple):
+    """One dispatched event. `event` is "message" unless named; `id` is the last id seen, "" if none."""
+
+    data: str
+    event: str = "message"
+    id: str = ""
+
+
+def format_event(
+    data: str, *, event: str | None = None, event_id: str | None = None, retry: float | None = None
+) -> bytes:
+    """Frame one event as UTF-8. `retry` is the client's reconnection delay in seconds.
+
+    Line breaks in `data` (CR LF, CR or LF alike) become several `data:` lines, which a client joins with LF.
+    ValueError if `event` or `event_id` contain a line break or NUL. Pure; thread-safe.
+    """
+    lines = []
+    if retry is not None:
+        lines.append(f"retry: {round(retry * 1000)}")
+    for name, value in (("id", event_id), ("event", event)):
+        if value is not None:
+            if _LINE_BREAK_IN_FIELD.search(value):
+                raise ValueError(f"the {name} field of an event cannot hold a line break or NUL: {value!r}")
+            lines.append(f"{name}: {value}")
+    lines.extend(f"data: {line}" for line in _LINE_END.split(data))
+    return ("\n".join(lines) + "\n\n").encode("utf-8")
+
+
+HEARTBEAT = b": hb\n"
+"""A comment line to send between events. No blank line follows: some Python clients would dispatch on it."""
+
+
+class EventParser:
+    """Incremental parser: feed it bytes cut anywhere, get events. One thread at a time.
+
+    Input that is not UTF-8 is decoded with U+FFFD, as the standard says. An event that the input ends
+    within is dropped, as the standard says: `pending` tells that there was one.
+    """
+
+    def __init__(self) -> None:
+        self._decoder = codecs.getincrementaldecoder("utf-8-sig")(errors="replace")
+        self._buffer: list[str] = []  # text since the last line end
+        self._after_cr = False
+        self._data: list[str] = []
+        self._event = ""
+        self.last_event_id = ""
+        self.retry: float | None = None
+
+    @property
+    def pending(self) -> bool:
+        """True when the input so far ends within an event."""
+        return bool(self._data or self._event or any(self._buffer))
+
+    def feed(self, piece: bytes) -> list[Event]:
+        """Return the events that `piece` completes."""
+        text = self._decoder.decode(piece)
+        if self._after_cr and text:
+            self._after_cr = False
+            if text[0] == "\n":  # the second half of a CR LF that was cut in two
+                text = text[1:]
+        self._after_cr = self._after_cr or text.endswith("\r")
+        events = []
+        *lines, rest = _LINE_END.split(text)
+        for line in lines:
+            self._buffer.append(line)
+            whole, self._buffer = "".join(self._buffer), []
+            event = self._take_line(whole)
+            if event is not None:
+                events.append(event)
+        if rest:
+            self._buffer.append(rest)
+        return events
+
+    def _take_line(self, line: str) -> Event | None:
+        if not line:
+            data, self._data = self._data, []
+            name, self._event = self._event, ""
+            return Event("\n".join(data), name or "message", self.last_event_id) if data else None
+        name, _, value = line.partition(":")
+        value = value.removeprefix(" ")
+        if name == "data":
+            self._data.append(value)
+        elif name == "event":
+            self._event = value
+        elif name == "id" and "\0" not in value:
+            self.last_event_id = value
+        elif name == "retry" and value.isascii() and value.isdigit():
+            self.retry = int(value) / 1000
+        return None
+
+
+def parse_events(pieces: Iterable[bytes]) -> Iterator[Event]:
+    """Yield the events in `pieces`, whose boundaries do not matter."""
+    parser = EventParser()
+    for piece in pieces:
+        yield from parser.feed(piece)
