@@ -72,8 +72,8 @@ class Status(str, enum.Enum):
     CANCELLED = "cancelled"
     INTERRUPTED = "interrupted"
 
-    __str__ = str.__str__
-    __format__ = str.__format__
+    def __str__(self) -> str:
+        return self.value
 
     @property
     def ended(self) -> bool:
@@ -343,10 +343,10 @@ class Store(Protocol):
         """Every stream, in order of its id, in bounded pages: not one snapshot of all."""
 
     def delete(self, stream_id: str) -> bool:
-        """Remove a stream, whatever its state. Its readers and producer get StreamLostError. True if it existed."""
+        """Remove a stream, whatever its state. Its readers and producer get StreamLostError. True if there."""
 
     def sweep(self) -> int:
-        """Remove expired streams, in small steps, and end those whose producers died. Returns how many it removed."""
+        """Remove expired streams, in small steps, and end those whose producers died. Returns the removed."""
 
     def close(self) -> None:
         """Wake blocked reads and free what this process holds; stored streams stay. Idempotent."""
