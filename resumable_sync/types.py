@@ -160,6 +160,8 @@ class Lease:
 
     stream_id: str
     generation: int
+    ttl: float = DEFAULT_TTL
+    """Seconds that the stream lives after its last append or renewal."""
     offset: int = 0
 
     @property
@@ -332,6 +334,9 @@ class Store(Protocol):
         StreamLostError if `after` is of another generation, InvalidCursorError if it is malformed or lies
         beyond the end.
         """
+
+    def wake(self) -> None:
+        """Make the blocked reads of this process return early, as at a timeout. Idempotent."""
 
     def status(self, stream_id: str) -> Status:
         """Where the stream stands; MISSING where there is none."""

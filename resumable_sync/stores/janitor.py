@@ -1,0 +1,65 @@
+"""A background thread that keeps house for a store: expired streams go also when nobody looks."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import weakref
+from collections.abc import Callable
+
+logger = logging.getLogger("resumable_sync")
+
+
+class Janitor:
+    """Calls `work` every `interval()` seconds, or at once after `hurry()`, from a daemon thread.
+
+    Holds `work`, a bound method, weakly: an abandoned store is collected and its thread ends. The thread
+    starts with the first `start()`. All methods are thread-safe; `stop` does not wait for the thread.
+    """
+
+    def __init__(self, name: str, work: Callable[[], object], interval: Callable[[], float]) -> None:
+        self._name = name
+        self._work = weakref.WeakMethod(work)
+        self._interval = weakref.WeakMethod(interval)
+        self._lock = threading.Lock()  # guards _thread
+        self._thread: threading.Thread | None = None
+        self._hurry = threading.Event()
+        self._stopped = threading.Event()
+
+    def start(self) -> None:
+        """Start the thread unless it runs."""
+        if self._thread is not None:  # only ever goes from None to a thread: a stale look costs a lock
+            return
+        with self._lock:
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+                self._thread.start()
+
+    def hurry(self) -> None:
+        """Ask for one round now."""
+        self._hurry.set()
+
+    def stop(self) -> None:
+        """End the thread after its present round. Final."""
+        self._stopped.set()
+        self._hurry.set()
+
+    def _run(self) -> None:
+        while True:
+            interval = self._interval()
+            if interval is None:
+                return
+            seconds = interval()
+            del interval  # hold the store only while working for it
+            self._hurry.wait(seconds)
+            self._hurry.clear()
+            work = self._work()
+            if work is None or self._stopped.is_set():
+                return
+            try:
+                work()
+            except Exception:
+                # The next round may succeed (a locked file, a server that is away), and readers report
+                # the trouble to somebody who can act on it.
+                logger.warning("%s: a round of housekeeping failed", self._name, exc_info=True)
+            del work
