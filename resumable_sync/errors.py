@@ -108,8 +108,13 @@ class LimitExceededError(ResumableStreamError):
 class StoreUnavailableError(ResumableStreamError):
     """The store cannot be reached, is locked, full, damaged or closed.
 
-    Whether a refused append was stored is unknown; repeating it is safe (it is stored once).
+    Whether a refused append was stored is unknown; repeating it is safe (it is stored once). `transient` tells
+    whether trying again may help: false for a store that was closed, or a file that is damaged or too new.
     """
 
     code = "unavailable"
     http_status = 503
+
+    def __init__(self, message: str = "", *, transient: bool = True) -> None:
+        super().__init__(message)
+        self.transient = transient

@@ -200,6 +200,11 @@ class Batch:
         self.error = error
 
     @property
+    def start(self) -> str:
+        """The cursor in front of `data`: where this read began."""
+        return f"{self.generation}-{self._start}"
+
+    @property
     def offset(self) -> int:
         """Bytes of this generation up to and including `data`."""
         return self._start + len(self.data)

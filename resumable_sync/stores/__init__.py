@@ -1,1 +1,30 @@
 """The stores, and `open_store`, which picks one by URL. Each is imported only when it is asked for."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from ..types import Store
+
+
+def open_store(url: str, **options: Any) -> Store:
+    """Open the store that `url` names; `options` go to its constructor.
+
+    `memory://` is private to the process. `sqlite:///relative/or` `sqlite:////absolute/path.db` (or any path
+    that ends in .db, .sqlite or .sqlite3) serves all processes of one machine. ValueError for any other URL,
+    StoreUnavailableError if the store cannot be opened.
+    """
+    parts = urlsplit(url)
+    if parts.scheme == "memory":
+        from .memory import MemoryStore
+
+        return MemoryStore(**options)
+    if parts.scheme == "sqlite" or (not parts.scheme and url.endswith((".db", ".sqlite", ".sqlite3"))):
+        from .sqlite import SQLiteStore
+
+        path = unquote(parts.path.removeprefix("/")) if parts.scheme else url
+        if not path or parts.netloc:
+            raise ValueError(f"{url!r} names no file; write sqlite:///relative.db or sqlite:////absolute/path.db")
+        return SQLiteStore(path, **options)
+    raise ValueError(f"{url!r} is no store; use memory:// or sqlite:///path/to/file.db")

@@ -330,7 +330,7 @@ class MemoryStore:
 
     def _check_open(self) -> None:
         if self._closed:
-            raise StoreUnavailableError("the store is closed")
+            raise StoreUnavailableError("the store is closed", transient=False)
 
     def _directory(self) -> _Directory:
         self._check_open()

@@ -1,0 +1,323 @@
+"""The context: elects producers, runs them in the background, and follows streams as plain generators."""
+
+from __future__ import annotations
+
+import atexit
+import contextvars
+import logging
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Executor
+from types import TracebackType
+
+from .committer import committer_for
+from .errors import (
+    InvalidCursorError,
+    ProducerFailedError,
+    ProducerInterruptedError,
+    StoreUnavailableError,
+    StreamCancelledError,
+    StreamLostError,
+    StreamNotFoundError,
+)
+from .fork import PerProcess
+from .producer import Hooks, Producer, Source, call_hook
+from .types import DEFAULT_READ_BYTES, Batch, Entry, Lease, Status, Store, StreamInfo
+
+logger = logging.getLogger("resumable_sync")
+
+WAIT_SLICE = 5.0
+"""Seconds that one wait of a viewer lasts at most before it looks at the store again by itself."""
+
+_ELECTION_ROUNDS = 5  # in which a stream may be deleted between a lost election and the look at the winner's
+_RETRY_SECONDS = 0.2  # between looks at a store that is unavailable
+
+
+class _Running:
+    """What a context has under way in one process. `lock` guards `producers` and `closed`."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.producers: set[Producer] = set()
+        self.closed = threading.Event()
+
+
+class ResumableStreamContext:
+    """Runs producers in background threads and lets any number of viewers follow them.
+
+    `on_acquire(stream_id, "producer" | "consumer")`, `on_append(stream_id, byte_length)`,
+    `on_finalize(stream_id, status, error)` and `on_error(stream_id, exception)` are called in the caller's
+    (`on_acquire`) or the producer's thread, outside all locks; a hook that raises is logged and harms nothing.
+    `on_append` comes in order, some time after the chunk was stored, and before `on_finalize`.
+
+    `executor` runs the producers instead of threads of their own; its workers must be threads. Note that
+    Python itself waits for an executor's threads at exit. `heartbeat`: seconds between signs of life of a
+    silent producer, and so the time in which it learns that it was stopped elsewhere. `max_pending_bytes`: how
+    far a source may run ahead of the store. `read_bytes`: the largest piece that a viewer gets at once (it may
+    exceed this by the rest of one chunk).
+
+    Thread-safe. The store stays the application's: closing the context does not close it. In a forked child
+    the context begins empty: producers stay with the parent. `close` runs at interpreter exit.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        ttl: float | None = None,
+        on_acquire: Callable[[str, str], object] | None = None,
+        on_append: Callable[[str, int], object] | None = None,
+        on_finalize: Callable[[str, Status, str | None], object] | None = None,
+        on_error: Callable[[str, BaseException], object] | None = None,
+        executor: Executor | None = None,
+        heartbeat: float = 5.0,
+        max_pending_bytes: int = 256 * 1024,
+        read_bytes: int = DEFAULT_READ_BYTES,
+    ) -> None:
+        if not heartbeat > 0:
+            raise ValueError(f"heartbeat must be a positive number of seconds, not {heartbeat!r}")
+        if max_pending_bytes < 1 or read_bytes < 1:
+            raise ValueError("max_pending_bytes and read_bytes must be positive")
+        self.store = store
+        self._ttl = ttl
+        self._hooks = Hooks(on_acquire, on_append, on_finalize, on_error)
+        self._executor = executor
+        self._heartbeat = heartbeat
+        self._max_pending_bytes = max_pending_bytes
+        self._read_bytes = read_bytes
+        self._running = PerProcess(_Running)
+        _contexts.add(self)
+
+    def run(
+        self,
+        stream_id: str,
+        make_stream: Source,
+        *,
+        ttl: float | None = None,
+        metadata: Mapping[str, str] | None = None,
+    ) -> Iterator[bytes]:
+        """Produce the stream unless somebody does or did, and follow it from its start.
+
+        Exactly one caller among all processes is elected; its `make_stream()` runs in a background thread, in
+        a copy of the caller's contextvars, and returns an iterable of bytes or str (UTF-8). It is never called
+        when the election is lost: then, and for a stream that has ended, this call follows what is stored.
+        Returns at once with a plain generator (see `resume` for how it ends). Leaving it stops nothing.
+
+        Raises InvalidStreamIdError, LimitExceededError, StoreUnavailableError, ValueError, before anything runs.
+        """
+        running = self._running.get()
+        if running.closed.is_set():
+            raise StoreUnavailableError("the context is closed", transient=False)
+        for _ in range(_ELECTION_ROUNDS):
+            lease = self.store.acquire(stream_id, ttl=self._ttl if ttl is None else ttl, metadata=metadata)
+            if lease is not None:
+                start: str | None = lease.cursor
+                call_hook(self._hooks.on_acquire, stream_id, "producer")
+                self._start(running, lease, make_stream)
+            else:
+                start = self._open(stream_id, "")
+                if start is None:
+                    continue  # deleted or expired since the election was lost: the id is free again
+                call_hook(self._hooks.on_acquire, stream_id, "consumer")
+            return self._pieces(stream_id, start)
+        raise StreamNotFoundError(f"stream {stream_id} was deleted again and again")
+
+    def resume(self, stream_id: str, after: str = "") -> Iterator[bytes] | None:
+        """Follow a stream from cursor `after` ("" is the start); None if there is no such stream.
+
+        The id and the cursor are checked now: InvalidStreamIdError, InvalidCursorError, StreamLostError (a cursor
+        of another generation), StoreUnavailableError. The generator yields exactly the bytes behind the
+        cursor, joined into large pieces while it is behind, and blocks for more while the stream runs. It ends
+        without an exception only when the stream is `done`; otherwise it raises, after the last stored byte,
+        ProducerFailedError, ProducerInterruptedError, StreamCancelledError, StreamLostError, or
+        StoreUnavailableError (also when this context is closed: resume elsewhere). One thread at a time
+        may use a generator; it holds nothing while it is not running.
+        """
+        start = self._open(stream_id, after)
+        return None if start is None else self._pieces(stream_id, start)
+
+    def require_resume(self, stream_id: str, after: str = "") -> Iterator[bytes]:
+        """As `resume`, but raises StreamNotFoundError if there is no such stream."""
+        return self._pieces(stream_id, self._require_open(stream_id, after))
+
+    def entries(self, stream_id: str, after: str = "") -> Iterator[Entry]:
+        """As `require_resume`, chunk by chunk as the producer made them, each with the cursor behind it."""
+        start = self._require_open(stream_id, after)
+        return (entry for batch in self._batches(stream_id, start, None) for entry in batch.entries)
+
+    def batches(self, stream_id: str, after: str = "", *, heartbeat: float | None = None) -> Iterator[Batch]:
+        """As `require_resume`, but yields what each read found.
+
+        A batch tells its cursor, and where replay ends and live begins: `batch.offset == batch.size` says that
+        everything stored so far was delivered. With `heartbeat`, an empty batch is yielded whenever that
+        many seconds brought nothing.
+        """
+        return self._batches(stream_id, self._require_open(stream_id, after), heartbeat)
+
+    def status(self, stream_id: str) -> Status:
+        """Where the stream stands; MISSING where there is none."""
+        return self.store.status(stream_id)
+
+    def info(self, stream_id: str) -> StreamInfo | None:
+        """A snapshot of the stream, None where there is none."""
+        return self.store.info(stream_id)
+
+    def cancel(self, stream_id: str) -> bool:
+        """End a running stream as `cancelled`, whoever produces it; True if this call did.
+
+        Durable at once. Its source is closed at its next chunk; a silent one is told within one heartbeat, at
+        once if it runs in this process.
+        """
+        cancelled = self.store.cancel(stream_id)
+        self._tell_producer(stream_id)
+        return cancelled
+
+    def delete(self, stream_id: str) -> bool:
+        """Remove a stream, whatever its state; its viewers get StreamLostError. True if it was there."""
+        deleted = self.store.delete(stream_id)
+        self._tell_producer(stream_id)
+        return deleted
+
+    def close(self, timeout: float | None = None) -> None:
+        """End what runs here: producers as `interrupted`, after all they made is stored; viewers of this process
+        with StoreUnavailableError. Idempotent.
+
+        Returns within about `timeout` seconds (default 2), even if a source blocks: its stream is ended all
+        the same and its thread, a daemon, closes it as soon as it returns.
+        """
+        seconds = 2.0 if timeout is None else timeout
+        deadline = time.monotonic() + seconds
+        running = self._running.get()
+        with running.lock:
+            running.closed.set()
+            producers = list(running.producers)
+        for producer in producers:
+            producer.stop()
+        try:
+            self.store.wake()
+        except StoreUnavailableError:
+            pass  # a closed store has no waiting reads
+        for producer in producers:  # half of the time for sources to return by themselves
+            producer.ended.wait(max(0.0, deadline - seconds / 2 - time.monotonic()))
+        for producer in producers:
+            producer.interrupt(max(0.05, deadline - time.monotonic()))
+        for producer in producers:  # one that had begun to end by itself
+            producer.ended.wait(max(0.0, deadline - time.monotonic()))
+
+    def __enter__(self) -> ResumableStreamContext:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _start(self, running: _Running, lease: Lease, make_stream: Source) -> None:
+        committer = committer_for(self.store, self._max_pending_bytes)
+        producer = Producer(self.store, lease, make_stream, self._hooks, committer, self._heartbeat)
+        with running.lock:
+            running.producers.add(producer)
+            closed = running.closed.is_set()
+        if closed:  # close() came in between and has not seen this producer
+            producer.stop()
+        scope = contextvars.copy_context()
+
+        def pump() -> None:
+            try:
+                scope.run(producer.run)
+            finally:
+                with running.lock:
+                    running.producers.discard(producer)
+
+        try:
+            if self._executor is not None:
+                self._executor.submit(pump)
+            else:
+                # A daemon: a source that blocks must not keep the process; close() ends its stream at exit.
+                name = f"resumable-sync-producer-{lease.stream_id}"
+                threading.Thread(target=pump, name=name, daemon=True).start()
+        except BaseException:
+            producer.stop()
+            producer.interrupt(1.0)
+            with running.lock:
+                running.producers.discard(producer)
+            raise
+
+    def _tell_producer(self, stream_id: str) -> None:
+        """Let a producer of this process learn at once what happened to its stream."""
+        if self._running.get().producers:
+            committer = committer_for(self.store, self._max_pending_bytes)
+            committer.renew_now(lambda lease: lease.stream_id == stream_id)
+
+    def _open(self, stream_id: str, after: str) -> str | None:
+        """Check id and cursor against the store; the cursor to start from, None if there is no such stream."""
+        try:
+            return self.store.read(stream_id, after, max_bytes=1).start
+        except StreamNotFoundError:
+            return None
+
+    def _require_open(self, stream_id: str, after: str) -> str:
+        start = self._open(stream_id, after)
+        if start is None:
+            raise StreamNotFoundError(f"there is no stream {stream_id}")
+        return start
+
+    def _pieces(self, stream_id: str, cursor: str) -> Iterator[bytes]:
+        return (batch.data for batch in self._batches(stream_id, cursor, None))
+
+    def _batches(self, stream_id: str, cursor: str, heartbeat: float | None) -> Iterator[Batch]:
+        """Follow the stream: the one loop over `read`."""
+        running = self._running.get()
+        heard = time.monotonic()  # when something was yielded last
+        unavailable_since: float | None = None
+        while True:
+            if running.closed.is_set():
+                raise StoreUnavailableError(f"the context was closed; resume from {cursor}", transient=False)
+            wait = WAIT_SLICE
+            if heartbeat is not None:
+                wait = min(wait, max(0.0, heard + heartbeat - time.monotonic()))
+            try:
+                batch = self.store.read(stream_id, cursor, max_bytes=self._read_bytes, timeout=wait)
+            except (StreamNotFoundError, InvalidCursorError) as lost:
+                # The cursor was good when it was given out: what it points at is gone.
+                raise StreamLostError(f"stream {stream_id} was lost behind {cursor}: {lost}") from lost
+            except StoreUnavailableError as unavailable:
+                now = time.monotonic()
+                unavailable_since = unavailable_since or now
+                if not unavailable.transient or now - unavailable_since >= self.store.grace:
+                    raise
+                running.closed.wait(_RETRY_SECONDS)
+                continue
+            unavailable_since = None
+            if batch.data:
+                cursor = batch.cursor
+                yield batch
+                heard = time.monotonic()
+            elif batch.status.ended:
+                return _raise_ending(stream_id, batch)
+            elif heartbeat is not None and time.monotonic() - heard >= heartbeat:
+                yield batch
+                heard = time.monotonic()
+
+
+def _raise_ending(stream_id: str, batch: Batch) -> None:
+    """Return for `done`, raise for the other endings."""
+    if batch.status is Status.CANCELLED:
+        raise StreamCancelledError(f"stream {stream_id} was cancelled at {batch.cursor}")
+    if batch.status is Status.INTERRUPTED:
+        raise ProducerInterruptedError(f"the producer of stream {stream_id} was lost at {batch.cursor}")
+    if batch.status is Status.ERROR:
+        raise ProducerFailedError(batch.error or f"the source of stream {stream_id} failed at {batch.cursor}")
+
+
+_contexts: weakref.WeakSet[ResumableStreamContext] = weakref.WeakSet()
+
+
+@atexit.register
+def _close_all() -> None:
+    """End what still runs when the interpreter exits; daemon threads live until then."""
+    for context in list(_contexts):
+        if context._running.peek() is not None:
+            context.close()
