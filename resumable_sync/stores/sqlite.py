@@ -26,7 +26,7 @@ from ..types import (
     validate_stream_id,
     validate_wait,
 )
-from . import rules, sqlite_pages, sqlite_rows, sqlite_upkeep
+from . import pages, rules, sqlite_rows, sqlite_upkeep
 from .janitor import Janitor
 from .process_lock import ProcessLock
 from .sqlite_connection import Connections
@@ -346,14 +346,14 @@ class SQLiteStore:
             if refused is not None or row is None:
                 return refused
             if row.size != lease.offset:  # a repeated append, or the lease was used twice
-                pages = _pages(connection, lease.generation, lease.offset)
-                stored, _ = sqlite_pages.unpack(pages, lease.offset, length)
+                rows = _pages(connection, lease.generation, lease.offset)
+                stored, _ = pages.unpack(rows, lease.offset, length)
                 return None if stored == b"".join(chunks) else rules.conflict(lease)
             self._limits.check_room(lease.stream_id, row.size + length, row.entries + len(chunks))
         except ResumableStreamError as error:
             return error
         sqlite_rows.extend(connection, lease, length, len(chunks), self._grace)
-        for page in sqlite_pages.pack(chunks, lease.offset):
+        for page in pages.pack(chunks, lease.offset):
             connection.execute("INSERT INTO pages VALUES (?, ?, ?, ?)", (lease.generation, *page))
         return None
 
@@ -367,7 +367,7 @@ class SQLiteStore:
             if row is not None:
                 generation, offset = position or (row.generation, 0)
                 if generation == row.generation and offset < row.size:
-                    data, lengths = sqlite_pages.unpack(_pages(connection, generation, offset), offset, max_bytes)
+                    data, lengths = pages.unpack(_pages(connection, generation, offset), offset, max_bytes)
         if row is None:
             raise StreamNotFoundError(f"there is no stream {stream_id}")
         start = rules.start_position(stream_id, row, position)
@@ -407,7 +407,7 @@ class SQLiteStore:
         return min(_SWEEP_SECONDS, max(0.05, self._shortest_ttl / 2))
 
 
-def _pages(connection: sqlite3.Connection, generation: int, offset: int) -> Iterator[sqlite_pages.Page]:
+def _pages(connection: sqlite3.Connection, generation: int, offset: int) -> Iterator[pages.Page]:
     """The pages that reach beyond `offset`."""
     sql = "SELECT end, payload, lengths FROM pages WHERE generation = ? AND end > ? ORDER BY end"
     return connection.execute(sql, (generation, offset))

@@ -1,4 +1,4 @@
-"""How chunks are packed into rows of the SQLite store and cut out of them again. Pure functions."""
+"""How chunks are packed into the rows that a store keeps, and cut out of them again. Pure functions."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PAGE_BYTES = 64 * 1024
 _PAGE_CHUNKS = 4096
 
 Page = tuple[int, bytes, "bytes | None"]
-"""(offset behind the payload, payload, lengths): lengths as in schema.sql."""
+"""(offset behind the payload, payload, lengths): of the chunks, as little-endian uint32; None for a single one."""
 
 
 def pack(chunks: Sequence[bytes], offset: int) -> list[Page]:
@@ -54,7 +54,7 @@ def unpack(pages: Iterable[Page], offset: int, max_bytes: int) -> tuple[bytes, S
         if not payloads:
             skip = offset - begin
         if skip < 0 or (payloads and begin != previous):
-            raise StreamLostError(f"the bytes before offset {begin} are missing from the file")
+            raise StreamLostError(f"the bytes before offset {begin} are missing from the store")
         previous = end
         payloads.append(payload)
         total += len(payload)
@@ -67,7 +67,7 @@ def unpack(pages: Iterable[Page], offset: int, max_bytes: int) -> tuple[bytes, S
         if total - skip >= max_bytes:
             break
     if not payloads:
-        raise StreamLostError(f"the bytes behind offset {offset} are missing from the file")
+        raise StreamLostError(f"the bytes behind offset {offset} are missing from the store")
     data = payloads[0] if len(payloads) == 1 else b"".join(payloads)
     dropped = first = 0
     while dropped + lengths[first] <= skip:
