@@ -35,7 +35,7 @@ class Outbox:
         self.lease = lease
         self.interval = interval  # seconds from one sign of life to the next
         self.on_stop = on_stop
-        self.room = threading.Condition(lock)  # signalled when bytes were acknowledged or error was set
+        self.room = threading.Condition(lock)  # signalled when there is more room, less in flight, or an error
         self.pending: list[bytes] = []
         self.pending_bytes = 0
         self.in_flight: list[bytes] = []
@@ -156,6 +156,7 @@ class Committer:
                     if not outbox.in_flight:
                         outbox.in_flight, outbox.pending = outbox.pending, []
                         outbox.pending_bytes = 0
+                        outbox.room.notify_all()
                     total += sum(map(len, outbox.in_flight))
                     taken.append(outbox)
                 return taken
@@ -177,7 +178,9 @@ class Committer:
         due = []
         self._next_renewal = now + 3600.0
         for outbox in self._outboxes:
-            if outbox.renew_at <= now and outbox.error is None:
+            if outbox.error is not None:
+                continue
+            if outbox.renew_at <= now:
                 outbox.renew_at = now + outbox.interval
                 due.append(outbox)
             self._next_renewal = min(self._next_renewal, outbox.renew_at)
