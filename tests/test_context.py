@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextvars
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -13,11 +13,13 @@ import pytest
 from resumable_sync import (
     InvalidCursorError,
     InvalidStreamIdError,
+    Lease,
     MemoryStore,
     Producer,
     ProducerFailedError,
     ProducerInterruptedError,
     ResumableStreamContext,
+    ResumableStreamError,
     Status,
     Store,
     StoreUnavailableError,
@@ -315,8 +317,8 @@ def test_a_full_stream_ends_as_error(tmp_path: Path) -> None:
 
 
 def test_a_slow_store_holds_the_source_back() -> None:
-    """Pending bytes are bounded: the source is not pulled further than the store has room."""
-    store = SlowStore()
+    """G10: pending bytes are bounded, a source is not pulled further than there is room."""
+    store = StandingStore()
     pulled: list[int] = []
 
     def source() -> Iterator[bytes]:
@@ -325,26 +327,27 @@ def test_a_slow_store_holds_the_source_back() -> None:
             yield b"x" * 100
 
     with ResumableStreamContext(store, max_pending_bytes=1000) as context:
-        viewer = context.run("a", source)
+        context.run("first", lambda: [b"stands in the store"])
         assert store.entered.wait(TIMEOUT)
-        # One batch in flight, ten chunks pending, one in the source's hand.
-        assert wait_for(lambda: len(pulled) >= 12)
-        assert len(pulled) <= store.largest + 12
+        viewer = context.run("a", source)
+        # Ten chunks fill what may be pending; the source has made one more and is not asked again.
+        assert wait_for(lambda: len(pulled) == 11)
+        assert not wait_for(lambda: len(pulled) > 11, seconds=0.2)
         store.leave.set()
         assert len(join(viewer)) == 100_000
     store.close()
 
 
-class SlowStore(MemoryStore):
+class StandingStore(MemoryStore):
     """Stands still in its first append until it is told to go on."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.entered, self.leave, self.largest = threading.Event(), threading.Event(), 0
+        self.entered, self.leave = threading.Event(), threading.Event()
 
-    def append_many(self, batches):  # type: ignore[no-untyped-def]
-        if not self.leave.is_set():
-            self.largest = max(self.largest, len(batches[0][1]))
+    def append_many(
+        self, batches: Sequence[tuple[Lease, Sequence[bytes]]]
+    ) -> list[str | ResumableStreamError]:
         self.entered.set()
         assert self.leave.wait(TIMEOUT)
         return super().append_many(batches)
@@ -445,10 +448,10 @@ def test_the_source_is_closed_once_however_it_ends(context: ResumableStreamConte
     assert (good.closes, bad.closes) == (1, 1)
 
 
-def wait_for(predicate: Callable[[], bool]) -> bool:
+def wait_for(predicate: Callable[[], bool], seconds: float = TIMEOUT) -> bool:
     """Whether `predicate` came true in time; looks again and again."""
     pause = threading.Event()
-    for _ in range(int(TIMEOUT / 0.01)):
+    for _ in range(int(seconds / 0.01)):
         if predicate():
             return True
         pause.wait(0.01)
