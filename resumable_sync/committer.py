@@ -56,7 +56,8 @@ class Committer:
     them. A chunk of a slow source that comes while nothing is being written is stored by its own thread:
     handing it over would cost more than the append. One thread at a time writes (`_writing`), so a lease is
     used by one. Between rounds the committer's thread renews the leases of silent producers and learns which
-    of them were stopped. While the store is unavailable, batches are kept and retried until the grace time has passed.
+    of them were stopped. While the store is unavailable, batches are kept and retried until the grace time
+    has passed.
     Thread-safe. `_lock` guards all fields and those of the outboxes; no store is called while it is held.
     """
 
