@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import json
 import os
 import sqlite3
 import time
+import weakref
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -98,6 +100,7 @@ class SQLiteStore:
         self._liveness = Liveness(
             self._connections, self._run_directory, lambda: self._processes.get().lock.token, self._finished_ttl
         )
+        atexit.register(_close_at_exit, weakref.ref(self))  # so that no lock files and sockets are left about
 
     @property
     def grace(self) -> float:
@@ -411,3 +414,9 @@ def _pages(connection: sqlite3.Connection, generation: int, offset: int) -> Iter
     """The pages that reach beyond `offset`."""
     sql = "SELECT end, payload, lengths FROM pages WHERE generation = ? AND end > ? ORDER BY end"
     return connection.execute(sql, (generation, offset))
+
+
+def _close_at_exit(reference: weakref.ref[SQLiteStore]) -> None:
+    store = reference()
+    if store is not None:
+        store.close()
