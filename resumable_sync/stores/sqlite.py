@@ -12,7 +12,7 @@ import weakref
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from ..errors import ResumableStreamError, StoreUnavailableError, StreamNotFoundError
+from ..errors import ResumableStreamError, StoreUnavailableError, StreamLostError, StreamNotFoundError
 from ..fork import PerProcess
 from ..types import (
     DEFAULT_GRACE,
@@ -230,14 +230,23 @@ class SQLiteStore:
         watch = self._process().watch
         wakes = watch.wakes
         if not timeout:
-            return self._look(stream_id, position, max_bytes)
+            return self._look(stream_id, position, max_bytes)[0]
         with watch.listen(stream_id) as channel:
+            seen = False
             while True:
                 version = channel.version  # taken before the look: a commit after it is not missed
-                batch = self._look(stream_id, position, max_bytes)
+                try:
+                    batch, life = self._look(stream_id, position, max_bytes)
+                except StreamNotFoundError as missing:
+                    if seen:
+                        raise StreamLostError(f"stream {stream_id} was deleted or has expired") from missing
+                    raise
+                seen, position = True, Position(batch.generation, batch.offset - len(batch.data))
+                left = deadline - time.monotonic()
                 if batch.data or batch.status.ended or watch.wakes != wakes:
                     return batch
-                if not channel.wait(version, deadline - time.monotonic()):
+                # Nobody commits an expiry: the next look is due when the stream's life ends, if not before.
+                if not channel.wait(version, min(left, life)) and left <= life:
                     return batch  # nothing was committed since the look
 
     def wake(self) -> None:
@@ -252,6 +261,7 @@ class SQLiteStore:
     def info(self, stream_id: str) -> StreamInfo | None:
         """A snapshot of one stream, None where there is none."""
         validate_stream_id(stream_id)
+        self._process()
         self._end_dead([stream_id])
         with self._connections.read() as connection:
             row = select_living(connection, stream_id)
@@ -316,12 +326,11 @@ class SQLiteStore:
         Streams that this store's leases still produce end as `interrupted`: nobody can append to them now.
         """
         process = self._processes.peek()
-        if self._closed or process is None:
-            self._closed = True
+        closed, self._closed = self._closed, True
+        if closed or process is None:
             return
         with contextlib.suppress(StoreUnavailableError):  # then their leases run out
             process.watch.publish(self._liveness.end_owned(process.lock.token))
-        self._closed = True
         process.janitor.stop()
         process.watch.close()
         process.lock.release()
@@ -350,7 +359,9 @@ class SQLiteStore:
             if row.size != lease.offset:  # a repeated append, or the lease was used twice
                 pages = _pages(connection, lease.generation, lease.offset)
                 stored, _ = sqlite_pages.unpack(pages, lease.offset, length)
-                return None if stored == b"".join(chunks) else rules.conflict(lease)
+                if stored != b"".join(chunks):
+                    return rules.conflict(lease)
+                length, chunks = 0, []  # a sign of life all the same
             self._limits.check_room(lease.stream_id, row.size + length, row.entries + len(chunks))
         except ResumableStreamError as error:
             return error
@@ -359,8 +370,9 @@ class SQLiteStore:
             connection.execute("INSERT INTO pages VALUES (?, ?, ?, ?)", (lease.generation, *page))
         return None
 
-    def _look(self, stream_id: str, position: Position | None, max_bytes: int) -> Batch:
-        """One look, without waiting. Ends a stream of which nothing is left to read but a dead producer."""
+    def _look(self, stream_id: str, position: Position | None, max_bytes: int) -> tuple[Batch, float]:
+        """One look, without waiting, and the seconds that the stream has to live. Ends a stream of which nothing
+        is left to read but a dead producer."""
         if self._closed:
             raise StoreUnavailableError("the store is closed", transient=False)
         data, lengths = b"", ()  # type: bytes, Sequence[int]
@@ -375,7 +387,7 @@ class SQLiteStore:
         start = rules.start_position(stream_id, row, position)
         if not data and self._liveness.is_orphan(row) and self._end_dead([stream_id]):
             return self._look(stream_id, position, max_bytes)
-        return Batch(start, data, lengths, size=row.size, status=row.status, error=row.error)
+        return Batch(start, data, lengths, size=row.size, status=row.status, error=row.error), row.life
 
     def _end(
         self, connection: sqlite3.Connection, stream_id: str, row: Row, status: Status, error: str | None = None

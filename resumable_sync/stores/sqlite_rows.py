@@ -39,11 +39,16 @@ class Row(NamedTuple):
     finished_at: float | None
 
     @property
-    def expired(self) -> bool:
-        """Whether the stream's ttl has run out, by the boot clock; by the wall clock after a reboot."""
+    def life(self) -> float:
+        """Seconds until the stream's ttl runs out, by the boot clock; by the wall clock after a reboot."""
         if self.boot_id == bootclock.boot_id():
-            return bootclock.now() >= self.expires_boot
-        return time.time() >= self.expires_at
+            return self.expires_boot - bootclock.now()
+        return self.expires_at - time.time()
+
+    @property
+    def expired(self) -> bool:
+        """Whether the stream's ttl has run out."""
+        return self.life <= 0
 
     def info(self, stream_id: str) -> StreamInfo:
         """The row as the public snapshot."""
