@@ -230,16 +230,15 @@ class SQLiteStore:
         watch = self._process().watch
         wakes = watch.wakes
         if not timeout:
-            return self._look(stream_id, position, max_bytes, True)
+            return self._look(stream_id, position, max_bytes)
         with watch.listen(stream_id) as channel:
             while True:
                 version = channel.version  # taken before the look: a commit after it is not missed
-                left = deadline - time.monotonic()
-                last = left <= 0 or watch.wakes != wakes
-                batch = self._look(stream_id, position, max_bytes, last)
-                if last or batch.data or batch.status.ended:
+                batch = self._look(stream_id, position, max_bytes)
+                if batch.data or batch.status.ended or watch.wakes != wakes:
                     return batch
-                channel.wait(version, left)
+                if not channel.wait(version, deadline - time.monotonic()):
+                    return batch  # nothing was committed since the look
 
     def wake(self) -> None:
         """Make blocked reads return early; see `Store.wake`."""
@@ -360,8 +359,8 @@ class SQLiteStore:
             connection.execute("INSERT INTO pages VALUES (?, ?, ?, ?)", (lease.generation, *page))
         return None
 
-    def _look(self, stream_id: str, position: Position | None, max_bytes: int, check_producer: bool) -> Batch:
-        """One look, without waiting. `check_producer`: end the stream if there is nothing left but a dead one."""
+    def _look(self, stream_id: str, position: Position | None, max_bytes: int) -> Batch:
+        """One look, without waiting. Ends a stream of which nothing is left to read but a dead producer."""
         if self._closed:
             raise StoreUnavailableError("the store is closed", transient=False)
         data, lengths = b"", ()  # type: bytes, Sequence[int]
@@ -374,8 +373,8 @@ class SQLiteStore:
         if row is None:
             raise StreamNotFoundError(f"there is no stream {stream_id}")
         start = rules.start_position(stream_id, row, position)
-        if check_producer and not data and row.status is Status.STREAMING and self._end_dead([stream_id]):
-            return self._look(stream_id, position, max_bytes, False)
+        if not data and self._liveness.is_orphan(row) and self._end_dead([stream_id]):
+            return self._look(stream_id, position, max_bytes)
         return Batch(start, data, lengths, size=row.size, status=row.status, error=row.error)
 
     def _end(
