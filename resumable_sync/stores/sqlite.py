@@ -12,7 +12,13 @@ import weakref
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from ..errors import ResumableStreamError, StoreUnavailableError, StreamLostError, StreamNotFoundError
+from ..errors import (
+    LimitExceededError,
+    ResumableStreamError,
+    StoreUnavailableError,
+    StreamLostError,
+    StreamNotFoundError,
+)
 from ..fork import PerProcess
 from ..types import (
     DEFAULT_GRACE,
@@ -121,6 +127,18 @@ class SQLiteStore:
         details = json.dumps(rules.check_metadata(metadata))
         process = self._process()
         self._end_dead([stream_id])
+        try:
+            lease = self._begin(stream_id, life, details)
+        except LimitExceededError:
+            self.sweep()  # expired streams take no room
+            lease = self._begin(stream_id, life, details)
+        process.janitor.start()
+        if life < self._shortest_ttl:
+            self._shortest_ttl = life
+            process.janitor.hurry()  # its rounds must come more often from now on
+        return lease
+
+    def _begin(self, stream_id: str, life: float, metadata: str) -> Lease | None:
         with self._connections.write() as connection:
             row = select(connection, stream_id)
             if row is not None and not row.expired:
@@ -128,17 +146,12 @@ class SQLiteStore:
             if row is not None:
                 sqlite_rows.remove(connection, stream_id, row.generation)
             last, count = connection.execute("SELECT last_generation, stream_count FROM meta").fetchone()
-            full = count >= self._limits.max_streams
-            lease = Lease(stream_id, new_generation(last), life)
-            if not full:
-                connection.execute("UPDATE meta SET last_generation = ?, stream_count = ?",
-                                   (lease.generation, count + 1))  # fmt: skip
-                sqlite_rows.insert(connection, lease, details, process.lock.token, self._grace)
-        if full:
             self._limits.check_streams(count)
-        self._shortest_ttl = min(self._shortest_ttl, life)
-        process.janitor.start()
-        return lease
+            lease = Lease(stream_id, new_generation(last), life)
+            counters = lease.generation, count + 1
+            connection.execute("UPDATE meta SET last_generation = ?, stream_count = ?", counters)
+            sqlite_rows.insert(connection, lease, metadata, self._process().lock.token, self._grace)
+            return lease
 
     def append(self, lease: Lease, *chunks: bytes) -> str:
         """Store all chunks in one atomic step; see `Store.append`. A write transaction."""
