@@ -6,7 +6,8 @@ import contextlib
 import os
 import sqlite3
 import threading
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -14,17 +15,18 @@ from typing import Any
 import filelock
 
 from ..errors import StoreUnavailableError
-from ..fork import PerProcess
+from ..fork import PerProcess, pause_at_fork
 
 SCHEMA_VERSION = 1
 APPLICATION_ID = 0x52535331  # "RSS1": tells our files from those of other programs
 
 _MAX_IDLE_READERS = 8
 _AUTOCHECKPOINT_PAGES = 16_384  # a safety net of 64 MiB; the janitor checkpoints long before
+_FORK_SECONDS = 2.0  # that a fork waits for the present transactions
 
 
 class _Handles:
-    """The idle connections of one process. `lock` guards `idle_readers`, `writer` and `identity`.
+    """The connections of one process. `lock` guards all fields but `turn`.
 
     A connection in use belongs to one thread alone, so no lock is held during I/O. `turn` admits one writer at
     a time: SQLite would do so too, but its waiters poll with growing pauses, ours are woken.
@@ -36,13 +38,32 @@ class _Handles:
         self.idle_readers: list[sqlite3.Connection] = []
         self.writer: sqlite3.Connection | None = None
         self.identity: tuple[int, int] | None = None
+        self.busy = 0  # threads that may be inside SQLite
+        self.forks = 0  # under way; meanwhile nobody goes inside
+        self.calm = threading.Condition(self.lock)  # signalled when busy or forks falls to 0
+        self.at_fork: list[Callable[[], object]] = []  # closes connections of their users' own
+
+    def enter(self) -> None:
+        """Go inside SQLite, once no fork is under way. The caller holds the lock."""
+        while self.forks:
+            self.calm.wait()
+        self.busy += 1
+
+    def leave(self) -> None:
+        """Come out again. The caller holds the lock."""
+        self.busy -= 1
+        if not self.busy and self.forks:
+            self.calm.notify_all()
 
 
 class Connections:
     """Lends out connections to `path`. Thread-safe and fork-safe: a child opens its own.
 
-    A connection is borrowed for one short transaction, so a thousand parked viewers share a handful. An
-    inherited one is never closed in a child: that would drop the parent's locks.
+    A connection is borrowed for one short transaction, so a thousand parked viewers share a handful.
+
+    No open connection passes through a fork. SQLite books the locks of a file per process, in memory: a child that
+    inherits an open connection inherits the books, and takes locks for its own that only the parent holds.
+    So a fork waits for the present transactions, and finds all connections closed.
     """
 
     def __init__(self, path: Path, run_directory: Path, timeout: float, max_file_bytes: int | None) -> None:
@@ -51,29 +72,35 @@ class Connections:
         self._timeout = timeout
         self._max_file_bytes = max_file_bytes
         self._handles = PerProcess(_Handles)
+        pause_at_fork(self)
 
     @contextlib.contextmanager
     def read(self) -> Iterator[sqlite3.Connection]:
         """A connection within a read transaction: all that is selected is of one snapshot."""
         handles = self._current()
-        with _translated(self.path):
+        with handles.lock:
+            handles.enter()
+            connection = handles.idle_readers.pop() if handles.idle_readers else None
+            identity = handles.identity
+        try:
+            with _translated(self.path):
+                if connection is None:
+                    connection = self.connect()
+                try:
+                    connection.execute("BEGIN")
+                    yield connection
+                    connection.execute("COMMIT")
+                except BaseException:
+                    connection.close()  # in whatever state it is, the next borrower gets a fresh one
+                    raise
+                with handles.lock:
+                    if len(handles.idle_readers) < _MAX_IDLE_READERS and handles.identity == identity:
+                        handles.idle_readers.append(connection)
+                        return
+                connection.close()
+        finally:
             with handles.lock:
-                connection = handles.idle_readers.pop() if handles.idle_readers else None
-                identity = handles.identity
-            if connection is None:
-                connection = self.connect()
-            try:
-                connection.execute("BEGIN")
-                yield connection
-                connection.execute("COMMIT")
-            except BaseException:
-                connection.close()  # in whatever state it is, the next borrower gets a fresh one
-                raise
-            with handles.lock:
-                if len(handles.idle_readers) < _MAX_IDLE_READERS and handles.identity == identity:
-                    handles.idle_readers.append(connection)
-                    return
-            connection.close()
+                handles.leave()
 
     @contextlib.contextmanager
     def write(self) -> Iterator[sqlite3.Connection]:
@@ -82,10 +109,11 @@ class Connections:
         if not handles.turn.acquire(timeout=self._timeout):
             raise StoreUnavailableError(f"{self.path}: no turn to write within {self._timeout:g} s")
         try:
-            with _translated(self.path):
-                with handles.lock:
-                    connection, handles.writer = handles.writer, None
-                    identity = handles.identity
+            with handles.lock:
+                handles.enter()
+                connection, handles.writer = handles.writer, None
+                identity = handles.identity
+            with _translated(self.path), self._leaving(handles):
                 if connection is None:
                     connection = self.connect()
                 try:
@@ -105,6 +133,50 @@ class Connections:
                 connection.close()
         finally:
             handles.turn.release()
+
+    @contextlib.contextmanager
+    def inside(self) -> Iterator[None]:
+        """For a connection of the caller's own: use it within this block alone, and see `close_at_fork`."""
+        handles = self._handles.get()
+        with handles.lock:
+            handles.enter()
+        with self._leaving(handles):
+            yield
+
+    @contextlib.contextmanager
+    def _leaving(self, handles: _Handles) -> Iterator[None]:
+        try:
+            yield
+        finally:
+            with handles.lock:
+                handles.leave()
+
+    def close_at_fork(self, close: Callable[[], object]) -> None:
+        """Have `close()` called before each fork of this process, while nobody is `inside`."""
+        handles = self._handles.get()
+        with handles.lock:
+            handles.at_fork.append(close)
+
+    def before_fork(self) -> None:
+        """Wait for the present transactions, at most some seconds, and close all idle connections."""
+        handles = self._handles.get()
+        deadline = time.monotonic() + _FORK_SECONDS
+        with handles.lock:
+            handles.forks += 1
+            while handles.busy and (left := deadline - time.monotonic()) > 0:
+                handles.calm.wait(left)
+            close_others = list(handles.at_fork)
+            identity = handles.identity
+        self._discard(handles, identity)
+        for close in close_others:
+            close()
+
+    def after_fork(self) -> None:
+        """Let transactions begin again."""
+        handles = self._handles.get()
+        with handles.lock:
+            handles.forks -= 1
+            handles.calm.notify_all()
 
     def connect(self) -> sqlite3.Connection:
         """A new connection of the caller's own, in autocommit mode; creates the file where there is none."""
@@ -152,7 +224,8 @@ class Connections:
         """Close this process's idle connections; borrowed ones are closed when they come back."""
         handles = self._handles.peek()
         if handles is not None:
-            self._discard(handles, None)
+            with self.inside():
+                self._discard(handles, None)
 
     def _current(self) -> _Handles:
         """This process's handles, emptied if the file was removed or replaced since they were opened.
@@ -162,7 +235,8 @@ class Connections:
         handles = self._handles.get()
         identity = self.identity()
         if identity != handles.identity or identity is None:
-            self._discard(handles, identity)
+            with self.inside():
+                self._discard(handles, identity)
         return handles
 
     def _discard(self, handles: _Handles, identity: tuple[int, int] | None) -> None:

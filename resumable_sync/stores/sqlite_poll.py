@@ -20,9 +20,14 @@ class Poller:
         self._identity: tuple[int, int] | None = None
         self._version = -1
         self._seen: dict[str, Any] = {}
+        connections.close_at_fork(self.close)
 
     def changes(self, stream_ids: Collection[str]) -> list[str]:
         """Those of these streams that changed since the last call, or that it did not name."""
+        with self._connections.inside():
+            return self._changes(stream_ids)
+
+    def _changes(self, stream_ids: Collection[str]) -> list[str]:
         if self._connection is None or self._connections.identity() != self._identity:
             self.close()
             self._connection = self._connections.connect()
@@ -45,7 +50,7 @@ class Poller:
 
     def close(self) -> None:
         """Close the connection. Idempotent."""
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
-            self._seen = {}
+        connection, self._connection = self._connection, None
+        self._seen = {}
+        if connection is not None:
+            connection.close()
