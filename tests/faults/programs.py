@@ -188,6 +188,59 @@ def hold(path: str, kind: str) -> None:
 
 
 @program
+def fork(path: str, stream_id: str, seed: str, how: str) -> None:
+    """Produce, and for each line of stdin fork a child that reads, produces a stream of its own, and stays."""
+    store = SQLiteStore(path)
+    total = 0
+
+    def appended(_: str, length: int) -> None:
+        nonlocal total
+        total += length
+        say("stored", total)
+
+    context = ResumableStreamContext(store, on_append=appended)
+    viewer = context.run(stream_id, lambda: chunks(int(seed)))
+    next(viewer)
+
+    def child() -> None:
+        began = time.monotonic()
+        # Reads what the parent makes, from the start and with a generator that the parent began.
+        piece = next(context.require_resume(stream_id))
+        if piece != text(0, len(piece)):
+            say("child wrong bytes")
+        next(viewer)
+        # Produces streams of its own, through the inherited context and store.
+        own = f"{stream_id}-child"
+        made = b"".join(context.run(own, lambda: [text(0, 700, "c"), text(700, 1400, "c")]))
+        if made != text(0, 1400, "c"):
+            say("child wrong bytes of its own")
+        say("child", os.getpid(), time.monotonic() - began)
+        while os.getppid() == parent:
+            pause(0.02)
+        try:
+            for _ in context.require_resume(stream_id):
+                pass
+        except ResumableStreamError as error:
+            say("orphan", name_of(error))
+        pause(60)
+
+    parent = os.getpid()
+    say("ready")
+    for _ in sys.stdin:
+        if how == "multiprocessing":
+            import multiprocessing
+
+            multiprocessing.get_context("fork").Process(target=child, daemon=True).start()
+        elif os.fork() == 0:
+            try:
+                child()
+            except BaseException as error:
+                say("child failed", repr(error))
+            finally:
+                os._exit(0)
+
+
+@program
 def leave(path: str, stream_id: str, way: str, source_kind: str) -> None:
     """Start a producer and end the interpreter in some way."""
     store = SQLiteStore(path)
