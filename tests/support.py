@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import queue
-import signal
 import subprocess
 import sys
 import tempfile
@@ -91,7 +90,7 @@ class Process:
         self.popen.stdin.write(text + "\n")
         self.popen.stdin.flush()
 
-    def signal(self, number: signal.Signals) -> None:
+    def signal(self, number: int) -> None:
         """Send a signal to this process alone."""
         self.popen.send_signal(number)
 

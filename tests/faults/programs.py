@@ -174,6 +174,54 @@ def write(path: str, stream_id: str, transactions: str, seed: str) -> None:
 
 
 @program
+def flood(path: str, stream_id: str, megabytes: str) -> None:
+    """Append as fast as it goes, from a line of stdin on; says how long that took and what memory it needed."""
+    store = SQLiteStore(path)
+    lease = store.acquire(stream_id)
+    assert lease is not None
+    say("acquired")
+    sys.stdin.readline()
+    began = time.monotonic()
+    chunk = bytes(64 * 1024)
+    worst = 0.0
+    for _ in range(int(megabytes) * 16):
+        at = time.monotonic()
+        store.append(lease, chunk)
+        worst = max(worst, time.monotonic() - at)
+    store.finalize(lease, "done")
+    say("flooded", time.monotonic() - began, worst, resident())
+    store.close()
+
+
+@program
+def sip(path: str, stream_id: str) -> None:
+    """Take a byte a second of what a context yields, until stdin closes; says what memory that needed."""
+    store = SQLiteStore(path)
+    pieces = ResumableStreamContext(store).require_resume(stream_id)
+    enough = threading.Event()
+
+    def wait_for_end() -> None:
+        sys.stdin.read()
+        enough.set()
+
+    threading.Thread(target=wait_for_end, daemon=True).start()
+    say("sipping", resident())
+    taken = 0
+    for piece in pieces:
+        for _ in piece:
+            taken += 1
+            if enough.wait(1.0):
+                say("sipped", taken, resident())
+                return
+
+
+def resident() -> int:
+    """Bytes of memory that this process holds."""
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+@program
 def hold(path: str, kind: str) -> None:
     """Keep the file locked until stdin closes: a writer that never ends its transaction."""
     import sqlite3

@@ -6,7 +6,7 @@ import pytest
 
 
 def rounds(few: int, many: int, seconds: float = 3600.0) -> pytest.MarkDecorator:
-    """Parametrise a test over `rounds`: `few` by default, `many` with `-m heavy` (and `seconds` for all of them)."""
+    """Parametrise a test over `rounds`: `few` by default, `many` with `-m heavy` (in `seconds`)."""
     return pytest.mark.parametrize(
         "rounds",
         [

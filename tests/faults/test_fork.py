@@ -25,7 +25,7 @@ from .test_kill import KILL_TO_INTERRUPTED, PROGRAMS
 @pytest.mark.parametrize("how", ["fork", "multiprocessing"])
 @rounds(3, 200)
 def test_fork_while_producing(how: str, rounds: int, path: Path, store: SQLiteStore, report: Report) -> None:
-    """The child reads and produces, the parent goes on; when it is killed, the living child keeps nothing alive."""
+    """The child reads and produces, the parent goes on; once it is killed, the child keeps nothing alive."""
     worst = slowest_child = 0.0
     for number in range(rounds):
         rng = random.Random(number)

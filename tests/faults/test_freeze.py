@@ -108,7 +108,7 @@ def test_frozen_producer(how: str, rounds: int, path: Path, report: Report) -> N
 
 @rounds(3, 50)
 def test_heartbeat_keeps_a_silent_producer(rounds: int, path: Path) -> None:
-    """A short freeze, or a source silent for many graces, ends nothing (G7: reading never ends a living stream)."""
+    """A short freeze ends nothing, nor does reading (G7)."""
     store = SQLiteStore(path, grace=2.0)
     with Process(PROGRAMS, "produce", path, "silent", 1, 2, 60) as producer:
         producer.until("running")

@@ -65,7 +65,9 @@ def test_writer_processes(rounds: int, path: Path, report: Report) -> None:
     """8 writing processes (`rounds` transactions each) have no error; readers here and elsewhere get it all."""
     store = SQLiteStore(path)
     with contextlib.ExitStack() as stack:
-        writers = [stack.enter_context(Process(PROGRAMS, "write", path, f"w{i}", rounds, i)) for i in range(WRITERS)]
+        writers = [
+            stack.enter_context(Process(PROGRAMS, "write", path, f"w{i}", rounds, i)) for i in range(WRITERS)
+        ]
         for writer in writers:
             writer.until("acquired")
         here = [Follower(store, f"w{i}") for i in range(WRITERS)]
