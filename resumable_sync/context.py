@@ -28,7 +28,7 @@ from .types import DEFAULT_READ_BYTES, Batch, Entry, Lease, Status, Store, Strea
 
 logger = logging.getLogger("resumable_sync")
 
-WAIT_SLICE = 5.0
+WAIT_SLICE = 15.0
 """Seconds that one wait of a viewer lasts at most before it looks at the store again by itself."""
 
 _ELECTION_ROUNDS = 5  # in which a stream may be deleted between a lost election and the look at the winner's
@@ -225,7 +225,8 @@ class ResumableStreamContext:
             producer.stop()
         scope = contextvars.copy_context()
 
-        def pump() -> None:
+        # The argument keeps the context while it produces, so that the interpreter's exit finds it to close it.
+        def pump(_context: ResumableStreamContext = self) -> None:
             try:
                 scope.run(producer.run)
             finally:

@@ -7,7 +7,7 @@
   to 64 KiB), and `l`, the chunks' lengths as little-endian uint32, left out for a single chunk. The first entry
   is `<generation>-0`; the last, once the stream has ended, `<generation>-18446744073709551615` with the ending.
 - `resumable:{ID}:fence`, string: the highest generation given out; stays a day longer than the stream.
-- `resumable:index`, sorted set: the ids of all streams.
+- `resumable:{~}:index` and `:fresh`, sorted sets: the ids of all streams, and of those lately acquired.
 - `resumable:wake:…`: one short-lived key for each process that reads.
 
 All keys of a stream expire together, a little (an eighth of the ttl) after the stream's own life, so that not
@@ -15,8 +15,8 @@ every append must renew them. Any `allkeys-*` or `volatile-*` eviction policy ma
 producer get StreamLostError. Use `noeviction`: appends fail while memory is full, endings and reads do not.
 
 **Commands** that a restricted user needs, on the keys `~resumable:*`: `+eval +evalsha +hmget +hget +hset +hdel
-+hgetall +xlen +xadd +xrange +xread +get +set +exists +unlink +pexpire +pexpireat +time +zadd +zscore +zcard +zrem
-+zrangebylex`; with `wait_replicas` also `+wait`, on a Cluster `+cluster|slots +asking`.
++hgetall +xlen +xadd +xrange +xread +get +set +exists +unlink +pexpire +pexpireat +time +zadd +zscore +zcard
++zremrangebyscore +zrem +zrangebylex`; with `wait_replicas` also `+wait`, on a Cluster `+cluster|slots +asking`.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ from .redis_feed import Feeds
 from .redis_index import Index, Keys
 from .redis_link import Link
 from .redis_scripts import Argument, Call, script
-from .redis_state import Found, absent, as_page, one, parse_found
+from .redis_state import Found, absent, as_message, as_page, one, parse_found
 from .redis_watch import Watch
 
 _WRITE_CONNECTIONS = 4  # of a process, to each server
@@ -142,7 +142,7 @@ class RedisStore:
     def acquire(
         self, stream_id: str, *, ttl: float | None = None, metadata: Mapping[str, str] | None = None
     ) -> Lease | None:
-        """Elect one producer; see `Store.acquire`. Two round trips, three for the winner.
+        """Elect one producer; see `Store.acquire`. Three round trips.
 
         If this raises StoreUnavailableError the stream may have begun; nobody produces it then, and it ends as
         `interrupted` after the grace time.
@@ -161,10 +161,10 @@ class RedisStore:
                 ),
             )
         )  # fmt: skip
+        process.index.settle(stream_id, won=generation > 0)
         if not generation:
             return None
         process.local[stream_id] = generation
-        process.index.add(stream_id)
         return Lease(stream_id, generation, life)
 
     def append(self, lease: Lease, *chunks: bytes) -> str:
@@ -237,10 +237,10 @@ class RedisStore:
     def finalize(self, lease: Lease, status: Status | str, error: str | None = None) -> None:
         """End the stream; see `Store.finalize`. One round trip."""
         ending = rules.as_ending(status)
-        message = rules.check_error_text(error) or ""
+        message = rules.check_error_text(error)
         process = self._process()
         call = script("finalize", self._keys.of(lease.stream_id), lease.generation, lease.offset, ending.value,
-                      message, self._keys.finished_ttl)  # fmt: skip
+                      as_message(message), self._keys.finished_ttl)  # fmt: skip
         reply = process.writes.run([call])[0]
         if isinstance(reply, int):
             process.local.pop(lease.stream_id, None)
@@ -357,7 +357,7 @@ class RedisStore:
         self._closed.set()
         calls = [
             script("finalize", self._keys.of(stream_id), generation, 0, Status.INTERRUPTED.value,
-                   "the store was closed", self._keys.finished_ttl)
+                   as_message("the store was closed"), self._keys.finished_ttl)
             for stream_id, generation in list(process.local.items())
         ]  # fmt: skip
         process.watch.close()
@@ -412,10 +412,7 @@ class RedisStore:
         data, lengths = b"", ()  # type: bytes, Sequence[int]
         if start.offset < found.size:
             data, lengths = pages.unpack(map(as_page, found.rows), start.offset, max_bytes)
-        batch = Batch(
-            start, data, lengths, size=found.size, status=found.status, error=found.error or None
-        )
-        return batch, found.due
+        return Batch(start, data, lengths, size=found.size, status=found.status, error=found.error), found.due
 
     def _lost(self, process: _Process, stream_id: str) -> None:
         """The stream was ended, deleted or taken over: its viewers here are to look, its producer here is none."""

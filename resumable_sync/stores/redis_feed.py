@@ -49,7 +49,7 @@ class Feed(Channel):
         self.generation = 0
         self.end = 0
         self.local = False  # produced in this process: no XREAD is needed
-        self.ending: tuple[Status, str] | None = None
+        self.ending: tuple[Status, str | None] | None = None
         self.check_at = NEVER  # monotonic: when Redis must be asked again
 
     def serve(self, position: Position, max_bytes: int) -> Batch | None:
@@ -62,11 +62,11 @@ class Feed(Channel):
             if not end - self._held <= position.offset <= end:
                 return None
             found = rows[bisect_right(rows, position.offset, key=_row_end) :]
-        status, error = ending or (Status.STREAMING, "")
+        status, error = ending or (Status.STREAMING, None)
         if not found:
-            return Batch(position, b"", (), size=end, status=status, error=error or None)
+            return Batch(position, b"", (), size=end, status=status, error=error)
         data, lengths = pages.unpack(found, position.offset, max_bytes)
-        return Batch(position, data, lengths, size=end, status=status, error=error or None)
+        return Batch(position, data, lengths, size=end, status=status, error=error)
 
     def caught_up(self, batch: Batch, due: float, local: bool) -> None:
         """A viewer has found the stream's end in Redis: follow from there. `due`: seconds until the next check."""
@@ -115,7 +115,7 @@ class Feed(Channel):
                 self._rows = self._rows[dropped:]
         self.bump()
 
-    def finish(self, generation: int, size: int, status: Status, error: str) -> None:
+    def finish(self, generation: int, size: int, status: Status, error: str | None) -> None:
         """The stream has ended at `size`."""
         with self._lock:
             if generation == self.generation and size == self.end:

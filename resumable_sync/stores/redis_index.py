@@ -12,6 +12,7 @@ from .redis_scripts import Argument, Call, script
 from .redis_state import as_error, one, parse_info
 
 _PAGE_OF_STREAMS = 200
+_ELECTION_MS = 30_000  # for which a sweep leaves an id alone that was registered
 _NOWHERE = 2**53  # as an offset: behind every stream's end
 
 
@@ -21,7 +22,8 @@ class Keys:
     def __init__(self, prefix: str, finished_ttl: Argument) -> None:
         self.prefix = prefix
         self.finished_ttl = finished_ttl
-        self.index = f"{prefix}:index"
+        # A tag that no stream has, so that both lie in one slot of a cluster.
+        self.index = (f"{prefix}:{{~}}:index", f"{prefix}:{{~}}:fresh")
 
     def of(self, stream_id: str) -> tuple[str, str, str]:
         """meta, log and fence, as all scripts of a stream take them."""
@@ -39,7 +41,8 @@ class Keys:
 
 class Index:
     """The ids of all streams, a sorted set. It lies in a slot of its own, so no script changes it with a stream:
-    an id is added before its stream begins, and once more after; and put back if a sweep struck it off between.
+    an id is added before its stream begins, and once more after. A sweep spares what is in between, and puts back
+    what was acquired while it struck it off.
     """
 
     def __init__(self, link: Link, keys: Keys) -> None:
@@ -48,29 +51,30 @@ class Index:
 
     def register(self, stream_id: str, max_streams: int) -> None:
         """Add an id. LimitExceededError if there is no room, also after a sweep."""
-        call = script("register", [self._keys.index], stream_id, max_streams)
+        call = script("register", self._keys.index, stream_id, max_streams, _ELECTION_MS)
         if not one(self._link, call):
             self.sweep()
             if not one(self._link, call):
                 raise LimitExceededError(f"the store holds max_streams={max_streams} streams already")
 
-    def add(self, stream_id: str) -> None:
-        """Add an id, whatever the limit."""
-        one(self._link, Call(self._keys.index, ("ZADD", self._keys.index, 0, stream_id)))
+    def settle(self, stream_id: str, won: bool) -> None:
+        """The election is over: the id is no longer spared by a sweep."""
+        # If Redis is away now: the index was right before.
+        self._link.run([script("settle", self._keys.index, stream_id, int(won))])
 
-    def discard(self, ids: Sequence[str]) -> int:
-        """Strike ids off the index, and put back those that somebody has acquired meanwhile."""
+    def discard(self, ids: Sequence[str], since: int = _NOWHERE) -> int:
+        """Strike ids off, unless they were acquired after `since` (server ms). Returns how many."""
         if not ids:
             return 0
-        index = self._keys.index
-        removed = int(one(self._link, Call(index, ("ZREM", index, *ids))))
-        metas = [self._keys.of(stream_id)[0] for stream_id in ids]
-        present = self._link.run([Call(meta, ("EXISTS", meta)) for meta in metas])
-        for stream_id, reply in zip(ids, present):
-            if reply != 0:
-                self.add(stream_id)
-                removed -= 1
-        return removed
+        index = self._keys.index[0]
+        struck = one(self._link, script("strike", self._keys.index, since, *ids))
+        metas = [self._keys.of(stream_id.decode("ascii"))[0] for stream_id in struck]
+        back = 0
+        for stream_id, reply in zip(struck, self._link.run([Call(meta, ("EXISTS", meta)) for meta in metas])):
+            if reply != 0:  # acquired meanwhile, or Redis does not tell: a later sweep strikes it off
+                one(self._link, Call(index, ("ZADD", index, 0, stream_id)))
+                back += 1
+        return len(struck) - back
 
     def infos(self, ids: Sequence[str]) -> list[StreamInfo | None]:
         """Snapshots of these streams, None where there is none. Ends those whose producers died."""
@@ -91,7 +95,8 @@ class Index:
         """The ids in order, some hundreds at a time."""
         last = "-"
         while True:
-            call = Call(self._keys.index, ("ZRANGEBYLEX", self._keys.index, last, "+", "LIMIT", 0, _PAGE_OF_STREAMS))
+            index = self._keys.index[0]
+            call = Call(index, ("ZRANGEBYLEX", index, last, "+", "LIMIT", 0, _PAGE_OF_STREAMS))
             ids = [each.decode("utf-8") for each in one(self._link, call)]
             if not ids:
                 return
@@ -102,10 +107,11 @@ class Index:
         """Strike off, and remove, what has expired or is damaged. Returns how many."""
         removed = 0
         for ids in self.pages():
+            seconds, micros = one(self._link, Call(self._keys.index[0], ("TIME",)))
             gone = [stream_id for stream_id, info in zip(ids, self.infos(ids)) if info is None]
             calls = [script("delete", self._keys.of(each), secrets.token_hex(16), 1) for each in gone]
             for reply in self._link.run(calls) if calls else ():
                 if isinstance(reply, Exception):
                     raise as_error(reply)
-            removed += self.discard(gone)
+            removed += self.discard(gone, int(seconds) * 1000 + int(micros) // 1000)
         return removed

@@ -18,6 +18,7 @@ from .pages import Page
 from .redis_feed import Feed, Feeds
 from .redis_link import Link
 from .redis_scripts import Call
+from .redis_state import parse_message
 
 logger = logging.getLogger("resumable_sync")
 
@@ -186,7 +187,7 @@ def deliver(feed: Feed, rows: list[Any], limit: int) -> None:
             pages = []
         if kind == b"e":
             ending = dict(zip(fields[::2], fields[1::2]))
-            error = ending[b"m"].decode("utf-8", "replace")
+            error = parse_message(ending[b"m"])
             feed.finish(generation, int(ending[b"n"]), Status(ending[b"e"].decode("ascii")), error)
         else:  # deleted, or begun anew
             feed.distrust()

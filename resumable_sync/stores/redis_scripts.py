@@ -28,7 +28,7 @@ def _load(name: str) -> tuple[str, str]:
     """The script's text, behind what all share, and its digest."""
     folder = resources.files(__package__) / "lua"
     text = (folder / f"{name}.lua").read_text("utf-8")
-    if name != "register":
+    if name not in ("register", "settle", "strike"):  # those of the index
         text = (folder / "shared.lua").read_text("utf-8") + text
     return text, hashlib.sha1(text.encode("utf-8")).hexdigest()
 

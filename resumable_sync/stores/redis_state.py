@@ -22,7 +22,7 @@ class Found(NamedTuple):
     status: Status
     size: int
     entries: int
-    error: str = ""
+    error: str | None = None
     due: float = 0.0
     """Seconds until its lease or its life runs out."""
     rows: Sequence[Any] = ()
@@ -39,7 +39,7 @@ def parse_found(reply: Any) -> Found | str | ResumableStreamError:
     found = Found(int(generation), Status(status.decode("ascii")), int(size), int(entries))
     if len(reply) > 5:
         error, due, rows = reply[5:8]
-        found = found._replace(error=error.decode("utf-8", "replace"), due=int(due) / 1000, rows=rows)
+        found = found._replace(error=parse_message(error), due=int(due) / 1000, rows=rows)
     return found
 
 
@@ -58,6 +58,16 @@ def as_error(reply: Exception) -> ResumableStreamError:
     return failure(reply)
 
 
+def as_message(error: str | None) -> str:
+    """An ending's message as the scripts keep it: "" for none, else "=" and the text, which may be empty."""
+    return "" if error is None else f"={error}"
+
+
+def parse_message(message: bytes) -> str | None:
+    """The reverse of `as_message`."""
+    return message[1:].decode("utf-8", "replace") if message else None
+
+
 def absent(stream_id: str, kind: str) -> ResumableStreamError:
     """The error of a reader that finds no stream, or not all of it."""
     if kind == "damaged":
@@ -67,9 +77,8 @@ def absent(stream_id: str, kind: str) -> ResumableStreamError:
 
 def parse_info(stream_id: str, reply: Sequence[bytes]) -> StreamInfo:
     """The public snapshot from the fields of `meta`."""
-    texts = [each.decode("utf-8", "replace") for each in reply[1:]]
-    meta = dict(zip(texts[::2], texts[1::2]))
-    status = Status(meta["status"])
+    meta = {name.decode("ascii"): value for name, value in zip(reply[1::2], reply[2::2])}
+    status = Status(meta["status"].decode("ascii"))
     finished = meta.get("finished")
     return StreamInfo(
         stream_id=stream_id,
@@ -80,7 +89,7 @@ def parse_info(stream_id: str, reply: Sequence[bytes]) -> StreamInfo:
         created_at=int(meta["created"]) / 1000,
         updated_at=int(meta["updated"]) / 1000,
         finished_at=None if finished is None else int(finished) / 1000,
-        error=meta["error"] or None,
+        error=parse_message(meta["error"]),
         metadata=json.loads(meta["metadata"]),
         producer_alive=status is Status.STREAMING,
     )

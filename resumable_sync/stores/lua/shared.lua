@@ -1,12 +1,12 @@
 -- Put in front of every script of one stream. KEYS, as all these scripts declare them:
 --   1 meta   hash    generation, status, size, entries (chunks), rows (of the log), ttl, lease (gone once ended),
---                    expires, kept, created, updated, finished, error, metadata, token, by; times: server ms
+--                    expires, kept, created, updated, finished (server ms), error ('' or '=' and the text),
+--                    metadata, token (of its acquire), by (the token of its cancel)
 --   2 log    stream  <generation>-0 {b: 1}, then <generation>-<end offset> {p: chunks joined, l: their lengths},
---                    last <generation>-18446744073709551615 {e: status, n: size, m: error} or {x: 1}, deleted
+--                    last <generation>-18446744073709551615 {e: status, n: size, m: error}; {x: 1} if deleted
 --   3 fence  string  the highest generation given out, kept for longer than the stream
-local LAST, DAY = '-18446744073709551615', 86400000
+local LAST, DAY, time = '-18446744073709551615', 86400000, redis.call('TIME')
 local function text(number) return string.format('%.0f', number) end -- tostring turns big numbers into 1e+15
-local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 -- The stream's state; else nil and {'missing'}, or {'damaged'} where a part of it was evicted or trimmed.
 local function load()
