@@ -5,6 +5,8 @@ import os
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 
+from .figures import FIGURES, Report, reporter
+
 pytest.register_assert_rewrite("resumable_sync.testing")
 
 
@@ -25,10 +27,20 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    if config.stash.get(FIGURES, []):
+        terminalreporter.section("figures")
+        for line in config.stash[FIGURES]:
+            terminalreporter.write_line(line)
     if config.stash.get(_left_out, 0):
         count = config.stash[_left_out]
         terminalreporter.section("NOT TESTED")
         terminalreporter.write_line(f"--without-redis left out {count} tests: RedisStore was not tested", red=True)
+
+
+@pytest.fixture
+def report(request: pytest.FixtureRequest) -> Report:
+    """Prints figures after the run; see tests/figures.py."""
+    return reporter(request.config, request.node.name)
 
 
 settings.register_profile(
