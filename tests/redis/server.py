@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import functools
 import os
+import random
 import shutil
 import signal
 import socket
@@ -55,25 +56,36 @@ def packaged_executable() -> str | None:
 
 
 def free_port() -> int:
-    """A port that nobody listens on at the moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
+    """A port that nobody listens on at the moment, nor on the one 10,000 above it, which a cluster's node needs.
+
+    Below those that the system hands out by itself: a connection could take one before the server binds it.
+    """
+    while True:
+        port = random.randrange(15_000, 22_000)
+        try:
+            for each in (port, port + 10_000):
+                with socket.socket() as probe:
+                    probe.bind(("127.0.0.1", each))
+        except OSError:
+            continue
         return port
 
 
 class RedisServer:
     """A server. `start` may be called again after `stop` or `kill`: port, directory and options stay."""
 
-    def __init__(self, *options: str, program: str | None = None, persistent: bool = False) -> None:
+    def __init__(
+        self, *options: str, program: str | None = None, persistent: bool = False, sentinel: bool = False
+    ) -> None:
         self.directory = Path(tempfile.mkdtemp(prefix="resumable-redis-"))
         self.port = free_port()
         self.socket = self.directory / "redis.sock"
         self._program = program or executable()
         keep = () if persistent else ("--save", "", "--appendonly", "no")
-        self._options = (*keep, *options)
+        self._options = options if sentinel else (*keep, *options)
         self._process: subprocess.Popen[bytes] | None = None
         self.url = f"redis://127.0.0.1:{self.port}/0"
+        atexit.register(self.close)  # whatever a test leaves behind
         self.start()
 
     @property
@@ -138,6 +150,7 @@ class RedisServer:
             self._process.kill()
             self._process.wait(PATIENCE)
         shutil.rmtree(self.directory, ignore_errors=True)
+        atexit.unregister(self.close)
 
     def __enter__(self) -> RedisServer:
         return self
@@ -153,5 +166,4 @@ def shared_server() -> RedisServer:
     """One server for all tests that do it no harm; it ends with this process."""
     if not _shared:
         _shared.append(RedisServer())
-        atexit.register(_shared[0].close)
     return _shared[0]

@@ -101,7 +101,8 @@ def recreate_unseen(keys: Keys, store: RedisStore) -> None:
 
 
 LOSSES = [
-    delete_all, delete_meta, delete_log, flush, rename, expire, trim, replace_type, remove, recreate, recreate_unseen,
+    delete_all, delete_meta, delete_log, flush, rename, expire, trim, replace_type, remove, recreate,
+    recreate_unseen,
 ]  # fmt: skip
 LOSSES_OF_A_STREAM = [loss for loss in LOSSES if loss is not flush]
 Loss = Callable[[Keys, RedisStore], None]
