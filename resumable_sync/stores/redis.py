@@ -30,7 +30,6 @@ from typing import Any
 
 from ..errors import (
     InvalidCursorError,
-    LimitExceededError,
     ResumableStreamError,
     StoreUnavailableError,
     StreamLostError,
@@ -51,17 +50,16 @@ from ..types import (
     validate_wait,
 )
 from . import pages, rules
+from .redis_calls import Calls, finalize_error, renewal_error
 from .redis_connect import Target, from_client, from_url
 from .redis_feed import Feeds
-from .redis_index import Index, Keys
+from .redis_index import Index, Keys, milliseconds
 from .redis_link import Link
-from .redis_scripts import Argument, Call, script
-from .redis_state import Found, absent, as_message, as_page, one, parse_found
+from .redis_state import Found, absent, as_page, one, parse_found
 from .redis_watch import Watch
 
 _WRITE_CONNECTIONS = 4  # of a process, to each server
 _READ_CONNECTIONS = 4
-_RANDOM_BITS = 20  # of a generation; see types.new_generation
 
 
 class _Process:
@@ -111,7 +109,7 @@ class RedisStore:
         wait_replicas: tuple[int, float] | None = None,
     ) -> None:
         self._ttl = rules.check_ttl(ttl)
-        life = "" if finished_ttl is None else _milliseconds(rules.check_ttl(finished_ttl, "finished_ttl"))
+        life = None if finished_ttl is None else rules.check_ttl(finished_ttl, "finished_ttl")
         self._grace = rules.check_ttl(grace, "grace")
         self._limits = rules.Limits(max_chunk_bytes, max_stream_bytes, max_entries, max_streams)
         if not prefix or not prefix.isprintable() or "{" in prefix or "}" in prefix:
@@ -120,7 +118,8 @@ class RedisStore:
             raise ValueError(f"wait_replicas must be (replicas >= 1, seconds > 0), not {wait_replicas!r}")
         target = client if isinstance(client, Target) else from_client(client)
         seconds = rules.check_ttl(timeout, "timeout")
-        self._keys = keys = Keys(prefix, life)
+        keys = Keys(prefix, "" if life is None else milliseconds(life))
+        self._calls = Calls(keys, self._limits, milliseconds(self._grace))
         self._closed = threading.Event()
         self._processes = PerProcess(lambda: _Process(target, keys, seconds, wait_replicas))
 
@@ -152,15 +151,7 @@ class RedisStore:
         details = json.dumps(rules.check_metadata(metadata))
         process = self._process()
         process.index.register(stream_id, self._limits.max_streams)
-        generation = int(
-            one(
-                process.writes,
-                script(
-                    "acquire", self._keys.of(stream_id), secrets.token_hex(16), secrets.randbits(_RANDOM_BITS),
-                    _milliseconds(self._grace), _milliseconds(life), self._keys.finished_ttl, details,
-                ),
-            )
-        )  # fmt: skip
+        generation = int(one(process.writes, self._calls.acquire(stream_id, life, details)))
         process.index.settle(stream_id, won=generation > 0)
         if not generation:
             return None
@@ -178,40 +169,26 @@ class RedisStore:
         self, batches: Sequence[tuple[Lease, Sequence[bytes]]]
     ) -> list[str | ResumableStreamError]:
         """`append` for many streams; see `Store.append_many`. One round trip, on a Cluster one to each node."""
-        results: list[str | ResumableStreamError | None] = [None] * len(batches)
-        calls: list[Call] = []
-        sent: list[tuple[int, Lease, int, int, list[pages.Page]]] = []
-        for place, (lease, chunks) in enumerate(batches):
-            frozen = rules.freeze_chunks(chunks)
-            try:
-                self._limits.check_chunks(frozen)
-            except LimitExceededError as error:
-                results[place] = error
-                continue
-            rows = pages.pack(frozen, lease.offset)
-            length = sum(map(len, frozen))
-            calls.append(self._append_call(lease, rows, length, len(frozen)))
-            sent.append((place, lease, length, len(frozen), rows))
+        appends = [self._calls.append(lease, chunks) for lease, chunks in batches]
         try:
             process = self._process()
         except StoreUnavailableError as unavailable:
-            return [result or unavailable for result in results]
-        replies = process.writes.run(calls)
+            return [append.error or unavailable for append in appends]
+        replies = iter(process.writes.run([append.call for append in appends if append.call is not None]))
         limit = process.feeds.limit
-        for (place, lease, length, count, rows), reply in zip(sent, replies):
+        results: list[str | ResumableStreamError] = []
+        for append in appends:
+            lease = append.lease
+            error = append.error or append.settle(next(replies))
+            results.append(error or lease.cursor)
+            if error is not None:
+                self._lost(process, lease.stream_id)
+                continue
+            process.local[lease.stream_id] = lease.generation
             feed = process.feeds.find(lease.stream_id)
-            if isinstance(reply, int):
-                lease.offset += length
-                process.local[lease.stream_id] = lease.generation
-                results[place] = lease.cursor
-                if feed is not None and rows:
-                    feed.extend(lease.generation, rows, limit, local=True)
-            else:
-                results[place] = self._append_error(lease, reply, length, count)
-                process.local.pop(lease.stream_id, None)
-                if feed is not None:
-                    feed.distrust()
-        return [result for result in results if result is not None]
+            if feed is not None and append.rows:
+                feed.extend(lease.generation, append.rows, limit, local=True)
+        return results
 
     def renew(self, leases: Sequence[Lease]) -> list[ResumableStreamError | None]:
         """Say that these producers live; see `Store.renew`. One round trip, on a Cluster one to each node."""
@@ -219,48 +196,33 @@ class RedisStore:
             process = self._process()
         except StoreUnavailableError as unavailable:
             return [unavailable] * len(leases)
-        replies = process.reads.run(
-            [
-                script("renew", self._keys.of(lease.stream_id), lease.generation, lease.offset,
-                       _milliseconds(self._grace), _milliseconds(lease.ttl))
-                for lease in leases
-            ]
-        )  # fmt: skip
-        results: list[ResumableStreamError | None] = []
-        for lease, reply in zip(leases, replies):
-            error = None if isinstance(reply, int) else _ownership(lease, reply)
+        replies = process.reads.run([self._calls.renew(lease) for lease in leases])
+        errors = list(map(renewal_error, leases, replies))
+        for lease, error in zip(leases, errors):
             if error is not None:
                 self._lost(process, lease.stream_id)
-            results.append(error)
-        return results
+        return errors
 
     def finalize(self, lease: Lease, status: Status | str, error: str | None = None) -> None:
         """End the stream; see `Store.finalize`. One round trip."""
         ending = rules.as_ending(status)
         message = rules.check_error_text(error)
         process = self._process()
-        call = script("finalize", self._keys.of(lease.stream_id), lease.generation, lease.offset, ending.value,
-                      as_message(message), self._keys.finished_ttl)  # fmt: skip
-        reply = process.writes.run([call])[0]
-        if isinstance(reply, int):
-            process.local.pop(lease.stream_id, None)
-            feed = process.feeds.find(lease.stream_id)
-            if feed is not None:
-                feed.finish(lease.generation, lease.offset, ending, message)
-            return
-        self._lost(process, lease.stream_id)
-        found = parse_found(reply)
-        if isinstance(found, ResumableStreamError):
-            raise found
-        refused = rules.finalize_error(lease, found if isinstance(found, Found) else None, ending)
-        raise refused or rules.conflict(lease)
+        reply = process.writes.run([self._calls.finalize(lease, ending, message)])[0]
+        refused = finalize_error(lease, reply, ending)
+        if refused is not None:
+            self._lost(process, lease.stream_id)
+            raise refused
+        process.local.pop(lease.stream_id, None)
+        feed = process.feeds.find(lease.stream_id)
+        if feed is not None:
+            feed.finish(lease.generation, lease.offset, ending, message)
 
     def cancel(self, stream_id: str) -> bool:
         """End a running stream as `cancelled`; see `Store.cancel`. One round trip."""
         validate_stream_id(stream_id)
         process = self._process()
-        call = script("cancel", self._keys.of(stream_id), secrets.token_hex(16), self._keys.finished_ttl)
-        cancelled = bool(one(process.writes, call))
+        cancelled = bool(one(process.writes, self._calls.cancel(stream_id)))
         self._lost(process, stream_id)
         return cancelled
 
@@ -331,8 +293,7 @@ class RedisStore:
         """Remove a stream, whatever its state; see `Store.delete`. Three round trips."""
         validate_stream_id(stream_id)
         process = self._process()
-        call = script("delete", self._keys.of(stream_id), secrets.token_hex(16), 0)
-        deleted = bool(one(process.writes, call))
+        deleted = bool(one(process.writes, self._calls.delete(stream_id)))
         self._lost(process, stream_id)
         process.index.discard([stream_id])
         return deleted
@@ -356,10 +317,9 @@ class RedisStore:
             return
         self._closed.set()
         calls = [
-            script("finalize", self._keys.of(stream_id), generation, 0, Status.INTERRUPTED.value,
-                   as_message("the store was closed"), self._keys.finished_ttl)
+            self._calls.finalize(Lease(stream_id, generation), Status.INTERRUPTED, "the store was closed")
             for stream_id, generation in list(process.local.items())
-        ]  # fmt: skip
+        ]
         process.watch.close()
         if calls:
             process.reads.run(calls)  # if Redis is away their leases run out
@@ -374,35 +334,11 @@ class RedisStore:
         self._check_open()
         return self._processes.get()
 
-    def _append_call(self, lease: Lease, rows: list[pages.Page], length: int, count: int) -> Call:
-        arguments: list[Argument] = [
-            lease.generation, lease.offset, length, count, self._limits.max_stream_bytes, self._limits.max_entries,
-            _milliseconds(self._grace), _milliseconds(lease.ttl),
-        ]  # fmt: skip
-        for _, payload, lengths in rows:
-            arguments += (payload, lengths or b"")
-        return script("append", self._keys.of(lease.stream_id), *arguments)
-
-    def _append_error(self, lease: Lease, reply: Any, length: int, count: int) -> ResumableStreamError:
-        """Why the script refused."""
-        found = parse_found(reply)
-        if isinstance(found, ResumableStreamError):
-            return found
-        state = found if isinstance(found, Found) else None
-        error = rules.append_error(lease, state, length)
-        if error is None and state is not None and state.size == lease.offset:
-            try:
-                self._limits.check_room(lease.stream_id, state.size + length, state.entries + count)
-            except LimitExceededError as limit:
-                return limit
-        return error or rules.conflict(lease)
-
     def _look(
         self, process: _Process, stream_id: str, position: Position | None, max_bytes: int
     ) -> tuple[Batch, float]:
         """What Redis has, and the seconds until its state may change by itself."""
-        generation, offset = position or ("", 0)
-        call = script("read", self._keys.of(stream_id), generation, offset, max_bytes, self._keys.finished_ttl)
+        call = self._calls.read(stream_id, position, max_bytes)
         found = parse_found(process.reads.run([call])[0])
         if isinstance(found, ResumableStreamError):
             raise found
@@ -420,14 +356,3 @@ class RedisStore:
         feed = process.feeds.find(stream_id)
         if feed is not None:
             feed.distrust()
-
-
-def _ownership(lease: Lease, reply: Any) -> ResumableStreamError:
-    found = parse_found(reply)
-    if isinstance(found, ResumableStreamError):
-        return found
-    return rules.ownership_error(lease, found if isinstance(found, Found) else None) or rules.conflict(lease)
-
-
-def _milliseconds(seconds: float) -> int:
-    return max(1, round(seconds * 1000))

@@ -115,3 +115,8 @@ class Index:
                     raise as_error(reply)
             removed += self.discard(gone, int(seconds) * 1000 + int(micros) // 1000)
         return removed
+
+
+def milliseconds(seconds: float) -> int:
+    """Seconds as the scripts take them."""
+    return max(1, round(seconds * 1000))

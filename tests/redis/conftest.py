@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +13,8 @@ from resumable_sync.stores.redis import RedisStore
 
 from .server import RedisServer, shared_server
 
+HERE = Path(__file__).parent
+
 _numbers = itertools.count()
 
 OpenStore = Callable[..., RedisStore]
@@ -19,7 +22,7 @@ OpenStore = Callable[..., RedisStore]
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if "/redis/" in item.path.as_posix():
+        if HERE in item.path.parents:
             item.add_marker(pytest.mark.redis)
 
 

@@ -29,6 +29,5 @@ elseif s.size == offset + length then
 else
   return report(s)
 end
-redis.call('HSET', KEYS[1], 'lease', text(now + tonumber(ARGV[7])))
-keep(s, tonumber(ARGV[8]))
+keep(s, tonumber(ARGV[8]), 'lease', text(now + tonumber(ARGV[7])))
 return 1

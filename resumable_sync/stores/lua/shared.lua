@@ -18,22 +18,22 @@ local function load()
     ttl = tonumber(f[6]), kept = tonumber(f[8]), lease = tonumber(f[9] or 0), error = f[10] or ''}
 end
 local function report(s) return {'found', s.generation, s.status, text(s.size), text(s.entries)} end
--- Let the stream live `life` ms from now. Its keys get a little more: not every append need renew them.
-local function keep(s, life)
+-- Let the stream live `life` ms from now, and write its state. The keys live longer: not every append renews that.
+local function keep(s, life, ...)
   if now + life > s.kept then
     s.kept = now + life + math.max(1000, math.floor(life / 8))
     for i = 1, 3 do redis.call('PEXPIREAT', KEYS[i], text(s.kept + (i == 3 and DAY or 0))) end
   end
-  redis.call('HSET', KEYS[1], 'size', text(s.size), 'entries', text(s.entries), 'rows', text(s.rows), 'status',
-    s.status, 'error', s.error, 'expires', text(now + life), 'kept', text(s.kept), 'updated', text(now))
+  redis.call('HSET', KEYS[1], 'size', text(s.size), 'entries', text(s.entries), 'rows', text(s.rows),
+    'expires', text(now + life), 'kept', text(s.kept), 'updated', text(now), ...)
 end
 -- HDEL comes first: it needs no memory, and after it a server without memory lets the rest of the script through.
 local function finish(s, status, message, life)
   redis.call('HDEL', KEYS[1], 'lease')
   redis.call('XADD', KEYS[2], s.generation .. LAST, 'e', status, 'n', text(s.size), 'm', message)
   s.status, s.error, s.rows, s.kept = status, message, s.rows + 1, 0
-  keep(s, life == '' and s.ttl or tonumber(life))
-  redis.call('HSET', KEYS[1], 'finished', text(now))
+  life = life == '' and s.ttl or tonumber(life)
+  keep(s, life, 'status', status, 'error', message, 'finished', text(now))
 end
 local function reap(s, life)
   if s.status == 'streaming' and s.lease <= now then finish(s, 'interrupted', '', life) end
