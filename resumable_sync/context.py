@@ -88,7 +88,8 @@ class ResumableStreamContext:
         self._max_pending_bytes = max_pending_bytes
         self._read_bytes = read_bytes
         self._running = PerProcess(_Running)
-        _contexts.add(self)
+        # Registered here, after the store's own exit handlers and so run before them.
+        atexit.register(_close_at_exit, weakref.ref(self))
 
     def run(
         self,
@@ -113,15 +114,15 @@ class ResumableStreamContext:
         for _ in range(_ELECTION_ROUNDS):
             lease = self.store.acquire(stream_id, ttl=self._ttl if ttl is None else ttl, metadata=metadata)
             if lease is not None:
-                start: str | None = lease.cursor
                 call_hook(self._hooks.on_acquire, stream_id, "producer")
+                start = lease.cursor
                 self._start(running, lease, make_stream)
-            else:
-                start = self._open(stream_id, "")
-                if start is None:
-                    continue  # deleted or expired since the election was lost: the id is free again
+                return self._pieces(stream_id, start)
+            found = self._open(stream_id, "")
+            if found is not None:
                 call_hook(self._hooks.on_acquire, stream_id, "consumer")
-            return self._pieces(stream_id, start)
+                return self._pieces(stream_id, found)
+            # It was deleted or expired since the election was lost: the id is free again.
         raise StreamNotFoundError(f"stream {stream_id} was deleted again and again")
 
     def resume(self, stream_id: str, after: str = "") -> Iterator[bytes] | None:
@@ -317,12 +318,8 @@ def _raise_ending(stream_id: str, batch: Batch) -> None:
         raise ProducerFailedError(batch.error or f"the source of stream {stream_id} failed at {batch.cursor}")
 
 
-_contexts: weakref.WeakSet[ResumableStreamContext] = weakref.WeakSet()
-
-
-@atexit.register
-def _close_all() -> None:
+def _close_at_exit(reference: weakref.ref[ResumableStreamContext]) -> None:
     """End what still runs when the interpreter exits; daemon threads live until then."""
-    for context in list(_contexts):
-        if context._running.peek() is not None:
-            context.close()
+    context = reference()
+    if context is not None and context._running.peek() is not None:
+        context.close()

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import threading
 import time
-from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from ..errors import ResumableStreamError, StoreUnavailableError, StreamLostError, StreamNotFoundError
@@ -24,59 +22,7 @@ from ..types import (
 )
 from . import rules
 from .janitor import Janitor
-
-
-class _Stream:
-    """One generation. Its condition's lock guards every field; `gone` only ever turns True."""
-
-    __slots__ = (
-        "stream_id", "generation", "status", "error", "metadata", "ttl", "chunks", "ends", "size",
-        "created_at", "updated_at", "finished_at", "lease_until", "expires_at", "gone", "waiting", "condition",
-    )  # fmt: skip
-
-    def __init__(self, stream_id: str, generation: int, ttl: float, metadata: dict[str, str]) -> None:
-        self.stream_id = stream_id
-        self.generation = generation
-        self.ttl = ttl
-        self.metadata = metadata
-        self.status = Status.STREAMING
-        self.error: str | None = None
-        self.chunks: list[bytes] = []
-        self.ends: list[int] = []  # ends[i]: the offset behind chunks[i]; sorted, for bisection
-        self.size = 0
-        self.created_at = self.updated_at = time.time()
-        self.finished_at: float | None = None
-        self.lease_until = 0.0
-        self.expires_at = 0.0
-        self.gone = False
-        self.waiting = 0
-        self.condition = threading.Condition(threading.Lock())
-
-    def wake(self) -> None:
-        """Notify waiting readers. The caller holds the lock."""
-        if self.waiting:
-            self.condition.notify_all()
-
-    def slice(self, offset: int, max_bytes: int) -> list[bytes]:
-        """The chunks from `offset` on, the first cut. The caller holds the lock."""
-        first = bisect_right(self.ends, offset)
-        stop = bisect_left(self.ends, offset + max_bytes, first) + 1
-        chunks = self.chunks[first:stop]
-        if chunks:
-            skip = offset - (self.ends[first] - len(chunks[0]))
-            if skip:
-                chunks[0] = chunks[0][skip:]
-        return chunks
-
-
-class _Directory:
-    """The streams of one process. `lock` guards `streams` and `last_generation`; it is never held together
-    with a stream's lock."""
-
-    def __init__(self) -> None:
-        self.lock = threading.Lock()
-        self.streams: dict[str, _Stream] = {}
-        self.last_generation = 0
+from .memory_stream import Directory, Stream
 
 
 class MemoryStore:
@@ -108,7 +54,7 @@ class MemoryStore:
         self._grace = rules.check_ttl(grace, "grace")
         self._limits = rules.Limits(max_chunk_bytes, max_stream_bytes, max_entries, max_streams)
         self._clock = clock
-        self._directories = PerProcess(_Directory)
+        self._directories = PerProcess(Directory)
         self._shortest_ttl = min(self._ttl, self._finished_ttl or self._ttl)
         self._janitors = PerProcess(
             lambda: Janitor("resumable-sync-memory-janitor", self.sweep, self._sweep_interval)
@@ -144,7 +90,7 @@ class MemoryStore:
                 return None
             self._limits.check_streams(len(directory.streams))
             directory.last_generation = new_generation(directory.last_generation)
-            stream = _Stream(stream_id, directory.last_generation, life, details)
+            stream = Stream(stream_id, directory.last_generation, life, details)
             self._touch(stream)  # nobody else knows the stream yet: its lock is not needed
             directory.streams[stream_id] = stream
             self._shortest_ttl = min(self._shortest_ttl, life)
@@ -163,10 +109,7 @@ class MemoryStore:
                 raise error
             if stream.size == lease.offset:
                 self._limits.check_room(lease.stream_id, stream.size + length, len(stream.chunks) + len(frozen))
-                for chunk in frozen:
-                    stream.size += len(chunk)
-                    stream.ends.append(stream.size)
-                stream.chunks += frozen
+                stream.extend(frozen)
             elif b"".join(stream.slice(lease.offset, length)) != b"".join(frozen):
                 raise rules.conflict(lease)
             lease.offset = stream.size
@@ -332,11 +275,11 @@ class MemoryStore:
         if self._closed:
             raise StoreUnavailableError("the store is closed", transient=False)
 
-    def _directory(self) -> _Directory:
+    def _directory(self) -> Directory:
         self._check_open()
         return self._directories.get()
 
-    def _snapshot(self) -> list[_Stream]:
+    def _snapshot(self) -> list[Stream]:
         directory = self._directory()
         with directory.lock:
             return list(directory.streams.values())
@@ -344,7 +287,7 @@ class MemoryStore:
     def _sweep_interval(self) -> float:
         return min(30.0, max(0.05, self._shortest_ttl / 2))
 
-    def _find(self, stream_id: str) -> _Stream | None:
+    def _find(self, stream_id: str) -> Stream | None:
         """The stream if it is there and has not expired; ends it first if its producer is dead."""
         directory = self._directory()
         with directory.lock:
@@ -358,7 +301,7 @@ class MemoryStore:
         self._discard(stream)
         return None
 
-    def _owned(self, lease: Lease) -> _Stream:
+    def _owned(self, lease: Lease) -> Stream:
         """The stream that `lease` names, of whatever generation; StreamLostError if there is none.
 
         A dead lease is not looked at: a late producer that nobody has declared lost goes on.
@@ -370,33 +313,33 @@ class MemoryStore:
             raise StreamLostError(f"stream {lease.stream_id} was deleted or has expired")
         return stream
 
-    def _state(self, stream: _Stream) -> _Stream | None:
+    def _state(self, stream: Stream) -> Stream | None:
         return None if stream.gone or self._expired(stream) else stream
 
     # The helpers below are called with the stream's lock held, except _discard, which takes it.
 
-    def _touch(self, stream: _Stream) -> None:
+    def _touch(self, stream: Stream) -> None:
         now = self._clock()
         stream.lease_until = now + self._grace
         stream.expires_at = now + stream.ttl
         stream.updated_at = time.time()
 
-    def _expired(self, stream: _Stream) -> bool:
+    def _expired(self, stream: Stream) -> bool:
         return stream.gone or self._clock() >= stream.expires_at
 
-    def _end(self, stream: _Stream, status: Status, error: str | None = None) -> None:
+    def _end(self, stream: Stream, status: Status, error: str | None = None) -> None:
         stream.status = status
         stream.error = error
         stream.finished_at = stream.updated_at = time.time()
         stream.expires_at = self._clock() + (self._finished_ttl or stream.ttl)
         stream.wake()
 
-    def _end_if_dead(self, stream: _Stream) -> None:
+    def _end_if_dead(self, stream: Stream) -> None:
         if stream.status is Status.STREAMING and not self._expired(stream):
             if self._clock() >= stream.lease_until:
                 self._end(stream, Status.INTERRUPTED)
 
-    def _discard(self, stream: _Stream) -> bool:
+    def _discard(self, stream: Stream) -> bool:
         """Remove the stream; True if this call did."""
         with stream.condition:
             first = not stream.gone

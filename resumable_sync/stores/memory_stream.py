@@ -1,0 +1,69 @@
+"""What the memory store keeps: the streams of one process."""
+
+from __future__ import annotations
+
+import threading
+import time
+from bisect import bisect_left, bisect_right
+
+from ..types import Status
+
+
+class Stream:
+    """One generation. Its condition's lock guards every field; `gone` only ever turns True."""
+
+    __slots__ = (
+        "stream_id", "generation", "status", "error", "metadata", "ttl", "chunks", "ends", "size",
+        "created_at", "updated_at", "finished_at", "lease_until", "expires_at", "gone", "waiting", "condition",
+    )  # fmt: skip
+
+    def __init__(self, stream_id: str, generation: int, ttl: float, metadata: dict[str, str]) -> None:
+        self.stream_id = stream_id
+        self.generation = generation
+        self.ttl = ttl
+        self.metadata = metadata
+        self.status = Status.STREAMING
+        self.error: str | None = None
+        self.chunks: list[bytes] = []
+        self.ends: list[int] = []  # ends[i]: the offset behind chunks[i]; sorted, for bisection
+        self.size = 0
+        self.created_at = self.updated_at = time.time()
+        self.finished_at: float | None = None
+        self.lease_until = 0.0
+        self.expires_at = 0.0
+        self.gone = False
+        self.waiting = 0
+        self.condition = threading.Condition(threading.Lock())
+
+    def wake(self) -> None:
+        """Notify waiting readers. The caller holds the lock."""
+        if self.waiting:
+            self.condition.notify_all()
+
+    def extend(self, chunks: list[bytes]) -> None:
+        """Put chunks at the end. The caller holds the lock."""
+        for chunk in chunks:
+            self.size += len(chunk)
+            self.ends.append(self.size)
+        self.chunks += chunks
+
+    def slice(self, offset: int, max_bytes: int) -> list[bytes]:
+        """The chunks from `offset` on, the first cut. The caller holds the lock."""
+        first = bisect_right(self.ends, offset)
+        stop = bisect_left(self.ends, offset + max_bytes, first) + 1
+        chunks = self.chunks[first:stop]
+        if chunks:
+            skip = offset - (self.ends[first] - len(chunks[0]))
+            if skip:
+                chunks[0] = chunks[0][skip:]
+        return chunks
+
+
+class Directory:
+    """The streams of one process. `lock` guards `streams` and `last_generation`; it is never held together
+    with a stream's lock."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.streams: dict[str, Stream] = {}
+        self.last_generation = 0

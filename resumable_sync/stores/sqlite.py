@@ -1,0 +1,413 @@
+"""Streams in a SQLite file, shared by all processes of one machine: the embedded default."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sqlite3
+import time
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+
+from ..errors import ResumableStreamError, StoreUnavailableError, StreamNotFoundError
+from ..fork import PerProcess
+from ..types import (
+    DEFAULT_GRACE,
+    DEFAULT_READ_BYTES,
+    DEFAULT_TTL,
+    Batch,
+    Lease,
+    Position,
+    Status,
+    StreamInfo,
+    new_generation,
+    parse_cursor,
+    validate_stream_id,
+    validate_wait,
+)
+from . import rules, sqlite_pages, sqlite_rows, sqlite_upkeep
+from .janitor import Janitor
+from .process_lock import ProcessLock
+from .sqlite_connection import Connections
+from .sqlite_liveness import Liveness
+from .sqlite_poll import Poller
+from .sqlite_rows import Row, select, select_living
+from .sqlite_watch import Watch
+
+_CHECKPOINT_BYTES = 4 * 1024 * 1024  # written between checkpoints, which the janitor makes, off the writers' way
+_SWEEP_SECONDS = 30.0
+_PAGE_OF_STREAMS = 200  # of one query of streams()
+
+
+class _Process:
+    """What the store keeps for one process."""
+
+    def __init__(self, store: SQLiteStore) -> None:
+        self.lock = ProcessLock(store._run_directory)
+        poller = Poller(store._connections)
+        self.watch = Watch(store._run_directory, self.lock.token, poller, store._end_dead)
+        self.janitor = Janitor("resumable-sync-sqlite-janitor", store._keep_house, store._house_interval)
+        self.unchecked_bytes = 0  # written since the last checkpoint, roughly: a lost update costs nothing
+        self.sweep_at = time.monotonic() + _SWEEP_SECONDS
+
+
+class SQLiteStore:
+    """A store in a SQLite file (WAL), for any number of threads and processes on one machine.
+
+    Thread-safe and fork-safe; a child opens connections of its own. What an append has returned for survives
+    the kill of any process; at a power loss the last commits may go (synchronous=NORMAL). The file must be on a
+    local disk. Beside it lies `<path>-run/`, with a lock file for each process, by which a killed producer is
+    noticed within a second (a frozen one by its lease), and with sockets for wake-ups.
+
+    `ttl`, `finished_ttl`, `grace`: seconds, as in MemoryStore. `timeout`: seconds that a write waits for other
+    processes before StoreUnavailableError. `max_file_bytes`: a bound of the file; behind it appends fail as
+    on a full disk. Raises StoreUnavailableError if the file cannot be opened, is damaged, belongs to
+    another program, or was made by a newer version.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        ttl: float = DEFAULT_TTL,
+        finished_ttl: float | None = None,
+        grace: float = DEFAULT_GRACE,
+        max_chunk_bytes: int = 1024 * 1024,
+        max_stream_bytes: int = 4 * 1024 * 1024 * 1024,
+        max_entries: int = 100_000_000,
+        max_streams: int = 100_000,
+        max_file_bytes: int | None = None,
+        timeout: float = 10.0,
+    ) -> None:
+        self._ttl = rules.check_ttl(ttl)
+        self._finished_ttl = None if finished_ttl is None else rules.check_ttl(finished_ttl, "finished_ttl")
+        self._grace = rules.check_ttl(grace, "grace")
+        self._limits = rules.Limits(max_chunk_bytes, max_stream_bytes, max_entries, max_streams)
+        self._shortest_ttl = min(self._ttl, self._finished_ttl or self._ttl)
+        self._closed = False
+        self.path = Path(path).absolute()
+        self._run_directory = self.path.with_name(self.path.name + "-run")
+        self._connections = Connections(
+            self.path, self._run_directory, rules.check_ttl(timeout, "timeout"), max_file_bytes
+        )
+        with self._connections.read():
+            pass  # trouble with the file shows here, not at the first request
+        self._processes = PerProcess(lambda: _Process(self))
+        self._processes.get()
+        self._liveness = Liveness(
+            self._connections, self._run_directory, lambda: self._processes.get().lock.token, self._finished_ttl
+        )
+
+    @property
+    def grace(self) -> float:
+        """Seconds without append or renew after which a producer counts as dead."""
+        return self._grace
+
+    @property
+    def max_chunk_bytes(self) -> int:
+        """The largest chunk `append` takes."""
+        return self._limits.max_chunk_bytes
+
+    def acquire(
+        self, stream_id: str, *, ttl: float | None = None, metadata: Mapping[str, str] | None = None
+    ) -> Lease | None:
+        """Elect one producer; see `Store.acquire`. A write transaction."""
+        validate_stream_id(stream_id)
+        life = self._ttl if ttl is None else rules.check_ttl(ttl)
+        details = json.dumps(rules.check_metadata(metadata))
+        process = self._process()
+        self._end_dead([stream_id])
+        with self._connections.write() as connection:
+            row = select(connection, stream_id)
+            if row is not None and not row.expired:
+                return None
+            if row is not None:
+                sqlite_rows.remove(connection, stream_id, row.generation)
+            last, count = connection.execute("SELECT last_generation, stream_count FROM meta").fetchone()
+            full = count >= self._limits.max_streams
+            lease = Lease(stream_id, new_generation(last), life)
+            if not full:
+                connection.execute("UPDATE meta SET last_generation = ?, stream_count = ?",
+                                   (lease.generation, count + 1))  # fmt: skip
+                sqlite_rows.insert(connection, lease, details, process.lock.token, self._grace)
+        if full:
+            self._limits.check_streams(count)
+        self._shortest_ttl = min(self._shortest_ttl, life)
+        process.janitor.start()
+        return lease
+
+    def append(self, lease: Lease, *chunks: bytes) -> str:
+        """Store all chunks in one atomic step; see `Store.append`. A write transaction."""
+        result = self.append_many([(lease, chunks)])[0]
+        if isinstance(result, ResumableStreamError):
+            raise result
+        return result
+
+    def append_many(
+        self, batches: Sequence[tuple[Lease, Sequence[bytes]]]
+    ) -> list[str | ResumableStreamError]:
+        """`append` for many streams in one write transaction; see `Store.append_many`."""
+        results: list[str | ResumableStreamError] = []
+        total = 0
+        frozen = [rules.freeze_chunks(chunks) for _, chunks in batches]
+        try:
+            process = self._process()
+            with self._connections.write() as connection:
+                for (lease, _), chunks in zip(batches, frozen):
+                    length = sum(map(len, chunks))
+                    error = self._append(connection, lease, chunks, length)
+                    total += length
+                    results.append(error or f"{lease.generation}-{lease.offset + length}")
+        except StoreUnavailableError as unavailable:
+            return [unavailable] * len(batches)
+        # Committed: only now may the leases and the readers know.
+        for (lease, _), chunks, result in zip(batches, frozen, results):
+            if isinstance(result, str):
+                lease.offset += sum(map(len, chunks))
+        process.watch.publish([lease.stream_id for lease, _ in batches])
+        process.unchecked_bytes += total
+        if process.unchecked_bytes > _CHECKPOINT_BYTES:
+            process.janitor.hurry()
+        return results
+
+    def renew(self, leases: Sequence[Lease]) -> list[ResumableStreamError | None]:
+        """Say that these producers live; see `Store.renew`. One write transaction."""
+        results: list[ResumableStreamError | None] = []
+        try:
+            self._process()
+            with self._connections.write() as connection:
+                for lease in leases:
+                    error = rules.ownership_error(lease, select_living(connection, lease.stream_id))
+                    if error is None:
+                        sqlite_rows.extend(connection, lease, 0, 0, self._grace)
+                    results.append(error)
+        except StoreUnavailableError as unavailable:
+            return [unavailable] * len(leases)
+        return results
+
+    def finalize(self, lease: Lease, status: Status | str, error: str | None = None) -> None:
+        """End the stream; see `Store.finalize`. A write transaction."""
+        ending = rules.as_ending(status)
+        process = self._process()
+        with self._connections.write() as connection:
+            row = select_living(connection, lease.stream_id)
+            refused = rules.finalize_error(lease, row, ending)
+            if refused is None and row is not None and row.status is Status.STREAMING:
+                self._end(connection, lease.stream_id, row, ending, rules.check_error_text(error))
+        if refused is not None:
+            raise refused
+        process.watch.publish([lease.stream_id])
+
+    def cancel(self, stream_id: str) -> bool:
+        """End a running stream as `cancelled`; see `Store.cancel`. A write transaction."""
+        validate_stream_id(stream_id)
+        process = self._process()
+        self._end_dead([stream_id])
+        with self._connections.write() as connection:
+            row = select_living(connection, stream_id)
+            running = row is not None and row.status is Status.STREAMING
+            if row is not None and running:
+                self._end(connection, stream_id, row, Status.CANCELLED)
+        process.watch.publish([stream_id])
+        return running
+
+    def read(
+        self,
+        stream_id: str,
+        after: str = "",
+        *,
+        max_bytes: int = DEFAULT_READ_BYTES,
+        timeout: float = 0.0,
+    ) -> Batch:
+        """Return what follows `after`, waiting at most `timeout` seconds; see `Store.read`."""
+        position = parse_cursor(after)
+        deadline = time.monotonic() + validate_wait(timeout)
+        validate_stream_id(stream_id)
+        watch = self._process().watch
+        wakes = watch.wakes
+        if not timeout:
+            return self._look(stream_id, position, max_bytes, True)
+        with watch.listen(stream_id) as channel:
+            while True:
+                version = channel.version  # taken before the look: a commit after it is not missed
+                left = deadline - time.monotonic()
+                last = left <= 0 or watch.wakes != wakes
+                batch = self._look(stream_id, position, max_bytes, last)
+                if last or batch.data or batch.status.ended:
+                    return batch
+                channel.wait(version, left)
+
+    def wake(self) -> None:
+        """Make blocked reads return early; see `Store.wake`."""
+        self._process().watch.wake_all()
+
+    def status(self, stream_id: str) -> Status:
+        """Where the stream stands."""
+        info = self.info(stream_id)
+        return Status.MISSING if info is None else info.status
+
+    def info(self, stream_id: str) -> StreamInfo | None:
+        """A snapshot of one stream, None where there is none."""
+        validate_stream_id(stream_id)
+        self._end_dead([stream_id])
+        with self._connections.read() as connection:
+            row = select_living(connection, stream_id)
+        return None if row is None else row.info(stream_id)
+
+    def streams(self) -> Iterator[StreamInfo]:
+        """Every stream, in order of its id, in pages: not one snapshot of all."""
+        self._process()
+        return self._streams()
+
+    def _streams(self) -> Iterator[StreamInfo]:
+        last = ""
+        while True:
+            with self._connections.read() as connection:
+                rows = sqlite_rows.select_page(connection, last, _PAGE_OF_STREAMS)
+            if not rows:
+                return
+            last = rows[-1][0]
+            ended = self._end_dead([stream_id for stream_id, row in rows if row.status is Status.STREAMING])
+            for stream_id, row in rows:
+                info = self.info(stream_id) if stream_id in ended else row.info(stream_id)
+                if info is not None and not row.expired:
+                    yield info
+
+    def delete(self, stream_id: str) -> bool:
+        """Remove a stream, whatever its state; see `Store.delete`. Its pages go in the background."""
+        validate_stream_id(stream_id)
+        process = self._process()
+        with self._connections.write() as connection:
+            row = select(connection, stream_id)
+            if row is not None:
+                sqlite_rows.remove(connection, stream_id, row.generation)
+        self._sweep_soon(process)
+        process.watch.publish([stream_id])
+        return row is not None and not row.expired
+
+    def sweep(self) -> int:
+        """Remove expired streams and end those whose producers died, in small transactions; see `Store.sweep`."""
+        self._process()
+        return sqlite_upkeep.sweep(self._connections, self._end_dead)
+
+    def check(self) -> list[str]:
+        """Verify the file and that each stream's bytes are there; returns what is wrong, in words. Reads all."""
+        self._process()
+        return sqlite_upkeep.check(self._connections)
+
+    def clear(self) -> int:
+        """Delete all streams, in one step; readers and producers get StreamLostError. Returns how many."""
+        process = self._process()
+        with self._connections.write() as connection:
+            ids = [stream_id for (stream_id,) in connection.execute("SELECT stream_id FROM streams")]
+            connection.execute("INSERT INTO trash SELECT generation FROM streams")
+            connection.execute("DELETE FROM streams")
+            connection.execute("UPDATE meta SET stream_count = 0")
+        self._sweep_soon(process)
+        process.watch.publish(ids)
+        return len(ids)
+
+    def close(self) -> None:
+        """Wake blocked reads, which raise StoreUnavailableError, and free what this process holds. Idempotent.
+
+        Streams that this store's leases still produce end as `interrupted`: nobody can append to them now.
+        """
+        process = self._processes.peek()
+        if self._closed or process is None:
+            self._closed = True
+            return
+        with contextlib.suppress(StoreUnavailableError):  # then their leases run out
+            process.watch.publish(self._liveness.end_owned(process.lock.token))
+        self._closed = True
+        process.janitor.stop()
+        process.watch.close()
+        process.lock.release()
+        self._connections.close()
+
+    def drop(self) -> None:
+        """Close the store and delete its file with all streams. For when no other process uses it."""
+        self.close()
+        sqlite_upkeep.remove_files(self.path, self._run_directory)
+
+    def _process(self) -> _Process:
+        if self._closed:
+            raise StoreUnavailableError("the store is closed", transient=False)
+        return self._processes.get()
+
+    def _append(
+        self, connection: sqlite3.Connection, lease: Lease, chunks: list[bytes], length: int
+    ) -> ResumableStreamError | None:
+        """One stream's part of an append: all of it, or nothing and why."""
+        row = select_living(connection, lease.stream_id)
+        try:
+            self._limits.check_chunks(chunks)
+            refused = rules.append_error(lease, row, length)
+            if refused is not None or row is None:
+                return refused
+            if row.size != lease.offset:  # a repeated append, or the lease was used twice
+                pages = _pages(connection, lease.generation, lease.offset)
+                stored, _ = sqlite_pages.unpack(pages, lease.offset, length)
+                return None if stored == b"".join(chunks) else rules.conflict(lease)
+            self._limits.check_room(lease.stream_id, row.size + length, row.entries + len(chunks))
+        except ResumableStreamError as error:
+            return error
+        sqlite_rows.extend(connection, lease, length, len(chunks), self._grace)
+        for page in sqlite_pages.pack(chunks, lease.offset):
+            connection.execute("INSERT INTO pages VALUES (?, ?, ?, ?)", (lease.generation, *page))
+        return None
+
+    def _look(self, stream_id: str, position: Position | None, max_bytes: int, check_producer: bool) -> Batch:
+        """One look, without waiting. `check_producer`: end the stream if there is nothing left but a dead one."""
+        if self._closed:
+            raise StoreUnavailableError("the store is closed", transient=False)
+        data, lengths = b"", ()  # type: bytes, Sequence[int]
+        with self._connections.read() as connection:
+            row = select_living(connection, stream_id)
+            if row is not None:
+                generation, offset = position or (row.generation, 0)
+                if generation == row.generation and offset < row.size:
+                    data, lengths = sqlite_pages.unpack(_pages(connection, generation, offset), offset, max_bytes)
+        if row is None:
+            raise StreamNotFoundError(f"there is no stream {stream_id}")
+        start = rules.start_position(stream_id, row, position)
+        if check_producer and not data and row.status is Status.STREAMING and self._end_dead([stream_id]):
+            return self._look(stream_id, position, max_bytes, False)
+        return Batch(start, data, lengths, size=row.size, status=row.status, error=row.error)
+
+    def _end(
+        self, connection: sqlite3.Connection, stream_id: str, row: Row, status: Status, error: str | None = None
+    ) -> None:
+        sqlite_rows.end(connection, stream_id, row, status, error, self._finished_ttl)
+
+    def _end_dead(self, stream_ids: Collection[str]) -> list[str]:
+        """End those of these streams whose producers died as `interrupted`; returns which."""
+        dead = self._liveness.end_dead(stream_ids)
+        if dead:
+            self._processes.get().watch.publish(dead)
+        return dead
+
+    def _sweep_soon(self, process: _Process) -> None:
+        process.sweep_at = 0.0
+        process.janitor.start()
+        process.janitor.hurry()
+
+    def _keep_house(self) -> None:
+        """A round of the janitor."""
+        process = self._process()
+        if process.unchecked_bytes > _CHECKPOINT_BYTES:
+            process.unchecked_bytes = 0
+            sqlite_upkeep.checkpoint(self._connections)
+        if time.monotonic() >= process.sweep_at:
+            process.sweep_at = time.monotonic() + self._house_interval()
+            self.sweep()
+            sqlite_upkeep.tidy(self._connections, self._run_directory)
+
+    def _house_interval(self) -> float:
+        return min(_SWEEP_SECONDS, max(0.05, self._shortest_ttl / 2))
+
+
+def _pages(connection: sqlite3.Connection, generation: int, offset: int) -> Iterator[sqlite_pages.Page]:
+    """The pages that reach beyond `offset`."""
+    sql = "SELECT end, payload, lengths FROM pages WHERE generation = ? AND end > ? ORDER BY end"
+    return connection.execute(sql, (generation, offset))

@@ -1,0 +1,65 @@
+"""Whether the producers of a SQLite store's streams live, and the ending of those whose producers do not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from pathlib import Path
+
+from ..types import Status
+from . import bootclock, sqlite_rows
+from .process_lock import is_dead
+from .sqlite_connection import Connections
+from .sqlite_rows import Row
+
+
+class Liveness:
+    """Ends orphans as `interrupted`. Thread-safe; `own_token()` names this process's lock file."""
+
+    def __init__(
+        self,
+        connections: Connections,
+        run_directory: Path,
+        own_token: Callable[[], str],
+        finished_ttl: float | None,
+    ) -> None:
+        self._connections = connections
+        self._run_directory = run_directory
+        self._own_token = own_token
+        self._finished_ttl = finished_ttl
+
+    def end_dead(self, stream_ids: Collection[str]) -> list[str]:
+        """End those of these streams whose producers died; returns which.
+
+        What was seen outside the transaction is looked at again within it: of many that try one wins, and
+        a lease renewed in between saves its stream.
+        """
+        with self._connections.read() as connection:
+            found = {stream_id: sqlite_rows.select_living(connection, stream_id) for stream_id in stream_ids}
+        dead = [stream_id for stream_id, row in found.items() if self._is_orphan(row)]
+        if dead:
+            with self._connections.write() as connection:
+                for stream_id in dead:
+                    row = sqlite_rows.select_living(connection, stream_id)
+                    if row is not None and self._is_orphan(row):
+                        sqlite_rows.end(connection, stream_id, row, Status.INTERRUPTED, None, self._finished_ttl)
+        return dead
+
+    def end_owned(self, token: str) -> list[str]:
+        """End all that the process of `token` produces; returns the stream ids."""
+        with self._connections.write() as connection:
+            owned = connection.execute(
+                "SELECT stream_id FROM streams WHERE owner = ? AND status = 'streaming'", (token,)
+            ).fetchall()
+            for (stream_id,) in owned:
+                row = sqlite_rows.select(connection, stream_id)
+                if row is not None:
+                    sqlite_rows.end(connection, stream_id, row, Status.INTERRUPTED, None, self._finished_ttl)
+        return [stream_id for (stream_id,) in owned]
+
+    def _is_orphan(self, row: Row | None) -> bool:
+        """Whether a running stream's producer is dead: rebooted, silent beyond its lease, or killed."""
+        if row is None or row.status is not Status.STREAMING:
+            return False
+        if row.boot_id != bootclock.boot_id() or bootclock.now() >= row.lease_until:
+            return True
+        return row.owner != self._own_token() and is_dead(self._run_directory, row.owner)

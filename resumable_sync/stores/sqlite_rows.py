@@ -1,0 +1,132 @@
+"""The rows of the SQLite store's `streams` table, and the statements that several operations share."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import time
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from ..types import Lease, Status, StreamInfo
+from . import bootclock
+
+COLUMNS = (
+    "generation, status, size, entries, error, metadata, ttl, owner, boot_id, lease_until, expires_boot,"
+    " expires_at, created_at, updated_at, finished_at"
+)
+
+
+class Row(NamedTuple):
+    """A row behind its stream id; see schema.sql."""
+
+    generation: int
+    status: Status
+    size: int
+    entries: int
+    error: str | None
+    metadata: str
+    ttl: float
+    owner: str
+    boot_id: str
+    lease_until: float
+    expires_boot: float
+    expires_at: float
+    created_at: float
+    updated_at: float
+    finished_at: float | None
+
+    @property
+    def expired(self) -> bool:
+        """Whether the stream's ttl has run out, by the boot clock; by the wall clock after a reboot."""
+        if self.boot_id == bootclock.boot_id():
+            return bootclock.now() >= self.expires_boot
+        return time.time() >= self.expires_at
+
+    def info(self, stream_id: str) -> StreamInfo:
+        """The row as the public snapshot."""
+        return StreamInfo(
+            stream_id=stream_id,
+            status=self.status,
+            generation=self.generation,
+            size=self.size,
+            entries=self.entries,
+            created_at=self.created_at,
+            updated_at=self.updated_at,
+            finished_at=self.finished_at,
+            error=self.error,
+            metadata=json.loads(self.metadata),
+            producer_alive=self.status is Status.STREAMING,
+        )
+
+
+def _as_row(columns: Sequence[Any]) -> Row:
+    """A row from the columns of COLUMNS."""
+    generation, status, *rest = columns
+    return Row(generation, Status(status), *rest)
+
+
+def select_page(connection: sqlite3.Connection, after: str, limit: int) -> list[tuple[str, Row]]:
+    """The next `limit` streams behind id `after`."""
+    found = connection.execute(
+        f"SELECT stream_id, {COLUMNS} FROM streams WHERE stream_id > ? ORDER BY stream_id LIMIT ?", (after, limit)
+    )
+    return [(stream_id, _as_row(columns)) for stream_id, *columns in found]
+
+
+def select(connection: sqlite3.Connection, stream_id: str) -> Row | None:
+    """The stream's row, also if it has expired."""
+    columns = connection.execute(f"SELECT {COLUMNS} FROM streams WHERE stream_id = ?", (stream_id,)).fetchone()
+    return None if columns is None else _as_row(columns)
+
+
+def select_living(connection: sqlite3.Connection, stream_id: str) -> Row | None:
+    """The stream's row unless it has expired."""
+    row = select(connection, stream_id)
+    return None if row is None or row.expired else row
+
+
+def insert(connection: sqlite3.Connection, lease: Lease, metadata: str, owner: str, grace: float) -> None:
+    """Begin the generation of `lease`."""
+    now, wall = bootclock.now(), time.time()
+    connection.execute(
+        f"INSERT INTO streams (stream_id, {COLUMNS}) VALUES (?,?,?,0,0,NULL,?,?,?,?,?,?,?,?,?,NULL)",
+        (lease.stream_id, lease.generation, Status.STREAMING.value, metadata, lease.ttl, owner,
+         bootclock.boot_id(), now + grace, now + lease.ttl, wall + lease.ttl, wall, wall),
+    )  # fmt: skip
+
+
+def extend(connection: sqlite3.Connection, lease: Lease, length: int, entries: int, grace: float) -> None:
+    """Book an append, or with zeros a sign of life: size, lease and ttl. The caller has checked the row."""
+    now, wall = bootclock.now(), time.time()
+    connection.execute(
+        "UPDATE streams SET size = size + ?, entries = entries + ?, lease_until = ?, expires_boot = ?,"
+        " expires_at = ?, updated_at = ? WHERE stream_id = ?",
+        (length, entries, now + grace, now + lease.ttl, wall + lease.ttl, wall, lease.stream_id),
+    )
+
+
+def end(
+    connection: sqlite3.Connection,
+    stream_id: str,
+    row: Row,
+    status: Status,
+    error: str | None,
+    finished_ttl: float | None,
+) -> None:
+    """Write the ending; the stream lives `finished_ttl`, or its ttl, from now."""
+    wall = time.time()
+    life = finished_ttl or row.ttl
+    connection.execute(
+        "UPDATE streams SET status = ?, error = ?, finished_at = ?, updated_at = ?, boot_id = ?,"
+        " expires_boot = ?, expires_at = ? WHERE stream_id = ? AND generation = ? AND status = 'streaming'",
+        (status.value, error, wall, wall, bootclock.boot_id(), bootclock.now() + life, wall + life,
+         stream_id, row.generation),
+    )  # fmt: skip
+
+
+def remove(connection: sqlite3.Connection, stream_id: str, generation: int) -> None:
+    """Take the stream away at once; its pages, which may be many, are left to the sweep."""
+    connection.execute("DELETE FROM streams WHERE stream_id = ?", (stream_id,))
+    connection.execute("INSERT INTO trash VALUES (?)", (generation,))
+    connection.execute("UPDATE meta SET stream_count = stream_count - 1")

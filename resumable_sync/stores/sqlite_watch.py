@@ -1,0 +1,303 @@
+"""How a waiting reader of the SQLite store learns that something was committed, here or in another process.
+
+In this process the writer tells it directly. Other processes send a datagram naming the changed streams to
+each process that has waiting readers (a UNIX socket beside the file); it is a hint only. What never misses is
+the poll: one thread for each process looks at SQLite's data_version while anybody waits.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Collection, Iterator
+from pathlib import Path
+
+from ..errors import ResumableStreamError
+from .sqlite_poll import Poller
+
+logger = logging.getLogger("resumable_sync")
+
+_POLL_SECONDS = 0.05  # between looks at data_version where hints arrive
+_POLL_SECONDS_WITHOUT_HINTS = 0.005
+_CHECK_SECONDS = 0.5  # between looks whether the producers of awaited streams live
+_IDLE_SECONDS = 5.0  # without a waiting reader before the thread and its socket go
+_DATAGRAM_BYTES = 8192
+_SUN_PATH_BYTES = 100  # of a socket's address; Linux allows 108, other systems less
+_COARSE_CLOCK_SECONDS = 0.05  # a directory's mtime may stand still this long while entries are added
+
+
+class Channel:
+    """The readers of one stream in this process. Its lock guards `version` and `waiting`."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition(threading.Lock())
+        self.version = 0  # grows with every wake-up; a reader takes it before it looks at the store
+        self._waiting = 0
+        self.listeners = 0  # guarded by the watch's lock
+
+    def bump(self) -> None:
+        """Wake all that wait."""
+        with self._changed:
+            self.version += 1
+            if self._waiting:
+                self._changed.notify_all()
+
+    def wait(self, version: int, timeout: float) -> None:
+        """Wait until the version is another than `version`, `timeout` seconds at most."""
+        deadline = time.monotonic() + timeout
+        with self._changed:
+            self._waiting += 1
+            try:
+                while self.version == version:
+                    left = deadline - time.monotonic()
+                    if left <= 0:
+                        return
+                    self._changed.wait(left)
+            finally:
+                self._waiting -= 1
+
+
+class Watch:
+    """The waiting readers of one process. `_lock` guards `_channels`, `_thread` and `_closed`.
+
+    `poller` tells which streams changed; `check(ids)` ends those whose producers died. Both are called by
+    the watch's thread, without locks.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        name: str,
+        poller: Poller,
+        check: Callable[[Collection[str]], object],
+    ) -> None:
+        self._poller = poller
+        self._check = check
+        self._lock = threading.Lock()
+        self._channels: dict[str, Channel] = {}
+        self._thread: threading.Thread | None = None
+        self._closed = False
+        self.wakes = 0  # grows with every wake_all()
+        self._peers = _Peers(directory, name)
+
+    @contextlib.contextmanager
+    def listen(self, stream_id: str) -> Iterator[Channel]:
+        """Register a reader for the time of the block: from here on no change goes unnoticed."""
+        with self._lock:
+            channel = self._channels.get(stream_id)
+            if channel is None:
+                channel = self._channels[stream_id] = Channel()
+            channel.listeners += 1
+            nudge = len(self._channels) == 1 and channel.listeners == 1 and self._thread is not None
+            if self._thread is None and not self._closed:
+                self._thread = threading.Thread(target=self._run, name="resumable-sync-watch", daemon=True)
+                self._thread.start()
+        if nudge:  # the thread may be in the long wait of an idle process
+            self._peers.nudge_self()
+        try:
+            yield channel
+        finally:
+            with self._lock:
+                channel.listeners -= 1
+                if not channel.listeners:
+                    self._channels.pop(stream_id, None)
+
+    def publish(self, stream_ids: Collection[str]) -> None:
+        """Tell the readers of these streams, here and elsewhere, that something was committed. Never blocks."""
+        self._wake(stream_ids)
+        self._peers.tell(stream_ids)
+
+    def wake_all(self) -> None:
+        """Make every waiting reader of this process look."""
+        self.wakes += 1
+        self._wake(None)
+
+    def close(self) -> None:
+        """Wake all readers and end the thread."""
+        with self._lock:
+            self._closed = True
+        self.wake_all()
+        self._peers.close()
+
+    def _wake(self, stream_ids: Collection[str] | None) -> None:
+        with self._lock:
+            if stream_ids is None:
+                channels = list(self._channels.values())
+            else:
+                found = map(self._channels.get, stream_ids)
+                channels = [channel for channel in found if channel is not None]
+        for channel in channels:
+            channel.bump()
+
+    def _run(self) -> None:
+        try:
+            self._watch()
+        except BaseException:
+            with self._lock:
+                self._thread = None  # the next reader starts another; those that wait look at their slice's end
+            raise
+
+    def _watch(self) -> None:
+        with self._peers.inbox() as inbox, contextlib.closing(self._poller):
+            poll_seconds = _POLL_SECONDS if inbox is not None else _POLL_SECONDS_WITHOUT_HINTS
+            pause = threading.Event()  # never set: a timer where there is no socket to wait on
+            poll_at = check_at = 0.0
+            idle_since = time.monotonic()
+            while True:
+                now = time.monotonic()
+                with self._lock:
+                    ids = list(self._channels)
+                    if ids:
+                        idle_since = now
+                    if self._closed or now - idle_since > _IDLE_SECONDS:
+                        self._thread = None
+                        return
+                if ids and now >= poll_at:
+                    self._poll(ids)
+                    poll_at = time.monotonic() + poll_seconds
+                if ids and now >= check_at:
+                    self._guarded_check(ids)
+                    check_at = time.monotonic() + _CHECK_SECONDS
+                wait = max(0.0, min(poll_at, check_at) - time.monotonic()) if ids else _IDLE_SECONDS
+                if inbox is None:
+                    pause.wait(wait if ids else poll_seconds)
+                else:
+                    self._receive(inbox, wait)
+
+    def _receive(self, inbox: socket.socket, wait: float) -> None:
+        """Wait for hints and pass them on."""
+        inbox.settimeout(wait or 0.0001)
+        try:
+            datagram = inbox.recv(_DATAGRAM_BYTES)
+        except TimeoutError:
+            return
+        if datagram == _EVERYTHING:
+            self._wake(None)
+        else:
+            self._wake(datagram.decode("ascii").split("\n"))
+
+    def _poll(self, ids: list[str]) -> None:
+        try:
+            self._wake(self._poller.changes(ids))
+        except ResumableStreamError:
+            self._wake(None)  # each reader looks for itself and reports the trouble to its caller
+
+    def _guarded_check(self, ids: list[str]) -> None:
+        try:
+            self._check(ids)
+        except ResumableStreamError:
+            logger.debug("could not check the producers of %d streams", len(ids), exc_info=True)
+
+
+_EVERYTHING = b"*"
+
+
+class _Peers:
+    """The sockets of the processes that wait, and our own. Nothing here blocks.
+
+    Writers share `_known` and `_known_at` without a lock: a stale list costs a hint, which the poll makes good.
+    """
+
+    def __init__(self, directory: Path, name: str) -> None:
+        self._directory = directory
+        self._prefix = f"{name}."
+        self._bound = 0  # how often we bound: each socket has a name of its own
+        self._known: list[str] = []
+        self._known_at = -1  # mtime of the directory when it was listed, in ns
+        self._directory_fd = -1
+        self._sender: socket.socket | None = None
+        if hasattr(socket, "AF_UNIX"):
+            self._sender = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+            self._sender.setblocking(False)
+
+    def tell(self, stream_ids: Collection[str]) -> None:
+        """Send a hint to every other process that waits."""
+        names = self._names()
+        if not names:
+            return
+        datagram = "\n".join(stream_ids).encode("ascii")
+        for name in names:
+            self._send(name, datagram if len(datagram) <= _DATAGRAM_BYTES else _EVERYTHING)
+
+    def nudge_self(self) -> None:
+        """End the present wait of this process's own thread."""
+        self._send(self._own_name, _EVERYTHING)
+
+    def close(self) -> None:
+        """Let go of the sending socket; nothing is told from now on."""
+        self.nudge_self()
+        sender, self._sender = self._sender, None
+        if sender is not None:
+            sender.close()
+        if self._directory_fd >= 0:
+            os.close(self._directory_fd)
+
+    @contextlib.contextmanager
+    def inbox(self) -> Iterator[socket.socket | None]:
+        """This process's socket, bound for the time of the block; None where there can be none."""
+        self._bound += 1
+        name = self._own_name
+        inbox = self._bind(name)
+        try:
+            yield inbox
+        finally:
+            if inbox is not None:
+                with contextlib.suppress(OSError):
+                    os.unlink(self._directory / name)
+                inbox.close()
+
+    @property
+    def _own_name(self) -> str:
+        return f"{self._prefix}{self._bound}.sock"
+
+    def _bind(self, name: str) -> socket.socket | None:
+        if self._sender is None:
+            return None
+        inbox = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        try:
+            inbox.bind(self._address(name))
+        except OSError:
+            # A file system without sockets, or a path too long for one: the poll alone does, more often.
+            logger.debug("no wake-up socket in %s", self._directory, exc_info=True)
+            inbox.close()
+            return None
+        return inbox
+
+    def _names(self) -> list[str]:
+        """The sockets of other processes; the directory is listed again when it changed."""
+        try:
+            changed_at = os.stat(self._directory).st_mtime_ns
+            if changed_at != self._known_at or time.time_ns() - changed_at < _COARSE_CLOCK_SECONDS * 1e9:
+                found = os.listdir(self._directory)
+                self._known = [name for name in found if name.endswith(".sock") and not self._is_own(name)]
+                self._known_at = changed_at
+        except OSError:
+            return []
+        return self._known
+
+    def _is_own(self, name: str) -> bool:
+        return name.startswith(self._prefix)
+
+    def _send(self, name: str, datagram: bytes) -> None:
+        sender = self._sender
+        if sender is None:
+            return
+        try:
+            sender.sendto(datagram, self._address(name))
+        except ConnectionRefusedError:  # left behind by a killed process
+            with contextlib.suppress(OSError):
+                os.unlink(self._directory / name)
+        except OSError:
+            pass  # gone, closing, or its queue is full: its poll finds the change
+
+    def _address(self, name: str) -> str:
+        path = str(self._directory / name)
+        if len(os.fsencode(path)) <= _SUN_PATH_BYTES:
+            return path
+        if self._directory_fd < 0:  # addressed through a descriptor, a long path becomes a short one
+            self._directory_fd = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY)
+        return f"/proc/self/fd/{self._directory_fd}/{name}"
