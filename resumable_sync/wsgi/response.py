@@ -89,7 +89,7 @@ class StreamResponse:
         answer, self._answer = self._answer, None
         if answer is None:
             answer = self._prepare(environ)
-        elif environ.get("REQUEST_METHOD") == "HEAD":
+        if environ.get("REQUEST_METHOD") == "HEAD":
             answer.close()
             answer.body = ()
         start_response(answer.status, answer.headers)
