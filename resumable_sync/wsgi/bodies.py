@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import codecs
+import errno
 import json
 import logging
 import time
@@ -41,6 +42,10 @@ class ResponseAbortedError(ResumableStreamError, ConnectionResetError):
 
     code = "aborted"
     http_status = 503
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(message)
+        self.errno = errno.ECONNRESET  # by which gunicorn knows that there is nothing to log
 
 
 @dataclass
