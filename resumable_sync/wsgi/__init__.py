@@ -29,7 +29,7 @@ The keyword options that several functions share:
 
 Refusals, before anything was started, as JSON `{"error": …}`: 400 malformed id or cursor, 404 missing stream,
 410 a cursor of a life of the stream that is gone, 503 with `Retry-After` when the cap or a store's limit is
-reached or the store is unavailable. Note that EventSource gives up at any status but 200: make a new one after a while.
+reached or the store is unavailable. EventSource gives up at any status but 200: make a new one after a while.
 HEAD starts nothing, takes no place under a cap, and answers where the stream stands.
 """
 

@@ -37,8 +37,12 @@ class Connection:
 
     def __init__(self, port: int, method: str, path: str, headers: dict[str, str]) -> None:
         self._http = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
-        self._http.request(method, path, headers=headers)
-        self.response = self._http.getresponse()
+        try:
+            self._http.request(method, path, headers=headers)
+            self.response = self._http.getresponse()
+        except BaseException:
+            self._http.close()
+            raise
         self.status = self.response.status
         self.headers = {name.lower(): value for name, value in self.response.getheaders()}
 
