@@ -111,9 +111,7 @@ def raw_body(following: Following, heartbeat_bytes: bytes) -> Iterator[bytes]:
         for batch in following.batches:
             if following.gone():
                 raise ResponseAbortedError(f"a viewer of stream {stream_id} left at {batch.start}")
-            piece = batch.data or heartbeat_bytes
-            if piece:
-                yield piece
+            yield batch.data or heartbeat_bytes  # where empty, it is no write, but granian looks up at it
             if following.late():
                 raise ResponseAbortedError(f"the response lasted its time; go on from {batch.cursor}")
     except ResponseAbortedError as aborted:

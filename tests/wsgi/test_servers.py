@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import random
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +20,7 @@ from .servers import HEARTBEAT, VIEWERS, Gunicorn, Server, in_process
 from .support import wait_until
 
 WHOLE = b"".join(TEXT)
+ENDING = re.compile(rb'event: end\ndata: {"status": "(\w+)"')
 
 
 @pytest.fixture(scope="module", params=["wsgiref", "werkzeug", "waitress", "gunicorn"])
@@ -122,7 +124,7 @@ def test_an_ending_that_is_not_done_does_not_look_complete(server: Server) -> No
     viewer = server.get("/sse/failed?source=failing")
     body = viewer.read()
     viewer.leave()
-    assert b'event: end\ndata: {"status": "error"' in body and b"secret" not in body
+    assert ENDING.findall(body) == [b"error"] and b"secret" not in body
     viewer = server.get("/resume/failed")
     if viewer.response.version == 11 and viewer.headers.get("transfer-encoding") == "chunked":
         with pytest.raises(http.client.IncompleteRead):
@@ -152,7 +154,8 @@ def test_sigterm_ends_streams_and_the_worker_at_once(tmp_path: Path) -> None:
         events.read_until(b"hello")
         began = time.monotonic()
         server.terminate()
-        assert b"event: end" not in events.read()  # it comes back to another process
+        statuses = ENDING.findall(events.read())
+        assert statuses in ([], [b"interrupted"])  # it comes back to another process, or was quick enough to see
         with pytest.raises(http.client.IncompleteRead):
             raw.read()
         raw.leave()  # gunicorn lingers a while for a client that does not close
@@ -163,7 +166,7 @@ def test_sigterm_ends_streams_and_the_worker_at_once(tmp_path: Path) -> None:
     with Gunicorn(tmp_path, f"sqlite:///{store}", "--workers", "1") as server:
         assert server.ask("/status/silent")["status"] == "interrupted"
         events = server.get("/again/silent")
-        assert b'event: end\ndata: {"status": "interrupted"' in events.read()
+        assert ENDING.findall(events.read()) == [b"interrupted"]
         events.leave()
 
 
