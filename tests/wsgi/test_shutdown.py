@@ -96,6 +96,7 @@ def test_only_in_the_main_thread(context: ResumableStreamContext) -> None:
     assert len(raised) == 1 and not context.closed
 
 
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # threads that the child does not need
 def test_a_forked_child_leaves_the_parents_streams_alone(context: ResumableStreamContext) -> None:
     """It has inherited the handler; the signal it gets is its own affair."""
     formers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)}
