@@ -119,11 +119,16 @@ class Producer:
                 closers.insert(0, chunks)
             for chunk in chunks:
                 self._put(chunk)
+            if self.cancelled.is_set():  # it may have returned because it was told to stop: that is not `done`
+                raise _Stopped
         except _Stopped:
             status, error = Status.INTERRUPTED, _SHUT_DOWN
         except BaseException as raised:  # whatever a source raises, also SystemExit, ends its stream
+            if self.cancelled.is_set():  # what breaking its wait has made of it
+                status, error = Status.INTERRUPTED, _SHUT_DOWN
+            else:
+                status, error = Status.ERROR, f"{type(raised).__name__}: {raised}"
             logger.info("the source of stream %s raised", self.stream_id, exc_info=True)
-            status, error = Status.ERROR, f"{type(raised).__name__}: {raised}"
             call_hook(self._hooks.on_error, self.stream_id, raised)
         for closer in closers:
             self._close_source(closer)
