@@ -119,7 +119,7 @@ class Producer:
                 closers.insert(0, chunks)
             for chunk in chunks:
                 self._put(chunk)
-            if self.cancelled.is_set():  # it may have returned because it was told to stop: that is not `done`
+            if self.cancelled.is_set():  # it may have returned because it was told to: then it is not done
                 raise _Stopped
         except _Stopped:
             status, error = Status.INTERRUPTED, _SHUT_DOWN
