@@ -171,7 +171,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def _add_common(parser: argparse.ArgumentParser, default: str | None) -> None:
     parser.add_argument(
-        "--store", metavar="URL", default=default, help=f"the store (default: ${ENVIRONMENT_VARIABLE}, else a file)"
+        "--store", metavar="URL", default=default, help=f"the store (or ${ENVIRONMENT_VARIABLE}; default: a file)"
     )
     parser.add_argument(
         "--verbose", action="store_true", default=argparse.SUPPRESS, help="log to stderr, with tracebacks"

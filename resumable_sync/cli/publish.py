@@ -30,7 +30,7 @@ class _Publication:
 
     def __init__(self, source: DescriptorSource | CommandSource) -> None:
         self._source = source
-        self._started = threading.Event()
+        self._started = threading.Event()  # or ended: one that is stopped at once never runs its source
         self.producer: Producer | None = None
         self.elected = False
         self.status: Status | None = None
@@ -47,9 +47,11 @@ class _Publication:
 
     def on_finalize(self, stream_id: str, status: Status, error: str | None) -> None:
         self.status = status
+        self._started.set()
 
     def on_error(self, stream_id: str, error: BaseException) -> None:
         self.error = error
+        self._started.set()
 
     @property
     def stored(self) -> int:
@@ -57,10 +59,7 @@ class _Publication:
 
     def wait(self, seconds: float) -> bool:
         """Wait for the end; True when it is there."""
-        if self.producer is None and not self._started.wait(seconds):
-            return False
-        assert self.producer is not None
-        return self.producer.ended.wait(seconds)
+        return self._started.wait(seconds) and (self.producer is None or self.producer.ended.wait(seconds))
 
 
 class _Progress:
@@ -157,12 +156,12 @@ def _tell_failure(stream_id: str, publication: _Publication) -> int:
     """Say why the stream is not done."""
     stored = f"{publication.stored} bytes of stream {stream_id} are stored"
     error = publication.error
-    if isinstance(error, CommandFailed):
-        say(f"{error}; {stored}, ended as error")
-        return error.exit_code
     if publication.status is Status.CANCELLED:
         say(f"stream {stream_id} was cancelled by somebody else: the source is closed; {stored}")
         return Exit.CANCELLED
+    if isinstance(error, CommandFailed):
+        say(f"{error}; {stored}, ended as error")
+        return error.exit_code
     if isinstance(error, ResumableStreamError):
         say(f"{error}; {stored}, the source is closed")
         return exit_code(error)

@@ -61,9 +61,9 @@ class DescriptorSource:
     def stop(self) -> None:
         """Break the wait for more. Idempotent."""
         with self._lock:
-            if not self._stopped.is_set() and not self._closed:
+            self._stopped.set()  # before the wake-up, which makes the reader look at it
+            if not self._closed:
                 os.write(self._wake_writer, b"x")
-            self._stopped.set()
 
 
 class CommandSource:
@@ -99,7 +99,7 @@ class CommandSource:
         try:
             yield from output.chunks()
             status = process.wait()
-            if status:
+            if status and not self._stopped:
                 how = f"was killed by signal {-status}" if status < 0 else f"exited with status {status}"
                 raise CommandFailed(f"{name} {how}", 128 - status if status < 0 else status)
         finally:
