@@ -5,6 +5,10 @@ store, follow it as plain generators from any byte. See `ResumableStreamContext`
 `resumable_sync.types` for what is guaranteed, `resumable_sync.wsgi` for responses.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 from ._version import __version__
 from .context import ResumableStreamContext
 from .errors import (
@@ -26,6 +30,9 @@ from .stores import open_store
 from .stores.memory import MemoryStore
 from .types import Batch, Entry, Lease, Status, Store, StreamInfo
 
+if TYPE_CHECKING:
+    from .stores.sqlite import SQLiteStore
+
 __all__ = [
     "Batch",
     "Entry",
@@ -40,6 +47,7 @@ __all__ = [
     "ProducerInterruptedError",
     "ResumableStreamContext",
     "ResumableStreamError",
+    "SQLiteStore",
     "Status",
     "Store",
     "StoreUnavailableError",
@@ -52,3 +60,12 @@ __all__ = [
     "current_producer",
     "open_store",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a store when it is asked for: its packages are not needed before."""
+    if name == "SQLiteStore":
+        from .stores.sqlite import SQLiteStore
+
+        return SQLiteStore
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -20,6 +20,7 @@ MAX_PENDING_CHUNKS = 4096
 
 _ROUND_BYTES = 4 * 1024 * 1024  # of one append_many; the rest takes the next round
 _IDLE_SECONDS = 5.0  # without any stream before the thread ends
+_SLOW_SOURCE_SECONDS = 0.001  # between chunks: such a source may store one itself when nobody else writes
 _RETRY_SECONDS = (0.05, 1.0)  # first and longest pause while the store is unavailable
 
 
@@ -35,13 +36,14 @@ class Outbox:
         self.lease = lease
         self.interval = interval  # seconds from one sign of life to the next
         self.on_stop = on_stop
-        self.room = threading.Condition(lock)  # signalled when bytes were acknowledged or error was set
+        self.room = threading.Condition(lock)  # signalled when there is more room, less in flight, or an error
         self.pending: list[bytes] = []
         self.pending_bytes = 0
         self.in_flight: list[bytes] = []
         self.acknowledged: deque[int] = deque()  # lengths of stored chunks, until the producer reports them
         self.error: ResumableStreamError | None = None  # why the store refused: nothing more is written
         self.refusal: ResumableStreamError | None = None  # why no more chunks are taken: shutdown
+        self.put_at = 0.0  # when the last chunk came
         self.queued = False  # in the committer's queue or in its present round
         self.renew_at = time.monotonic() + interval
         self.unavailable_since: float | None = None
@@ -51,8 +53,11 @@ class Committer:
     """Stores what all outboxes hold, as few and as large appends as the store's speed makes of them.
 
     While one round is written the next gathers, so an idle stream pays one append and a busy process shares
-    them. Between rounds it renews the leases of silent producers and learns which of them were stopped.
-    While the store is unavailable, batches are kept and retried until the grace time has passed.
+    them. A chunk of a slow source that comes while nothing is being written is stored by its own thread:
+    handing it over would cost more than the append. One thread at a time writes (`_writing`), so a lease is
+    used by one. Between rounds the committer's thread renews the leases of silent producers and learns which
+    of them were stopped. While the store is unavailable, batches are kept and retried until the grace time
+    has passed.
     Thread-safe. `_lock` guards all fields and those of the outboxes; no store is called while it is held.
     """
 
@@ -65,6 +70,8 @@ class Committer:
         self._queue: deque[Outbox] = deque()
         self._outboxes: set[Outbox] = set()
         self._thread: threading.Thread | None = None
+        self._writing = False  # a round or a direct append is under way
+        self._awaiting_turn = False  # the thread has work and waits for a direct append to end
         self._next_renewal = 0.0
         self._retry_at = 0.0
         self._retry_pause = _RETRY_SECONDS[0]
@@ -85,6 +92,8 @@ class Committer:
     def put(self, outbox: Outbox, chunk: bytes) -> None:
         """Hand over a chunk; waits while too much is pending. Raises the outbox's error if it was stopped."""
         with self._lock:
+            now = time.monotonic()
+            slow, outbox.put_at = now - outbox.put_at >= _SLOW_SOURCE_SECONDS, now
             while True:
                 stopped = outbox.error or outbox.refusal
                 if stopped is not None:
@@ -95,9 +104,21 @@ class Committer:
                 ):
                     break
                 outbox.room.wait(self._grace)
-            outbox.pending.append(chunk)
-            outbox.pending_bytes += len(chunk)
-            self._enqueue(outbox)
+            direct = slow and not (self._writing or self._queue or outbox.queued)
+            if not direct:
+                outbox.pending.append(chunk)
+                outbox.pending_bytes += len(chunk)
+                self._enqueue(outbox)
+                return
+            self._writing = outbox.queued = True
+            outbox.in_flight = [chunk]
+        refused = self._write([outbox])
+        with self._lock:
+            self._writing = False
+            if self._queue or self._awaiting_turn:
+                self._work.notify()
+        for outbox in refused:
+            outbox.on_stop()
 
     def flush(self, outbox: Outbox, timeout: float | None = None) -> None:
         """Wait until everything handed over is stored. Raises the outbox's error, or StoreUnavailableError
@@ -149,17 +170,22 @@ class Committer:
         None ends the thread."""
         while True:
             now = time.monotonic()
-            if self._queue and now >= self._retry_at:
+            if self._writing:
+                self._awaiting_turn = True
+                self._work.wait(self._grace)
+                self._awaiting_turn = False
+            elif self._queue and now >= self._retry_at:
                 taken, total = [], 0
                 while self._queue and total < _ROUND_BYTES:
                     outbox = self._queue.popleft()
                     if not outbox.in_flight:
                         outbox.in_flight, outbox.pending = outbox.pending, []
                         outbox.pending_bytes = 0
+                        outbox.room.notify_all()
                     total += sum(map(len, outbox.in_flight))
                     taken.append(outbox)
                 return taken
-            if self._outboxes:
+            elif self._outboxes:
                 if now >= self._next_renewal:
                     return []
                 wait = self._next_renewal - now
@@ -177,7 +203,9 @@ class Committer:
         due = []
         self._next_renewal = now + 3600.0
         for outbox in self._outboxes:
-            if outbox.renew_at <= now and outbox.error is None:
+            if outbox.error is not None:
+                continue
+            if outbox.renew_at <= now:
                 outbox.renew_at = now + outbox.interval
                 due.append(outbox)
             self._next_renewal = min(self._next_renewal, outbox.renew_at)
@@ -218,7 +246,10 @@ class Committer:
                 if taken is None:
                     return
                 due = self._take_due()
+                self._writing = True
             stopped = self._write(taken) + self._renew([outbox for outbox in due if outbox not in taken])
+            with self._lock:
+                self._writing = False
             for outbox in stopped:
                 outbox.on_stop()
 

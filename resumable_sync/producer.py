@@ -145,7 +145,12 @@ class Producer:
         self._end(Status.INTERRUPTED, _SHUT_DOWN, timeout)
 
     def _put(self, chunk: bytes | str) -> None:
-        data = chunk.encode("utf-8") if isinstance(chunk, str) else bytes(chunk) if chunk else b""
+        if isinstance(chunk, str):
+            data = chunk.encode("utf-8")
+        elif isinstance(chunk, (bytes, bytearray, memoryview)):
+            data = bytes(chunk)  # a copy of what the source may change; bytes themselves are not copied
+        else:
+            raise TypeError(f"a source must yield bytes or str, not {type(chunk).__name__}")
         size = self._store.max_chunk_bytes
         try:
             if len(data) <= size:
