@@ -96,7 +96,7 @@ class Story:
     def _compare(self, what: str, wanted: bytes, found: bytes) -> None:
         if wanted != found:
             same = len(os.path.commonprefix([wanted, found]))
-            raise StoryError(f"{what}: {len(wanted)} bytes, raw: {len(found)} bytes, different from byte {same} on")
+            raise StoryError(f"{what}: {len(wanted)} bytes, raw: {len(found)}, different from byte {same} on")
 
     def _read_raw(self, stream_id: str, after: str, limit: int | None = None) -> bytes:
         """The raw bytes behind `after`, at most `limit`: then the connection is dropped."""
