@@ -26,11 +26,17 @@ _PROGRESS_SECONDS = 0.2
 
 
 class _Publication:
-    """How the producer fares, as its hooks tell. Written by its thread, read by the main thread at the end."""
+    """How the producer fares, as its hooks tell. Written by its thread, read by the main thread at the end.
+
+    The end of the source counts once the main thread has confirmed it. Ctrl-C in a terminal reaches a whole
+    pipeline at once: the program that feeds us dies of it, and its end of file must not be taken for `done`
+    before our own signal has been seen.
+    """
 
     def __init__(self, source: DescriptorSource | CommandSource) -> None:
         self._source = source
-        self._started = threading.Event()  # or ended: one that is stopped at once never runs its source
+        self._through = threading.Event()  # the source has come to its end, or failed, or was never run
+        self._confirmed = threading.Event()
         self.producer: Producer | None = None
         self.elected = False
         self.status: Status | None = None
@@ -38,28 +44,43 @@ class _Publication:
 
     def make_stream(self) -> Iterator[bytes]:
         self.producer = current_producer()
-        self._started.set()
-        self.producer.on_cancel(self._source.stop)
-        return self._source.chunks()
+        self.producer.on_cancel(self.stop)
+        return self._chunks()
+
+    def _chunks(self) -> Iterator[bytes]:
+        try:
+            yield from self._source.chunks()
+            self._through.set()
+            self._confirmed.wait()  # the main thread confirms, or stops the source
+        finally:
+            self._through.set()
+
+    def stop(self) -> None:
+        """Stop the source. Idempotent."""
+        self._source.stop()
+        self._confirmed.set()
 
     def on_acquire(self, stream_id: str, role: str) -> None:
         self.elected = role == "producer"
 
     def on_finalize(self, stream_id: str, status: Status, error: str | None) -> None:
         self.status = status
-        self._started.set()
+        self._through.set()
 
     def on_error(self, stream_id: str, error: BaseException) -> None:
         self.error = error
-        self._started.set()
+        self._through.set()
 
     @property
     def stored(self) -> int:
         return self.producer.offset if self.producer is not None else 0
 
     def wait(self, seconds: float) -> bool:
-        """Wait for the end; True when it is there."""
-        return self._started.wait(seconds) and (self.producer is None or self.producer.ended.wait(seconds))
+        """Wait for the end; True when it is there. For the main thread: signals that have come are raised here."""
+        if not self._through.wait(seconds):
+            return False
+        self._confirmed.set()
+        return self.producer is None or self.producer.ended.wait(seconds)
 
 
 class _Progress:
@@ -139,7 +160,7 @@ def _publish(
     except Stopped as stopped:
         progress.clear()
         context.close()  # stores what was read, ends the stream as interrupted, stops the source
-        source.stop()
+        publication.stop()
         if publication.status is Status.DONE:  # it had come to its end by itself
             return Exit.DONE
         ending = publication.status or Status.INTERRUPTED

@@ -25,7 +25,7 @@ def until(predicate: Callable[[], object], what: str, seconds: float = DEADLINE)
         time.sleep(0.01)  # between looks, not instead of them
 
 
-def _heed_signals() -> None:
+def heed_signals() -> None:
     """A test run in the background may ignore signals, which its children would inherit."""
     for signum in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
         signal.signal(signum, signal.SIG_DFL)
@@ -51,7 +51,7 @@ class Cli:
         for stream in ("stdin", "stdout", "stderr"):
             options.setdefault(stream, subprocess.PIPE)
         process = subprocess.Popen(
-            self.command(*arguments), env=self.environment, bufsize=0, preexec_fn=_heed_signals, **options
+            self.command(*arguments), env=self.environment, bufsize=0, preexec_fn=heed_signals, **options
         )
         self._processes.append(process)
         return process

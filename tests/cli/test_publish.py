@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import Cli, one_line, until
+from .conftest import Cli, heed_signals, one_line, until
 
 
 def test_stdin_reaches_followers_that_came_before_during_and_after(cli: Cli) -> None:
@@ -126,6 +126,21 @@ def test_a_signal_ends_the_stream_as_interrupted_with_all_that_was_read(cli: Cli
     assert publisher.returncode == 128 + signum and "interrupted after 6 bytes" in one_line(stderr)
     assert follower.wait(20) == 4
     assert time.monotonic() - began < 2
+
+
+def test_ctrl_c_on_a_pipeline_is_not_taken_for_the_end_of_its_source(cli: Cli) -> None:
+    """The terminal signals all of it: what feeds us ends, too."""
+    for number in range(5):
+        shell = ["sh", "-c", 'sleep 1000 | "$@"', "sh", *cli.command("publish", f"p{number}")]
+        pipeline = subprocess.Popen(
+            shell, env=cli.environment, start_new_session=True, stderr=subprocess.PIPE, preexec_fn=heed_signals
+        )
+        until(lambda: cli.status(f"p{number}"), "the stream is there")
+        os.killpg(pipeline.pid, signal.SIGINT)
+        _, stderr = pipeline.communicate(timeout=20)
+        one_line(stderr)
+        details = cli.status(f"p{number}")
+        assert details is not None and details["status"] == "interrupted"
 
 
 def _running(pid: int) -> bool:
