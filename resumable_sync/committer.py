@@ -112,11 +112,13 @@ class Committer:
                 return
             self._writing = outbox.queued = True
             outbox.in_flight = [chunk]
-        refused = self._write([outbox])
-        with self._lock:
-            self._writing = False
-            if self._queue or self._awaiting_turn:
-                self._work.notify()
+        try:
+            refused = self._write([outbox])
+        finally:
+            with self._lock:
+                self._writing = False
+                if self._queue or self._awaiting_turn:
+                    self._work.notify()
         for outbox in refused:
             outbox.on_stop()
 

@@ -28,7 +28,7 @@ from .types import DEFAULT_READ_BYTES, Batch, Entry, Lease, Status, Store, Strea
 
 logger = logging.getLogger("resumable_sync")
 
-WAIT_SLICE = 5.0
+WAIT_SLICE = 15.0
 """Seconds that one wait of a viewer lasts at most before it looks at the store again by itself."""
 
 _ELECTION_ROUNDS = 5  # in which a stream may be deleted between a lost election and the look at the winner's

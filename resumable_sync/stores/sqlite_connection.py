@@ -19,20 +19,22 @@ from ..fork import PerProcess
 SCHEMA_VERSION = 1
 APPLICATION_ID = 0x52535331  # "RSS1": tells our files from those of other programs
 
-_MAX_IDLE_READERS = 8
+_READERS = 8  # connections of a process that read at once; more would only wait for the interpreter's lock
 _AUTOCHECKPOINT_PAGES = 16_384  # a safety net of 64 MiB; the janitor checkpoints long before
 
 
 class _Handles:
     """The idle connections of one process. `lock` guards `idle_readers`, `writer` and `identity`.
 
-    A connection in use belongs to one thread alone, so no lock is held during I/O. `turn` admits one writer at
-    a time: SQLite would do so too, but its waiters poll with growing pauses, ours are woken.
+    A connection in use belongs to one thread alone, so no lock is held during I/O. `writing` admits one writer
+    at a time: SQLite would do so too, but its waiters poll with growing pauses, ours are woken. `reading` admits
+    a few readers: without it a thousand viewers that wake at once would open a thousand connections.
     """
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
-        self.turn = threading.Semaphore(1)
+        self.writing = threading.Semaphore(1)
+        self.reading = threading.Semaphore(_READERS)
         self.idle_readers: list[sqlite3.Connection] = []
         self.writer: sqlite3.Connection | None = None
         self.identity: tuple[int, int] | None = None
@@ -54,9 +56,9 @@ class Connections:
 
     @contextlib.contextmanager
     def read(self) -> Iterator[sqlite3.Connection]:
-        """A connection within a read transaction: all that is selected is of one snapshot."""
+        """A connection within a read transaction: all that is selected is of one snapshot. Not to be nested."""
         handles = self._current()
-        with _translated(self.path):
+        with self._turn(handles.reading), _translated(self.path):
             with handles.lock:
                 connection = handles.idle_readers.pop() if handles.idle_readers else None
                 identity = handles.identity
@@ -70,7 +72,7 @@ class Connections:
                 connection.close()  # in whatever state it is, the next borrower gets a fresh one
                 raise
             with handles.lock:
-                if len(handles.idle_readers) < _MAX_IDLE_READERS and handles.identity == identity:
+                if handles.identity == identity:
                     handles.idle_readers.append(connection)
                     return
             connection.close()
@@ -79,32 +81,36 @@ class Connections:
     def write(self) -> Iterator[sqlite3.Connection]:
         """A connection within a BEGIN IMMEDIATE transaction; committed at the end, rolled back on an error."""
         handles = self._current()
-        if not handles.turn.acquire(timeout=self._timeout):
-            raise StoreUnavailableError(f"{self.path}: no turn to write within {self._timeout:g} s")
-        try:
-            with _translated(self.path):
-                with handles.lock:
-                    connection, handles.writer = handles.writer, None
-                    identity = handles.identity
-                if connection is None:
-                    connection = self.connect()
-                try:
-                    connection.execute("BEGIN IMMEDIATE")
-                    yield connection
-                    connection.execute("COMMIT")
-                except BaseException:
-                    # A full disk leaves the transaction open, other errors end it.
-                    with contextlib.suppress(sqlite3.Error):
-                        connection.execute("ROLLBACK")
-                    connection.close()
-                    raise
-                with handles.lock:
-                    if handles.identity == identity:
-                        handles.writer = connection
-                        return
+        with self._turn(handles.writing), _translated(self.path):
+            with handles.lock:
+                connection, handles.writer = handles.writer, None
+                identity = handles.identity
+            if connection is None:
+                connection = self.connect()
+            try:
+                connection.execute("BEGIN IMMEDIATE")
+                yield connection
+                connection.execute("COMMIT")
+            except BaseException:
+                # A full disk leaves the transaction open, other errors end it.
+                with contextlib.suppress(sqlite3.Error):
+                    connection.execute("ROLLBACK")
                 connection.close()
+                raise
+            with handles.lock:
+                if handles.identity == identity:
+                    handles.writer = connection
+                    return
+            connection.close()
+
+    @contextlib.contextmanager
+    def _turn(self, turns: threading.Semaphore) -> Iterator[None]:
+        if not turns.acquire(timeout=self._timeout):
+            raise StoreUnavailableError(f"{self.path}: no connection became free within {self._timeout:g} s")
+        try:
+            yield
         finally:
-            handles.turn.release()
+            turns.release()
 
     def connect(self) -> sqlite3.Connection:
         """A new connection of the caller's own, in autocommit mode; creates the file where there is none."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
 from ..types import Lease, Status, StreamInfo
@@ -15,6 +15,8 @@ COLUMNS = (
     "generation, status, size, entries, error, metadata, ttl, owner, boot_id, lease_until, expires_boot,"
     " expires_at, created_at, updated_at, finished_at"
 )
+
+_IDS_OF_A_QUERY = 500
 
 
 class Row(NamedTuple):
@@ -37,11 +39,16 @@ class Row(NamedTuple):
     finished_at: float | None
 
     @property
-    def expired(self) -> bool:
-        """Whether the stream's ttl has run out, by the boot clock; by the wall clock after a reboot."""
+    def life(self) -> float:
+        """Seconds until the stream's ttl runs out, by the boot clock; by the wall clock after a reboot."""
         if self.boot_id == bootclock.boot_id():
-            return bootclock.now() >= self.expires_boot
-        return time.time() >= self.expires_at
+            return self.expires_boot - bootclock.now()
+        return self.expires_at - time.time()
+
+    @property
+    def expired(self) -> bool:
+        """Whether the stream's ttl has run out."""
+        return self.life <= 0
 
     def info(self, stream_id: str) -> StreamInfo:
         """The row as the public snapshot."""
@@ -72,6 +79,18 @@ def select_page(connection: sqlite3.Connection, after: str, limit: int) -> list[
         f"SELECT stream_id, {COLUMNS} FROM streams WHERE stream_id > ? ORDER BY stream_id LIMIT ?", (after, limit)
     )
     return [(stream_id, _as_row(columns)) for stream_id, *columns in found]
+
+
+def select_many(connection: sqlite3.Connection, stream_ids: Collection[str]) -> list[tuple[str, Row]]:
+    """Those of these streams that are there, also the expired."""
+    ids = list(stream_ids)
+    rows = []
+    for begin in range(0, len(ids), _IDS_OF_A_QUERY):
+        some = ids[begin : begin + _IDS_OF_A_QUERY]
+        marks = ",".join("?" * len(some))
+        found = connection.execute(f"SELECT stream_id, {COLUMNS} FROM streams WHERE stream_id IN ({marks})", some)
+        rows += [(stream_id, _as_row(columns)) for stream_id, *columns in found]
+    return rows
 
 
 def select(connection: sqlite3.Connection, stream_id: str) -> Row | None:

@@ -46,8 +46,8 @@ class Channel:
             if self._waiting:
                 self._changed.notify_all()
 
-    def wait(self, version: int, timeout: float) -> None:
-        """Wait until the version is another than `version`, `timeout` seconds at most."""
+    def wait(self, version: int, timeout: float) -> bool:
+        """Wait until the version is another than `version`, `timeout` seconds at most; False if it is not."""
         deadline = time.monotonic() + timeout
         with self._changed:
             self._waiting += 1
@@ -55,8 +55,9 @@ class Channel:
                 while self.version == version:
                     left = deadline - time.monotonic()
                     if left <= 0:
-                        return
+                        return False
                     self._changed.wait(left)
+                return True
             finally:
                 self._waiting -= 1
 

@@ -19,9 +19,10 @@ The keyword options that several functions share:
                 cannot be overridden.
 `heartbeat`     seconds (default 15) of silence after which the response looks whether its viewer is still
                 there, and, if the format allows, sends something. A viewer that has left gives its thread back
-                within two heartbeats, under servers that show their connection (gunicorn, werkzeug, waitress,
-                wsgiref, uWSGI) without anything being written. Under others (granian, mod_wsgi) a raw response
-                without `heartbeat_bytes` learns of it only from the next bytes of the stream: set `max_seconds`.
+                within two heartbeats under gunicorn, werkzeug, waitress, wsgiref, uWSGI and granian, also when
+                nothing can be sent. Elsewhere (mod_wsgi) a raw response without `heartbeat_bytes` learns of it
+                only from the next bytes of the stream: set `max_seconds`. A viewer that stays connected and does
+                not read keeps its thread until the server or the proxy in front gives it up.
 `max_seconds`   how long a response lasts at most (default: as long as its stream). It ends at the first piece or
                 heartbeat after that, and the viewer comes back: server-sent events simply end, without an `end`
                 event; raw bytes are broken off, so as not to look complete.
@@ -29,8 +30,11 @@ The keyword options that several functions share:
 
 Refusals, before anything was started, as JSON `{"error": …}`: 400 malformed id or cursor, 404 missing stream,
 410 a cursor of a life of the stream that is gone, 503 with `Retry-After` when the cap or a store's limit is
-reached or the store is unavailable. Note that EventSource gives up at any status but 200: make a new one after a while.
+reached or the store is unavailable. EventSource gives up at any status but 200: make a new one after a while.
 HEAD starts nothing, takes no place under a cap, and answers where the stream stands.
+
+For a page of another origin add `Access-Control-Expose-Headers` with the `x-resumable-*` headers it reads. With
+waitress set `log_socket_errors` to false, or it logs every raw response that is broken off as an error.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import codecs
+import errno
 import json
 import logging
 import time
@@ -41,6 +42,10 @@ class ResponseAbortedError(ResumableStreamError, ConnectionResetError):
 
     code = "aborted"
     http_status = 503
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(message)
+        self.errno = errno.ECONNRESET  # by which gunicorn knows that there is nothing to log
 
 
 @dataclass
@@ -106,9 +111,7 @@ def raw_body(following: Following, heartbeat_bytes: bytes) -> Iterator[bytes]:
         for batch in following.batches:
             if following.gone():
                 raise ResponseAbortedError(f"a viewer of stream {stream_id} left at {batch.start}")
-            piece = batch.data or heartbeat_bytes
-            if piece:
-                yield piece
+            yield batch.data or heartbeat_bytes  # where empty, it is no write, but granian looks up at it
             if following.late():
                 raise ResponseAbortedError(f"the response lasted its time; go on from {batch.cursor}")
     except ResponseAbortedError as aborted:

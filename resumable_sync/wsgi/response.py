@@ -19,7 +19,6 @@ from .bodies import END_SUFFIX, Body, Following
 from .headers import (
     STREAM_ID_HEADER,
     Headers,
-    checked_headers,
     error_headers,
     position_headers,
     streaming_headers,
@@ -146,7 +145,6 @@ class Endpoint:
     """Whether the body is the stream's bytes and nothing else, so that its length can be known."""
 
     def __post_init__(self) -> None:
-        self.headers = checked_headers(self.headers)
         for name in ("heartbeat", "max_seconds"):
             seconds = getattr(self, name)
             if seconds is not None and not (math.isfinite(seconds) and seconds > 0):

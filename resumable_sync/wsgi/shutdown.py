@@ -25,8 +25,12 @@ def close_on_sigterm(*contexts: ResumableStreamContext, timeout: float | None = 
     until it is killed, with its producers. With this, what runs here ends as `interrupted` within `timeout`
     seconds (see `ResumableStreamContext.close`), viewers come back to another process, and the server exits.
 
-    Call it in the main thread of each worker once the server has set its own handlers: in gunicorn's
-    `post_worker_init`. It goes on to the former handler of SIGTERM at once; the closing is done in a thread.
+    Call it in the main thread of each worker once the server has set its own handlers. In gunicorn.conf.py:
+
+        def post_worker_init(worker):
+            close_on_sigterm(context)
+
+    It goes on to the former handler of SIGTERM at once; the closing is done in a thread.
     Where there was none, SystemExit is raised in the main thread. SIGINT and SIGQUIT are treated likewise where
     the server handles them. ValueError outside the main thread. Returns at once.
     """

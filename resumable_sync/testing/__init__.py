@@ -1,0 +1,27 @@
+"""The store contract as a kit: test any store, also your own, against all that the library builds on.
+
+Needs pytest and hypothesis (`pip install resumable_sync[test]`); nothing else in the library imports it.
+
+- `StoreContract`: a class of pytest tests, each of which cites the guarantees it checks (`@guarantee("G3")`).
+- `StoreMachine`: a hypothesis state machine that compares a store with `ModelStore`, step by step.
+- `compare_stores`: the same over several stores at once.
+
+All three take a store by two hooks, `make_store(**options)` and, where instances share data, `second_store`.
+"""
+
+from .compare import compare_stores
+from .contract import StoreContract, contract_tests
+from .kit import GUARANTEES, StoreKit, guarantee
+from .machine import StoreMachine
+from .model import ModelStore
+
+__all__ = [
+    "GUARANTEES",
+    "ModelStore",
+    "StoreContract",
+    "StoreKit",
+    "StoreMachine",
+    "compare_stores",
+    "contract_tests",
+    "guarantee",
+]

@@ -1,0 +1,40 @@
+"""The store contract over every backend."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from resumable_sync.testing import StoreContract
+from resumable_sync.types import Store
+
+from .backends import BACKENDS, Backend
+
+
+@pytest.fixture(params=BACKENDS)
+def backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
+    """One kind of store."""
+    made = BACKENDS[request.param]()
+    yield made
+    made.close()
+
+
+class TestStore(StoreContract):
+    backend: Backend
+
+    # Named so that the fixture of the kit that closes the stores ends before this one.
+    @pytest.fixture(autouse=True)
+    def _backend(self, backend: Backend) -> None:
+        self.backend = backend
+        self.expires_by_itself = backend.expires_by_itself
+
+    def make_store(self, **options: Any) -> Store:
+        return self.backend.make(**options)
+
+    def second_store(self, store: Store) -> Store:
+        return self.backend.second(store)
+
+    def test_it_is_a_store(self) -> None:
+        assert isinstance(self.new(), Store)
