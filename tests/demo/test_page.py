@@ -52,7 +52,8 @@ class Page:
 @pytest.fixture
 def page(browser: webdriver.Chrome) -> Page:
     page = Page(browser)
-    page.complaints()  # those of the test before
+    browser.get("about:blank")
+    page.complaints()  # those of the test before, whose server is gone
     return page
 
 
