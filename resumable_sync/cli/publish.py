@@ -184,8 +184,10 @@ def _tell_failure(stream_id: str, publication: _Publication) -> int:
         say(f"{error}; {stored}, ended as error")
         return error.exit_code
     if isinstance(error, ResumableStreamError):
-        say(f"{error}; {stored}, the source is closed")
-        return exit_code(error)
+        code = exit_code(error)
+        # A lost stream's bytes are gone, or another stream's.
+        say(f"{error}; the source is closed" if code == Exit.LOST else f"{error}; {stored}, the source is closed")
+        return code
     if publication.status is Status.INTERRUPTED:
         say(f"stream {stream_id} was declared lost meanwhile: the source is closed; {stored}")
         return Exit.INTERRUPTED
