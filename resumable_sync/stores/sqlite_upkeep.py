@@ -65,7 +65,7 @@ def _empty_trash(connections: Connections) -> None:
 
 def checkpoint(connections: Connections) -> None:
     """Move what the write-ahead log holds into the file, without holding up readers or writers."""
-    with contextlib.closing(connections.connect()) as connection:
+    with connections.outside_transactions() as connection:
         connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
 
 

@@ -143,7 +143,7 @@ class Watch:
             raise
 
     def _watch(self) -> None:
-        with self._peers.inbox() as inbox, contextlib.closing(self._poller):
+        with self._peers.inbox() as inbox:
             poll_seconds = _POLL_SECONDS if inbox is not None else _POLL_SECONDS_WITHOUT_HINTS
             pause = threading.Event()  # never set: a timer where there is no socket to wait on
             poll_at = check_at = 0.0
