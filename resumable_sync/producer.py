@@ -124,11 +124,10 @@ class Producer:
         except _Stopped:
             status, error = Status.INTERRUPTED, _SHUT_DOWN
         except BaseException as raised:  # whatever a source raises, also SystemExit, ends its stream
-            if self.cancelled.is_set():  # what breaking its wait has made of it
-                status, error = Status.INTERRUPTED, _SHUT_DOWN
-            else:
-                status, error = Status.ERROR, f"{type(raised).__name__}: {raised}"
             logger.info("the source of stream %s raised", self.stream_id, exc_info=True)
+            status, error = Status.ERROR, f"{type(raised).__name__}: {raised}"
+            if self.cancelled.is_set():  # most likely on_cancel has broken its wait: no fault of its own
+                status = Status.INTERRUPTED
             call_hook(self._hooks.on_error, self.stream_id, raised)
         for closer in closers:
             self._close_source(closer)
