@@ -154,7 +154,6 @@ class Connections:
     def _connect(self) -> Connection:
         """A new connection, in autocommit mode; creates the file where there is none."""
         with _translated(self.path):
-            self._run_directory.mkdir(exist_ok=True)
             # Borrowed by one thread at a time, not always the same: see _Turns.
             connection = sqlite3.connect(
                 self.path,
@@ -174,6 +173,7 @@ class Connections:
                         transient=False,
                     )
                 self._check_application(connection)
+                self._run_directory.mkdir(exist_ok=True)
                 connection.execute("PRAGMA synchronous = NORMAL")
                 connection.execute(f"PRAGMA wal_autocheckpoint = {_AUTOCHECKPOINT_PAGES:d}")
                 if self._max_file_bytes is not None:
@@ -228,13 +228,14 @@ class Connections:
 
     def _create(self, connection: sqlite3.Connection) -> None:
         """Make the schema in an empty file. Several processes may come here at once: a lock file lets one."""
+        if connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] != 0:
+            self._check_application(connection)  # before anything is put beside a file that is not ours
+        self._run_directory.mkdir(exist_ok=True)
         lock = filelock.FileLock(self._run_directory / "create.lock", timeout=self._timeout)
         try:
             with lock:
                 if connection.execute("PRAGMA user_version").fetchone()[0] != 0:
                     return
-                if connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] != 0:
-                    self._check_application(connection)
                 connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
                 connection.execute("PRAGMA journal_mode = WAL")
                 schema = resources.files(__package__).joinpath("schema.sql").read_text("utf-8")
