@@ -17,7 +17,11 @@ from .exits import EXIT_HELP, OUTPUT_CLOSED, PROGRAM, CommandError, Exit, exit_c
 from .location import ENVIRONMENT_VARIABLE
 from .signals import Signals, Stopped
 
-_WITH_COMMAND = ("publish", "demo")  # take a command behind `--`
+# Those that take a command behind `--`, which argparse does not know how to show.
+_USAGES = {
+    "publish": "publish ID [FILE | -- COMMAND ...] [options]",
+    "demo": "demo [--check] [--file FILE | -- COMMAND ...] [options]",
+}
 
 _EXAMPLES = f"""\
 examples:
@@ -115,7 +119,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     command: list[str] = []
     if "--" in argv:
         cut = argv.index("--")
-        if any(word in argv[:cut] for word in _WITH_COMMAND):
+        if any(word in argv[:cut] for word in _USAGES):
             argv, command = argv[:cut], argv[cut + 1 :]
             if not command:
                 build_parser().error("there is no command behind --")
@@ -143,7 +147,7 @@ def build_parser() -> argparse.ArgumentParser:
     def add(
         name: str, run: Callable[[argparse.Namespace, Signals], int], text: str, epilog: str = ""
     ) -> argparse.ArgumentParser:
-        usage = f"{PROGRAM} publish ID [FILE | -- COMMAND ...] [options]" if name == "publish" else None
+        usage = f"{PROGRAM} {_USAGES[name]}" if name in _USAGES else None
         command = commands.add_parser(
             name, parents=[common], help=text, description=text[:1].upper() + text[1:] + ".", epilog=epilog,
             formatter_class=argparse.RawDescriptionHelpFormatter, usage=usage,

@@ -108,6 +108,8 @@ def _served(app: WSGIApplication, context: ResumableStreamContext, host: str, po
 def _source(arguments: argparse.Namespace, rate: float) -> AnswerSource:
     try:
         if arguments.command:
+            if arguments.file:
+                raise CommandError("give a file or a command, not both", Exit.USAGE)
             if shutil.which(arguments.command[0]) is None:
                 raise CommandError(f"there is no command {arguments.command[0]}", 127)
             return command_source(arguments.command)

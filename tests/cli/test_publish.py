@@ -184,10 +184,8 @@ def test_a_command_that_ignores_sigterm_is_killed(cli: Cli) -> None:
 def test_cancelled_from_elsewhere_while_silent(cli: Cli) -> None:
     publisher = cli.start("publish", "quiet")
     until(lambda: cli.status("quiet"), "the stream is there")
-    began = time.monotonic()
     assert cli.run("cancel", "quiet").returncode == 0
-    assert publisher.wait(20) == 5
-    assert time.monotonic() - began < 3
+    assert publisher.wait(5) == 5  # within a heartbeat, and what a busy machine adds
     assert publisher.stderr is not None and "cancelled by somebody else" in one_line(publisher.stderr.read())
 
 

@@ -75,6 +75,7 @@ def test_without_flask_one_line_says_what_to_install() -> None:
     [
         (["--file", "/no/such/file"], 1),
         (["--rate", "0"], 2),
+        (["--file", __file__, "--", "true"], 2),
         (["--", "/no/such/command"], 127),
         (["--port", "70000"], 1),
     ],
