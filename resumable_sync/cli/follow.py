@@ -105,8 +105,11 @@ def follow(arguments: argparse.Namespace, signals: Signals) -> int:
 
 
 def _open(context: ResumableStreamContext, arguments: argparse.Namespace) -> Iterator[Batch]:
-    """Check the id and the cursor; with --wait, wait until there is such a stream."""
-    deadline = time.monotonic() + arguments.wait
+    """Check the id and the cursor, and wait a while until there is such a stream.
+
+    So a follower may be started in front of its publisher. A cursor says that the stream was there: no wait.
+    """
+    deadline = time.monotonic() + (0.0 if arguments.after else arguments.wait)
     while True:
         try:
             return context.batches(arguments.id, arguments.after, heartbeat=_LOOK_SECONDS)

@@ -198,8 +198,9 @@ def _add_follow(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("id", metavar="ID")
     parser.add_argument("--after", metavar="CURSOR", default="", help="only what follows this cursor")
     parser.add_argument(
-        "--wait", type=_seconds, metavar="SECONDS", default=0.0, help="wait so long for a stream that is not there"
-    )
+        "--wait", type=_seconds, metavar="SECONDS", default=5.0,
+        help="wait so long for a stream that has not begun yet (default: %(default)g)",
+    )  # fmt: skip
 
 
 def _add_demo(parser: argparse.ArgumentParser) -> None:

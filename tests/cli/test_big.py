@@ -52,7 +52,7 @@ def test_200_megabytes_and_three_followers(cli: Cli, tmp_path: Path) -> None:
         for _ in range(_MEGABYTES):
             file.write(os.urandom(1_000_000))
     wanted = subprocess.run(["sha256sum", str(path)], capture_output=True, text=True, check=True).stdout.split()[0]
-    before = _Measured(cli, "follow", "big", "--wait", "60")
+    before = _Measured(cli, "follow", "big")
     with subprocess.Popen(["cat", str(path)], stdout=subprocess.PIPE) as source:
         assert source.stdout is not None
         publisher = _Measured(cli, "publish", "big", stdin=source.stdout.fileno())

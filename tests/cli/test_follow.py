@@ -43,7 +43,7 @@ def test_refused_cursors_and_missing_ids(cli: Cli) -> None:
         assert (result.returncode, result.stdout) == (code, b"")
         one_line(result.stderr)
     assert cli.run("follow", "ten", f"--after=-{generation}").returncode == 2
-    result = cli.run("follow", "nobody")
+    result = cli.run("follow", "nobody", "--wait", "0")
     assert result.returncode == 7 and "no stream nobody" in one_line(result.stderr)
     began = time.monotonic()
     assert cli.run("follow", "nobody", "--wait", "0.5").returncode == 7
