@@ -270,13 +270,15 @@ def test_flipped_bytes(rounds: int, path: Path, tmp_path: Path, report: Report) 
     content = path.read_bytes()
     rng = random.Random(2)
     needles = [data[begin : begin + 50] for data in made.values() for begin in (0, len(data) // 2)]
-    broken = tmp_path / "broken.db"
-    for _ in range(rounds):
+    for number in range(rounds):
+        broken = tmp_path / f"broken-{number}.db"
         at = content.index(rng.choice(needles)) + rng.randrange(50)
         flipped = bytearray(content)
         flipped[at] ^= 1 << rng.randrange(8)
         broken.write_bytes(flipped)
         assert _survey(broken, made) >= 2
+        shutil.rmtree(broken.with_name(broken.name + "-run"), ignore_errors=True)
+        broken.unlink()
     report(rounds=rounds)
 
 
