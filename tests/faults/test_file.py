@@ -62,7 +62,8 @@ def test_locked_file(kind: str, path: Path, report: Report) -> None:
         assert store.status("locked") is Status.STREAMING
         with Process(PROGRAMS, "info", path, "locked") as newcomer:
             assert newcomer.line().startswith("streaming 6")
-        holder.popen.communicate()
+        holder.say_no_more()
+        holder.until("free")
     store.append(lease, b" after")
     assert store.read("locked").data == b"before after"
     store.close()
@@ -95,8 +96,9 @@ def test_locked_file_under_a_context(path: Path) -> None:
     store.close()
 
 
-def test_dead_producer_of_a_locked_file(path: Path) -> None:
+def test_dead_producer_of_a_locked_file(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The ending cannot be written while the file is locked: readers are told that, in bounded time."""
+    monkeypatch.setattr("resumable_sync.context.WAIT_SLICE", 0.5)
     store = SQLiteStore(path, timeout=0.2, grace=1.0)
     with Process(PROGRAMS, "append", path, "dead", 1, 1) as producer:
         producer.until("stored")
@@ -129,7 +131,7 @@ def _replace_by_new(path: Path) -> None:
 
 
 @pytest.mark.parametrize("change", [_remove_all, _remove_file_alone, _replace_by_new])
-@rounds(2, 20)
+@rounds(1, 20)
 def test_file_goes(change: Callable[[Path], None], rounds: int, path: Path, report: Report) -> None:
     """Readers and writer learn of it, in this and in another process; the store then works on the new file."""
     worst = 0.0
@@ -268,13 +270,15 @@ def test_flipped_bytes(rounds: int, path: Path, tmp_path: Path, report: Report) 
     content = path.read_bytes()
     rng = random.Random(2)
     needles = [data[begin : begin + 50] for data in made.values() for begin in (0, len(data) // 2)]
-    broken = tmp_path / "broken.db"
-    for _ in range(rounds):
+    for number in range(rounds):
+        broken = tmp_path / f"broken-{number}.db"
         at = content.index(rng.choice(needles)) + rng.randrange(50)
         flipped = bytearray(content)
         flipped[at] ^= 1 << rng.randrange(8)
         broken.write_bytes(flipped)
         assert _survey(broken, made) >= 2
+        shutil.rmtree(broken.with_name(broken.name + "-run"), ignore_errors=True)
+        broken.unlink()
     report(rounds=rounds)
 
 
