@@ -78,20 +78,8 @@ def check(connections: Connections) -> list[str]:
                 problems.append(text)
         streams = connection.execute("SELECT stream_id, generation, size FROM streams").fetchall()
         for stream_id, generation, size in streams:
-            reached = 0
-            pages = connection.execute(
-                "SELECT end, payload, lengths, checksum FROM pages WHERE generation = ? ORDER BY end",
-                (generation,),
-            )
-            for end, payload, lengths, checksum in pages:
-                begin = end - len(payload)
-                if begin != reached:
-                    problems.append(f"stream {stream_id}: bytes {reached} to {begin} are missing")
-                if sqlite_pages.checksum(end, payload, lengths) != checksum:
-                    problems.append(f"stream {stream_id}: bytes {begin} to {end} are damaged")
-                reached = end
-            if reached != size:
-                problems.append(f"stream {stream_id}: {reached} of {size} bytes are stored")
+            found = sqlite_pages.check(connection, generation, size)
+            problems += [f"stream {stream_id}: {problem}" for problem in found]
     return problems
 
 
