@@ -59,7 +59,7 @@ class MemoryStore:
         self._janitors = PerProcess(
             lambda: Janitor("resumable-sync-memory-janitor", self.sweep, self._sweep_interval)
         )
-        self._wakes = 0  # grows with every wake(): a waiting read returns when it has changed
+        self._wakes = object()  # another one after every wake(): a waiting read returns when it has changed
         self._closed = False
 
     @property
@@ -189,7 +189,7 @@ class MemoryStore:
                 start = rules.start_position(stream_id, stream, position)
                 self._end_if_dead(stream)
                 now = time.monotonic()
-                if stream.size > start.offset or stream.status.ended or now >= deadline or wakes != self._wakes:
+                if stream.size > start.offset or stream.status.ended or now >= deadline or wakes is not self._wakes:
                     chunks = stream.slice(start.offset, max_bytes)
                     size, status, error = stream.size, stream.status, stream.error
                     break
@@ -209,7 +209,7 @@ class MemoryStore:
 
     def wake(self) -> None:
         """Make blocked reads return early; see `Store.wake`."""
-        self._wakes += 1
+        self._wakes = object()  # one assignment: unlike +=, no wake of another thread can undo it
         for stream in self._snapshot():
             with stream.condition:
                 stream.wake()
