@@ -189,7 +189,8 @@ class MemoryStore:
                 start = rules.start_position(stream_id, stream, position)
                 self._end_if_dead(stream)
                 now = time.monotonic()
-                if stream.size > start.offset or stream.status.ended or now >= deadline or wakes is not self._wakes:
+                over = now >= deadline or wakes is not self._wakes
+                if over or stream.size > start.offset or stream.status.ended:
                     chunks = stream.slice(start.offset, max_bytes)
                     size, status, error = stream.size, stream.status, stream.error
                     break
@@ -263,8 +264,10 @@ class MemoryStore:
 
     def close(self) -> None:
         """Wake blocked reads, which raise StoreUnavailableError, and drop all streams. Idempotent."""
-        streams = [] if self._closed else self._snapshot()
-        self._closed = True
+        self._closed = True  # first: who acquires a stream after the snapshot finds the store closed when reading
+        directory = self._directories.get()
+        with directory.lock:
+            streams = list(directory.streams.values())
         janitor = self._janitors.peek()
         if janitor is not None:
             janitor.stop()
