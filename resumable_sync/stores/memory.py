@@ -180,6 +180,7 @@ class MemoryStore:
         deadline = time.monotonic() + validate_wait(timeout)
         stream = self._find(validate_stream_id(stream_id))
         if stream is None:
+            self._check_open()  # a store that closes drops its streams: they are not missing
             raise StreamNotFoundError(f"there is no stream {stream_id}")
         with stream.condition:
             while True:
@@ -202,6 +203,7 @@ class MemoryStore:
                 finally:
                     stream.waiting -= 1
         if stream.gone or self._expired(stream):
+            self._check_open()
             self._discard(stream)
             raise StreamLostError(f"stream {stream_id} was deleted or has expired")
         return Batch(
