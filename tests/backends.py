@@ -35,6 +35,8 @@ class MemoryBackend(Backend):
 
 
 class SQLiteBackend(Backend):
+    expires_by_itself = True  # a delete makes its janitor sweep
+
     def __init__(self) -> None:
         self._directory = Path(tempfile.mkdtemp(prefix="resumable-sync-"))
         self._options: dict[Path, dict[str, Any]] = {}

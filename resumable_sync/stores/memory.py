@@ -93,8 +93,11 @@ class MemoryStore:
             stream = Stream(stream_id, directory.last_generation, life, details)
             self._touch(stream)  # nobody else knows the stream yet: its lock is not needed
             directory.streams[stream_id] = stream
-            self._shortest_ttl = min(self._shortest_ttl, life)
-        self._janitors.get().start()
+        janitor = self._janitors.get()
+        janitor.start()
+        if life < self._shortest_ttl:
+            self._shortest_ttl = life
+            janitor.hurry()  # its rounds must come more often from now on
         return Lease(stream_id, stream.generation, life)
 
     def append(self, lease: Lease, *chunks: bytes) -> str:

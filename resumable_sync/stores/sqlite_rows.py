@@ -8,6 +8,7 @@ import time
 from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
+from ..errors import StoreUnavailableError
 from ..types import Lease, Status, StreamInfo
 from . import bootclock
 
@@ -39,14 +40,23 @@ class Row(NamedTuple):
     finished_at: float | None
 
     @property
-    def expired(self) -> bool:
-        """Whether the stream's ttl has run out, by the boot clock; by the wall clock after a reboot."""
+    def life(self) -> float:
+        """Seconds until the stream's ttl runs out, by the boot clock; by the wall clock after a reboot."""
         if self.boot_id == bootclock.boot_id():
-            return bootclock.now() >= self.expires_boot
-        return time.time() >= self.expires_at
+            return self.expires_boot - bootclock.now()
+        return self.expires_at - time.time()
+
+    @property
+    def expired(self) -> bool:
+        """Whether the stream's ttl has run out."""
+        return self.life <= 0
 
     def info(self, stream_id: str) -> StreamInfo:
         """The row as the public snapshot."""
+        try:
+            metadata = json.loads(self.metadata)
+        except (ValueError, TypeError) as error:
+            raise _damaged(error) from error
         return StreamInfo(
             stream_id=stream_id,
             status=self.status,
@@ -57,7 +67,7 @@ class Row(NamedTuple):
             updated_at=self.updated_at,
             finished_at=self.finished_at,
             error=self.error,
-            metadata=json.loads(self.metadata),
+            metadata=metadata,
             producer_alive=self.status is Status.STREAMING,
         )
 
@@ -65,7 +75,14 @@ class Row(NamedTuple):
 def _as_row(columns: Sequence[Any]) -> Row:
     """A row from the columns of COLUMNS."""
     generation, status, *rest = columns
-    return Row(generation, Status(status), *rest)
+    try:
+        return Row(generation, Status(status), *rest)
+    except (ValueError, TypeError) as error:
+        raise _damaged(error) from error
+
+
+def _damaged(error: Exception) -> StoreUnavailableError:
+    return StoreUnavailableError(f"a stream's row is damaged: {error}", transient=False)
 
 
 def select_page(connection: sqlite3.Connection, after: str, limit: int) -> list[tuple[str, Row]]:
