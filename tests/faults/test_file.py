@@ -6,6 +6,7 @@ import hashlib
 import os
 import random
 import shutil
+import signal
 import sqlite3
 import threading
 import time
@@ -108,6 +109,25 @@ def test_dead_producer_of_a_locked_file(path: Path, monkeypatch: pytest.MonkeyPa
         follower.join()
         assert isinstance(follower.error, StoreUnavailableError) and follower.error.transient
     assert store.status("dead") is Status.INTERRUPTED
+    store.close()
+
+
+def test_frozen_within_a_transaction(path: Path) -> None:
+    """A process stopped while it writes holds up all writers, who are told so; its death lets them go on."""
+    store = SQLiteStore(path, timeout=0.2)
+    lease = store.acquire("held-up")
+    assert lease is not None
+    with Process(PROGRAMS, "hold", path, "IMMEDIATE") as holder:
+        holder.until("locked")
+        holder.signal(signal.SIGSTOP)
+        for _ in range(2):
+            with pytest.raises(StoreUnavailableError):
+                store.append(lease, b"once")
+        assert store.read("held-up").size == 0
+        holder.kill()
+        holder.wait()
+    store.append(lease, b"once")
+    assert store.read("held-up").data == b"once"
     store.close()
 
 
