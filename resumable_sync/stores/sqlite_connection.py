@@ -38,6 +38,7 @@ class _Handles:
         self.idle_readers: list[sqlite3.Connection] = []
         self.writer: sqlite3.Connection | None = None
         self.identity: tuple[int, int] | None = None
+        self.closed = False  # then no connection is kept
         self.busy = 0  # threads that may be inside SQLite
         self.forks = 0  # under way; meanwhile nobody goes inside
         self.calm = threading.Condition(self.lock)  # signalled when busy or forks falls to 0
@@ -48,6 +49,10 @@ class _Handles:
         while self.forks:
             self.calm.wait()
         self.busy += 1
+
+    def keeps(self, identity: tuple[int, int] | None) -> bool:
+        """Whether a connection to the file of `identity` is for the next borrower. The caller holds the lock."""
+        return not self.closed and self.identity == identity
 
     def leave(self) -> None:
         """Come out again. The caller holds the lock."""
@@ -94,7 +99,7 @@ class Connections:
                     connection.close()  # in whatever state it is, the next borrower gets a fresh one
                     raise
                 with handles.lock:
-                    if len(handles.idle_readers) < _MAX_IDLE_READERS and handles.identity == identity:
+                    if len(handles.idle_readers) < _MAX_IDLE_READERS and handles.keeps(identity):
                         handles.idle_readers.append(connection)
                         return
                 connection.close()
@@ -127,7 +132,7 @@ class Connections:
                     connection.close()
                     raise
                 with handles.lock:
-                    if handles.identity == identity:
+                    if handles.keeps(identity):
                         handles.writer = connection
                         return
                 connection.close()
@@ -220,12 +225,19 @@ class Connections:
             return None
         return found.st_dev, found.st_ino
 
-    def close(self) -> None:
-        """Close this process's idle connections; borrowed ones are closed when they come back."""
+    def close_idle(self) -> None:
+        """Close this process's idle connections."""
         handles = self._handles.peek()
         if handles is not None:
             with self.inside():
                 self._discard(handles, None)
+
+    def close(self) -> None:
+        """Close this process's idle connections; borrowed ones are closed when they come back. Final."""
+        handles = self._handles.get()
+        with handles.lock:
+            handles.closed = True
+        self.close_idle()
 
     def _current(self) -> _Handles:
         """This process's handles, emptied if the file was removed or replaced since they were opened.
