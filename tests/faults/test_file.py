@@ -37,7 +37,7 @@ from .test_kill import PROGRAMS
 @pytest.mark.parametrize("kind", ["IMMEDIATE", "EXCLUSIVE"])
 def test_locked_file(kind: str, path: Path, report: Report) -> None:
     """While another process holds the file, writes fail after the timeout, reads go on; then all goes on."""
-    store = SQLiteStore(path, timeout=0.3)
+    store = SQLiteStore(path, timeout=0.15)
     lease = store.acquire("locked")
     assert lease is not None
     store.append(lease, b"before")
@@ -265,7 +265,7 @@ def _survey(path: Path, made: dict[str, bytes]) -> int:
     return trouble
 
 
-@rounds(25, 100_000)
+@rounds(15, 100_000)
 def test_zeroed_page(rounds: int, path: Path, tmp_path: Path, report: Report) -> None:
     """Each page of the file in turn is zeroed (a sample of them by default): a typed error, never wrong bytes."""
     made = _make(path)
@@ -283,7 +283,7 @@ def test_zeroed_page(rounds: int, path: Path, tmp_path: Path, report: Report) ->
     report(pages=len(pages), unnoticed_and_harmless=len(silent))
 
 
-@rounds(20, 1000)
+@rounds(10, 1000)
 def test_flipped_bytes(rounds: int, path: Path, tmp_path: Path, report: Report) -> None:
     """Payload bytes change on the disk: a typed error in the reader, a line of `check`, never wrong bytes."""
     made = _make(path)
