@@ -101,7 +101,7 @@ class SQLiteStore:
         )
         with self._connections.read():
             pass  # trouble with the file shows here, not at the first request
-        self._connections.close()  # a server that forks by itself, as uWSGI does, inherits none
+        self._connections.close_idle()  # a server that forks by itself, as uWSGI does, inherits none
         self._processes = PerProcess(lambda: _Process(self))
         self._processes.get()
         self._liveness = Liveness(
