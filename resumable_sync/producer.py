@@ -119,11 +119,15 @@ class Producer:
                 closers.insert(0, chunks)
             for chunk in chunks:
                 self._put(chunk)
+            if self.cancelled.is_set():  # it may have returned because it was told to: then it is not done
+                raise _Stopped
         except _Stopped:
             status, error = Status.INTERRUPTED, _SHUT_DOWN
         except BaseException as raised:  # whatever a source raises, also SystemExit, ends its stream
             logger.info("the source of stream %s raised", self.stream_id, exc_info=True)
             status, error = Status.ERROR, f"{type(raised).__name__}: {raised}"
+            if self.cancelled.is_set():  # most likely on_cancel has broken its wait: no fault of its own
+                status = Status.INTERRUPTED
             call_hook(self._hooks.on_error, self.stream_id, raised)
         for closer in closers:
             self._close_source(closer)

@@ -90,6 +90,11 @@ class Process:
         self.popen.stdin.write(text + "\n")
         self.popen.stdin.flush()
 
+    def say_no_more(self) -> None:
+        """Close its stdin."""
+        assert self.popen.stdin is not None
+        self.popen.stdin.close()
+
     def signal(self, number: int) -> None:
         """Send a signal to this process alone."""
         self.popen.send_signal(number)

@@ -9,12 +9,14 @@ from collections.abc import Callable
 
 logger = logging.getLogger("resumable_sync")
 
+_JOIN_SECONDS = 1.0
+
 
 class Janitor:
     """Calls `work` every `interval()` seconds, or at once after `hurry()`, from a daemon thread.
 
     Holds `work`, a bound method, weakly: an abandoned store is collected and its thread ends. The thread
-    starts with the first `start()`. All methods are thread-safe; `stop` does not wait for the thread.
+    starts with the first `start()`. All methods are thread-safe.
     """
 
     def __init__(self, name: str, work: Callable[[], object], interval: Callable[[], float]) -> None:
@@ -27,22 +29,27 @@ class Janitor:
         self._stopped = threading.Event()
 
     def start(self) -> None:
-        """Start the thread unless it runs."""
+        """Start the thread unless it runs, or was stopped."""
         if self._thread is not None:  # only ever goes from None to a thread: a stale look costs a lock
             return
         with self._lock:
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
-                self._thread.start()
+            if self._thread is None and not self._stopped.is_set():
+                thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+                thread.start()
+                self._thread = thread  # only now: `stop` joins it, which a thread not yet started refuses
 
     def hurry(self) -> None:
         """Ask for one round now."""
         self._hurry.set()
 
     def stop(self) -> None:
-        """End the thread after its present round. Final."""
+        """End the thread after its present round, and wait for that, a second at most. Final."""
         self._stopped.set()
         self._hurry.set()
+        with self._lock:
+            thread = self._thread
+        if thread is not None and thread is not threading.current_thread():
+            thread.join(_JOIN_SECONDS)
 
     def _run(self) -> None:
         while True:

@@ -23,7 +23,6 @@ from __future__ import annotations
 
 import json
 import secrets
-import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -120,7 +119,7 @@ class RedisStore:
         seconds = rules.check_ttl(timeout, "timeout")
         keys = Keys(prefix, "" if life is None else milliseconds(life))
         self._calls = Calls(keys, self._limits, milliseconds(self._grace))
-        self._closed = threading.Event()
+        self._closed = False
         self._processes = PerProcess(lambda: _Process(target, keys, seconds, wait_replicas))
 
     @classmethod
@@ -312,10 +311,10 @@ class RedisStore:
         Streams that this store still produces in this process end as `interrupted`: nobody can append to them now.
         """
         process = self._processes.peek()
-        if self._closed.is_set() or process is None:
-            self._closed.set()
+        if self._closed or process is None:
+            self._closed = True
             return
-        self._closed.set()
+        self._closed = True
         calls = [
             self._calls.finalize(Lease(stream_id, generation), Status.INTERRUPTED, "the store was closed")
             for stream_id, generation in list(process.local.items())
@@ -327,7 +326,7 @@ class RedisStore:
         process.reads.close()
 
     def _check_open(self) -> None:
-        if self._closed.is_set():
+        if self._closed:
             raise StoreUnavailableError("the store is closed", transient=False)
 
     def _process(self) -> _Process:

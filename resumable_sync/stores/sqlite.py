@@ -34,7 +34,7 @@ from ..types import (
     validate_stream_id,
     validate_wait,
 )
-from . import pages, rules, sqlite_rows, sqlite_upkeep
+from . import rules, sqlite_pages, sqlite_rows, sqlite_upkeep
 from .janitor import Janitor
 from .process_lock import ProcessLock
 from .sqlite_connection import Connections
@@ -101,7 +101,7 @@ class SQLiteStore:
         )
         with self._connections.read():
             pass  # trouble with the file shows here, not at the first request
-        self._connections.close()  # a server that forks by itself, as uWSGI does, inherits none
+        self._connections.close_idle()  # a server that forks by itself, as uWSGI does, inherits none
         self._processes = PerProcess(lambda: _Process(self))
         self._processes.get()
         self._liveness = Liveness(
@@ -371,8 +371,7 @@ class SQLiteStore:
             if refused is not None or row is None:
                 return refused
             if row.size != lease.offset:  # a repeated append, or the lease was used twice
-                rows = _pages(connection, lease.generation, lease.offset)
-                stored, _ = pages.unpack(rows, lease.offset, length)
+                stored, _ = sqlite_pages.read(connection, lease.generation, lease.offset, length)
                 if stored != b"".join(chunks):
                     return rules.conflict(lease)
                 length, chunks = 0, []  # a sign of life all the same
@@ -380,8 +379,7 @@ class SQLiteStore:
         except ResumableStreamError as error:
             return error
         sqlite_rows.extend(connection, lease, length, len(chunks), self._grace)
-        for page in pages.pack(chunks, lease.offset):
-            connection.execute("INSERT INTO pages VALUES (?, ?, ?, ?)", (lease.generation, *page))
+        sqlite_pages.insert(connection, lease.generation, chunks, lease.offset)
         return None
 
     def _look(self, stream_id: str, position: Position | None, max_bytes: int) -> tuple[Batch, float]:
@@ -395,7 +393,7 @@ class SQLiteStore:
             if row is not None:
                 generation, offset = position or (row.generation, 0)
                 if generation == row.generation and offset < row.size:
-                    data, lengths = pages.unpack(_pages(connection, generation, offset), offset, max_bytes)
+                    data, lengths = sqlite_pages.read(connection, generation, offset, max_bytes)
         if row is None:
             raise StreamNotFoundError(f"there is no stream {stream_id}")
         start = rules.start_position(stream_id, row, position)
@@ -433,12 +431,6 @@ class SQLiteStore:
 
     def _house_interval(self) -> float:
         return min(_SWEEP_SECONDS, max(0.05, self._shortest_ttl / 2))
-
-
-def _pages(connection: sqlite3.Connection, generation: int, offset: int) -> Iterator[pages.Page]:
-    """The pages that reach beyond `offset`."""
-    sql = "SELECT end, payload, lengths FROM pages WHERE generation = ? AND end > ? ORDER BY end"
-    return connection.execute(sql, (generation, offset))
 
 
 def _close_at_exit(reference: weakref.ref[SQLiteStore]) -> None:

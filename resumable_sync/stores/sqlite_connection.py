@@ -47,6 +47,11 @@ class _Turns:
         self.idle_readers: list[Connection] = []
         self.writer: Connection | None = None
         self.identity: tuple[int, int] | None = None
+        self.closed = False  # then no connection is kept
+
+    def keeps(self, identity: tuple[int, int] | None) -> bool:
+        """Whether a connection to the file of `identity` is for the next borrower. The caller holds the lock."""
+        return not self.closed and self.identity == identity
 
 
 class Connections:
@@ -88,7 +93,7 @@ class Connections:
                 connection.close()  # in whatever state it is, the next borrower gets a fresh one
                 raise
             with turns.lock:
-                if turns.identity == identity:
+                if turns.keeps(identity):
                     turns.idle_readers.append(connection)
                     return
             connection.close()
@@ -114,7 +119,7 @@ class Connections:
                 connection.close()
                 raise
             with turns.lock:
-                if turns.identity == identity:
+                if turns.keeps(identity):
                     turns.writer = connection
                     return
             connection.close()
@@ -154,7 +159,6 @@ class Connections:
     def _connect(self) -> Connection:
         """A new connection, in autocommit mode; creates the file where there is none."""
         with _translated(self.path):
-            self._run_directory.mkdir(exist_ok=True)
             # Borrowed by one thread at a time, not always the same: see _Turns.
             connection = sqlite3.connect(
                 self.path,
@@ -174,6 +178,7 @@ class Connections:
                         transient=False,
                     )
                 self._check_application(connection)
+                self._run_directory.mkdir(exist_ok=True)
                 connection.execute("PRAGMA synchronous = NORMAL")
                 connection.execute(f"PRAGMA wal_autocheckpoint = {_AUTOCHECKPOINT_PAGES:d}")
                 if self._max_file_bytes is not None:
@@ -192,11 +197,16 @@ class Connections:
             return None
         return found.st_dev, found.st_ino
 
+    def close_idle(self) -> None:
+        """Close this process's idle connections."""
+        self._discard(self._per_process.get(), None)
+
     def close(self) -> None:
-        """Close this process's idle connections; borrowed ones are closed when they come back."""
-        turns = self._per_process.peek()
-        if turns is not None:
-            self._discard(turns, None)
+        """Close this process's idle connections; borrowed ones are closed when they come back. Final."""
+        turns = self._per_process.get()
+        with turns.lock:
+            turns.closed = True
+        self.close_idle()
 
     def _current(self) -> _Turns:
         """This process's turns, without connections if the file was removed or replaced since they were opened.
@@ -228,13 +238,14 @@ class Connections:
 
     def _create(self, connection: sqlite3.Connection) -> None:
         """Make the schema in an empty file. Several processes may come here at once: a lock file lets one."""
+        if connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] != 0:
+            self._check_application(connection)  # before anything is put beside a file that is not ours
+        self._run_directory.mkdir(exist_ok=True)
         lock = filelock.FileLock(self._run_directory / "create.lock", timeout=self._timeout)
         try:
             with lock:
                 if connection.execute("PRAGMA user_version").fetchone()[0] != 0:
                     return
-                if connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] != 0:
-                    self._check_application(connection)
                 connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
                 connection.execute("PRAGMA journal_mode = WAL")
                 schema = resources.files(__package__).joinpath("schema.sql").read_text("utf-8")

@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 
 from ..types import Status
-from . import sqlite_rows
+from . import sqlite_pages, sqlite_rows
 from .process_lock import is_dead
 from .sqlite_connection import Connections
 
@@ -78,16 +78,8 @@ def check(connections: Connections) -> list[str]:
                 problems.append(text)
         streams = connection.execute("SELECT stream_id, generation, size FROM streams").fetchall()
         for stream_id, generation, size in streams:
-            reached = 0
-            pages = connection.execute(
-                "SELECT end, length(payload) FROM pages WHERE generation = ? ORDER BY end", (generation,)
-            )
-            for end, length in pages:
-                if end - length != reached:
-                    problems.append(f"stream {stream_id}: bytes {reached} to {end - length} are missing")
-                reached = end
-            if reached != size:
-                problems.append(f"stream {stream_id}: {reached} of {size} bytes are stored")
+            found = sqlite_pages.check(connection, generation, size)
+            problems += [f"stream {stream_id}: {problem}" for problem in found]
     return problems
 
 

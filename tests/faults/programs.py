@@ -124,6 +124,7 @@ def follow(path: str, stream_id: str, after: str = "", who: str = "a") -> None:
             if piece != text(offset, offset + len(piece), who):
                 sys.exit(f"wrong bytes behind {offset}")
             offset += len(piece)
+            say("at", offset)
     except ResumableStreamError as error:
         ending = error
     say("ended", time.monotonic(), offset, name_of(ending))

@@ -17,7 +17,6 @@ from .conftest import Report
 from .follower import Follower
 from .rounds import rounds
 
-WAIT_SLICE = 5.0
 TTL = 0.3
 
 
@@ -30,8 +29,11 @@ def any_store(request: pytest.FixtureRequest, path: Path) -> Iterator[Store]:
 
 
 @rounds(3, 100)
-def test_expiry_is_loud(rounds: int, any_store: Store, report: Report) -> None:
+def test_expiry_is_loud(
+    rounds: int, any_store: Store, report: Report, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Nobody renews: readers that wait learn of it within a wait slice, the writer at its next append."""
+    monkeypatch.setattr("resumable_sync.context.WAIT_SLICE", 0.5)
     leases = []
     followers = []
     for number in range(rounds):
@@ -65,9 +67,9 @@ def test_silent_producer_is_renewed(rounds: int, any_store: Store, report: Repor
 
     ids = [f"quiet-{number}" for number in range(rounds)]
     for stream_id in ids:
-        context.run(stream_id, source, ttl=1.5)
+        context.run(stream_id, source, ttl=1.0)
     viewers = [Follower(any_store, stream_id) for stream_id in ids]
-    threading.Event().wait(5.0)  # some ttls
+    threading.Event().wait(2.5)  # some ttls
     assert all(context.status(stream_id) is Status.STREAMING for stream_id in ids)
     go_on.set()
     for viewer in viewers:
