@@ -57,6 +57,7 @@ from .redis_link import Link
 from .redis_state import Found, absent, as_page, one, parse_found
 from .redis_watch import Watch
 
+_GROUP_SECONDS = 1.0  # for which a group commit repeats what fails for the moment
 _WRITE_CONNECTIONS = 4  # of a process, to each server
 _READ_CONNECTIONS = 4
 
@@ -173,7 +174,9 @@ class RedisStore:
             process = self._process()
         except StoreUnavailableError as unavailable:
             return [append.error or unavailable for append in appends]
-        replies = iter(process.writes.run([append.call for append in appends if append.call is not None]))
+        calls = [append.call for append in appends if append.call is not None]
+        # Streams on a node that is away must not hold up the others for long; who writes many repeats by himself.
+        replies = iter(process.writes.run(calls, None if len(calls) == 1 else _GROUP_SECONDS))
         limit = process.feeds.limit
         results: list[str | ResumableStreamError] = []
         for append in appends:

@@ -51,6 +51,7 @@ class Feed(Channel):
         self.local = False  # produced in this process: no XREAD is needed
         self.ending: tuple[Status, str | None] | None = None
         self.check_at = NEVER  # monotonic: when Redis must be asked again
+        self._behind = -1  # the end at which the last check found more stored than had come
 
     def serve(self, position: Position, max_bytes: int) -> Batch | None:
         """What follows `position`, as of this moment; None if only Redis knows."""
@@ -135,10 +136,13 @@ class Feed(Channel):
     def confirm(self, generation: int, size: int, due: float, known: int) -> None:
         """A check found the stream running. `known`: the feed's end when the check was sent.
 
-        If more is stored than is known here, somebody else writes: the stream is `local` no longer.
+        If more is stored than is known here, somebody else writes: the stream is `local` no longer. If it does
+        not come by the next check either, the shared reader cannot get it: viewers must page by themselves.
         """
         with self._lock:
-            agreed = generation == self.generation and size >= known
+            stuck = size > self.end == self._behind
+            self._behind = self.end if size > self.end else -1
+            agreed = generation == self.generation and size >= known and not stuck
             if agreed:
                 self.local = self.local and size <= self.end
                 self.check_at = time.monotonic() + min(CHECK_SECONDS, max(0.01, due))

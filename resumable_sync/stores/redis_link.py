@@ -167,9 +167,12 @@ class Link:
         self._nodes: dict[Endpoint, Node] = {}
         self._slots = SlotMap(target, min(timeout, 2.0)) if target.is_cluster else None
 
-    def run(self, calls: Sequence[Call]) -> list[Reply]:
-        """Make all calls, those for one server in one trip. Errors of Redis come as values, in their places."""
-        deadline = time.monotonic() + self._timeout
+    def run(self, calls: Sequence[Call], patience: float | None = None) -> list[Reply]:
+        """Make all calls, those for one server in one trip. Errors of Redis come as values, in their places.
+
+        What fails for the moment is repeated for `patience` seconds (default: the link's timeout).
+        """
+        deadline = time.monotonic() + (self._timeout if patience is None else min(patience, self._timeout))
         replies: list[Reply] = [None] * len(calls)
         pending = list(calls)
         places = list(range(len(calls)))
@@ -189,6 +192,7 @@ class Link:
             places, pending = [list(column) for column in zip(*again)]
             if all(isinstance(replies[place], NoScriptError) for place in places):
                 continue  # nothing is wrong: the server has not seen the script yet
+            self._drop_idle()
             if time.monotonic() + pause >= deadline or self._closed.wait(pause):
                 return replies
             pause = min(max(_PAUSE_SECONDS[0], pause * 2), _PAUSE_SECONDS[1])
@@ -289,11 +293,14 @@ class Link:
             return node
 
     def recover(self) -> None:
-        """After a failure: connections made before are suspect, and slots may have moved."""
+        """After a failure: see whether slots have moved."""
+        if self._slots is not None:
+            with contextlib.suppress(RedisError, OSError):
+                self._slots.refresh()
+
+    def _drop_idle(self) -> None:
+        """After a failure connections made before are suspect."""
         with self._lock:
             nodes = list(self._nodes.values())
         for node in nodes:
             node.drop_idle()
-        if self._slots is not None:
-            with contextlib.suppress(RedisError, OSError):
-                self._slots.refresh()

@@ -22,6 +22,7 @@ from resumable_sync.testing.kit import acquired
 from ..faults.follower import Follower
 from ..faults.rounds import rounds
 from ..support import wait_until
+from .conftest import OpenStore
 from .server import RedisServer
 
 CHUNKS = [b"%04d" % number for number in range(200)]
@@ -206,6 +207,31 @@ def test_a_log_that_went_back_in_time(keys: Keys, store: RedisStore, other: Redi
     follower.join()
     assert isinstance(follower.error, StreamLostError)
     assert other.read("s").data == b"kept"
+
+
+def test_a_restart_without_persistence(open_store: OpenStore) -> None:
+    with RedisServer() as server:
+        store, other = open_store(server.url), open_store(server.url)
+        lease = acquired(store, "s")
+        store.append(lease, *CHUNKS)
+        waiting = [Follower(store, "s"), Follower(other, "s")]
+        for follower in waiting:
+            wait_until(lambda: len(follower.data) == 800)
+        replaying = other.read("s", max_bytes=8).cursor
+        pieces = ResumableStreamContext(other).require_resume("s")
+        server.kill()
+        server.start()
+        began = time.monotonic()
+        with pytest.raises(TYPED):
+            other.read("s", replaying)
+        with pytest.raises(TYPED):
+            next(pieces)
+        with pytest.raises(StreamLostError):
+            store.append(lease, b"more")
+        for follower in waiting:
+            follower.join()
+            assert isinstance(follower.error, TYPED), follower.error
+            assert follower.ended_at - began < WAIT_SLICE
 
 
 @rounds(1, 20, 600)
