@@ -55,9 +55,9 @@ def _empty_trash(connections: Connections) -> None:
                 connection.execute(f"PRAGMA incremental_vacuum({_FREE_PAGES_KEPT // 2:d})").fetchall()
                 continue
             deleted = connection.execute(
-                "DELETE FROM pages WHERE generation = ?1 AND end IN"
-                " (SELECT end FROM pages WHERE generation = ?1 ORDER BY end LIMIT ?2)",
-                (found[0], _PAGES_OF_A_STEP),
+                "DELETE FROM pages WHERE generation = ? AND end IN"
+                " (SELECT end FROM pages WHERE generation = ? ORDER BY end LIMIT ?)",
+                (found[0], found[0], _PAGES_OF_A_STEP),
             ).rowcount
             if deleted < _PAGES_OF_A_STEP:
                 connection.execute("DELETE FROM trash WHERE generation = ?", found)

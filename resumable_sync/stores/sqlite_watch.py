@@ -165,7 +165,7 @@ class Watch:
         try:
             self._check(ids)
         except ResumableStreamError:
-            logger.debug("could not check the producers of %d streams", len(ids), exc_info=True)
+            self._wake(None)  # as above: a locked or full file is for the readers to report
 
 
 _EVERYTHING = b"*"

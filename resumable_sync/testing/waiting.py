@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeoutError  # the built-in one since Python 3.11
 from queue import SimpleQueue
 from typing import Any
 
@@ -43,7 +44,7 @@ class WaitContract(ContractKit):
         """
         for _ in range(50):
             reader, act = make()
-            with pytest.raises(TimeoutError):
+            with pytest.raises(FutureTimeoutError):
                 reader.result(PAUSE)
             act()
             error = reader.exception(PATIENCE)
@@ -128,7 +129,7 @@ class WaitContract(ContractKit):
         store = self.new()
         lease = acquired(store, "s")
         readers = [call(other.read, "s", timeout=PATIENCE) for other in (store, self.second(store))]
-        with pytest.raises(TimeoutError):
+        with pytest.raises(FutureTimeoutError):
             readers[0].result(PAUSE)
         if ending is Status.CANCELLED:
             assert store.cancel("s")
@@ -192,7 +193,7 @@ class WaitContract(ContractKit):
         for reader in readers:
             while True:  # a wake before the wait has begun does nothing
                 store.wake()
-                if not isinstance(outcome(reader.result, PAUSE), TimeoutError):
+                if not isinstance(outcome(reader.result, PAUSE), FutureTimeoutError):
                     break
                 assert time.monotonic() - begin < PATIENCE / 3
         assert [(reader.result().data, reader.result().status) for reader in readers] == [(b"", "streaming")] * 2
@@ -205,7 +206,7 @@ class WaitContract(ContractKit):
         store = self.new()
         acquired(self.second(store), "s")  # a store that closes may end what it produces itself
         readers = [call(store.read, "s", timeout=PATIENCE) for _ in range(4)]
-        with pytest.raises(TimeoutError):
+        with pytest.raises(FutureTimeoutError):
             readers[0].result(PAUSE)
         begin = time.monotonic()
         race(4, lambda _: store.close())

@@ -150,13 +150,14 @@ def in_process(kind: str) -> Iterator[Server]:
 class Gunicorn(Server):
     """gunicorn with gthread workers, in processes of its own."""
 
-    def __init__(self, directory: Path, store: str, *arguments: str) -> None:
+    def __init__(self, directory: Path, store: str, *arguments: str, viewers: int = VIEWERS) -> None:
+        threads = viewers + THREADS - VIEWERS
         with socket.create_server(("127.0.0.1", 0)) as listener:
             super().__init__(listener.getsockname()[1], "gunicorn")
             environment = {
                 **os.environ,
                 "TEST_STORE": store,
-                "TEST_VIEWERS": str(VIEWERS),
+                "TEST_VIEWERS": str(viewers),
                 "TEST_HEARTBEAT": str(HEARTBEAT),
                 "PYTHONWARNINGS": "default",
             }
@@ -164,7 +165,7 @@ class Gunicorn(Server):
             command = [
                 sys.executable, "-m", "gunicorn", "tests.wsgi.application:from_environment()",
                 "--config", str(Path(__file__).with_name("gunicorn_conf.py")), "--chdir", str(root),
-                "--bind", f"fd://{listener.fileno()}", "--worker-class", "gthread", "--threads", str(THREADS),
+                "--bind", f"fd://{listener.fileno()}", "--worker-class", "gthread", "--threads", str(threads),
                 "--graceful-timeout", "20", "--timeout", "60", "--worker-tmp-dir", str(directory),
                 "--no-control-socket", *arguments,
             ]  # fmt: skip
