@@ -2,11 +2,12 @@
 
 **Keys** of stream ID, with the default prefix; one hash tag, so all live in one slot of a Cluster:
 
-- `resumable:{ID}:meta`, hash: state, lease, size, times; about 400 bytes.
+- `resumable:{ID}:meta`, hash: state, lease, size, times; 330 bytes and the metadata.
 - `resumable:{ID}:log`, stream: `<generation>-<end offset>` with `p`, the bytes of one append (chunks joined, up
   to 64 KiB), and `l`, the chunks' lengths as little-endian uint32, left out for a single chunk. The first entry
   is `<generation>-0`; the last, once the stream has ended, `<generation>-18446744073709551615` with the ending.
-- `resumable:{ID}:fence`, string: the highest generation given out; stays a day longer than the stream.
+  A chunk of 64 bytes takes 88 bytes appended alone, 83 in a group commit.
+- `resumable:{ID}:fence`, string: the highest generation given out; stays a day longer than the stream; 72 bytes.
 - `resumable:{~}:index` and `:fresh`, sorted sets: the ids of all streams, and of those lately acquired.
 - `resumable:wake:…`: one short-lived key for each process that reads.
 
@@ -52,7 +53,7 @@ from . import pages, rules
 from .redis_calls import Calls, finalize_error, renewal_error
 from .redis_connect import Target, from_client, from_url
 from .redis_feed import Feeds
-from .redis_index import Index, Keys, milliseconds
+from .redis_index import Index, Keys, milliseconds, verify
 from .redis_link import Link
 from .redis_state import Found, absent, as_page, one, parse_found
 from .redis_watch import Watch
@@ -307,6 +308,11 @@ class RedisStore:
         there are `max_streams` in the index.
         """
         return self._process().index.sweep()
+
+    def check(self) -> list[str]:
+        """Verify that each stream's bytes are there; returns what is wrong, in words. Reads all."""
+        problems = (verify(self.read, stream_id) for ids in self._process().index.pages() for stream_id in ids)
+        return [problem for problem in problems if problem is not None]
 
     def close(self) -> None:
         """Wake blocked reads, which raise StoreUnavailableError, and close the store's connections. Idempotent.

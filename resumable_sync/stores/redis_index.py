@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
-from ..errors import LimitExceededError, StreamLostError
-from ..types import StreamInfo
+from ..errors import InvalidCursorError, LimitExceededError, StreamLostError, StreamNotFoundError
+from ..types import Batch, StreamInfo
 from .redis_link import Link
 from .redis_scripts import Argument, Call, script
 from .redis_state import as_error, one, parse_info
@@ -115,6 +115,24 @@ class Index:
                     raise as_error(reply)
             removed += self.discard(gone, int(seconds) * 1000 + int(micros) // 1000)
         return removed
+
+
+def verify(read: Callable[[str, str], Batch], stream_id: str) -> str | None:
+    """What is wrong with a stream, in words, after reading all of it; None if it is whole, or gone by now."""
+    for last_try in (False, True):  # it may be deleted and made anew in between: once is no proof
+        cursor = ""
+        try:
+            while True:
+                batch = read(stream_id, cursor)
+                if batch.offset >= batch.size:
+                    return None
+                cursor = batch.cursor
+        except (StreamNotFoundError, InvalidCursorError):
+            return None
+        except StreamLostError as lost:
+            if last_try:
+                return str(lost)
+    return None
 
 
 def milliseconds(seconds: float) -> int:

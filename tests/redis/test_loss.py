@@ -192,6 +192,16 @@ def test_a_stream_that_was_lost_can_be_made_again(keys: Keys, store: RedisStore)
         store.append(lease, b"old")
 
 
+def test_check_tells_what_is_wrong(keys: Keys, store: RedisStore) -> None:
+    lease = acquired(store, "s")
+    store.append(lease, *CHUNKS)
+    store.append(acquired(store, "whole"), b"x")
+    assert store.check() == []
+    trim(keys, store)
+    (problem,) = store.check()
+    assert "stream s is damaged" in problem
+
+
 def test_a_log_that_went_back_in_time(keys: Keys, store: RedisStore, other: RedisStore) -> None:
     """A primary that lost its newest writes: those who know of them are told, the rest stays readable."""
     lease = acquired(store, "s")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,7 +27,7 @@ from resumable_sync.testing.kit import acquired, call, drain
 
 from ..faults.follower import Follower
 from ..support import wait_until
-from .server import RedisServer
+from .server import RedisServer, free_port
 
 SETTINGS: list[dict[str, Any]] = [
     {"decode_responses": True},
@@ -185,3 +188,36 @@ def test_no_memory_left(program: str | None) -> None:
         store.append(acquired(store, "after"), b"room again")
         client.close()
         store.close()
+
+
+def test_tls_and_a_password(tmp_path: Path, prefix: str) -> None:
+    """rediss:// with the certificate and the password in the URL; an unknown certificate is refused."""
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        pytest.skip("openssl is not installed")
+    key, certificate = tmp_path / "key.pem", tmp_path / "cert.pem"
+    subprocess.run(
+        [openssl, "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",
+         "-keyout", key, "-out", certificate, "-subj", "/CN=localhost",
+         "-addext", "subjectAltName=IP:127.0.0.1"],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    port = free_port()
+    options = ("--tls-port", str(port), "--tls-cert-file", str(certificate), "--tls-key-file", str(key),
+               "--tls-ca-cert-file", str(certificate), "--tls-auth-clients", "no")  # fmt: skip
+    with RedisServer(*options, "--requirepass", "s3cret") as server:
+        url = f"rediss://:s3cret@127.0.0.1:{port}/0"
+        store, other = (open_by_url(f"{url}?ssl_ca_certs={certificate}", prefix=prefix) for _ in range(2))
+        lease = acquired(store, "s")
+        follower = Follower(other, "s")
+        store.append(lease, b"secret")
+        wait_until(lambda: bytes(follower.data) == b"secret")
+        store.finalize(lease, "done")
+        follower.join()
+        assert follower.error is None
+        unknown = open_by_url(url, prefix=prefix, timeout=0.3)
+        with pytest.raises(StoreUnavailableError):
+            unknown.read("s")
+        for each in (store, other, unknown):
+            each.close()
+        assert server.pid
