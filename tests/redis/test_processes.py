@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import signal
 import threading
 import time
+from pathlib import Path
 
 from resumable_sync import (
     ProducerInterruptedError,
@@ -19,7 +21,9 @@ from ..faults.follower import Follower
 from ..faults.rounds import rounds
 from ..faults.source import text
 from ..figures import Report
-from ..support import Process, wait_until
+from ..support import ROOT, Process, wait_until
+from ..wsgi.application import TEXT
+from ..wsgi.servers import Gunicorn
 from .conftest import OpenStore
 from .server import RedisServer
 
@@ -100,3 +104,37 @@ def test_produce_here_view_and_cancel_there(server: RedisServer, open_store: Ope
             assert data == text(0, len(data)) == drain(store, "shared")[0]
         report(source_closed_after=closed, viewers_after=max(each.ended_at for each in followers) - began)
     store.delete("shared")
+
+
+def test_two_gunicorns_on_two_machines(server: RedisServer, tmp_path: Path, open_store: OpenStore) -> None:
+    """Different directories, only Redis in common: produced by one, viewed through the other, cancelled here."""
+    store = open_store(prefix="resumable")
+    for name in ("answer", "endless"):
+        store.delete(name)
+    with contextlib.ExitStack() as stack:
+        machines = []
+        for directory in (tmp_path / "one", tmp_path / "two"):
+            directory.mkdir()
+            options = ("--chdir", str(directory), "--pythonpath", str(ROOT))
+            machines.append(stack.enter_context(Gunicorn(directory, server.url, *options)))
+        one, two = machines
+        here, there = one.get("/raw/answer?source=slow"), None
+        try:
+            start = here.read_bytes(100)
+            there = two.get("/resume/answer")
+            assert there.status == 200
+            assert start + here.read() == there.read() == b"".join(TEXT)
+        finally:
+            here.leave()
+            if there is not None:
+                there.leave()
+        here, there = one.get("/sse/endless?source=silent"), two.get("/again/endless")
+        here.read_until(b"hello")
+        there.read_until(b"hello")
+        assert ResumableStreamContext(store).cancel("endless")
+        for viewer in (here, there):
+            assert b"cancelled" in viewer.read()
+            viewer.leave()
+        assert one.ask("/status/endless")["status"] == two.ask("/status/endless")["status"] == "cancelled"
+    for name in ("answer", "endless"):
+        store.delete(name)
