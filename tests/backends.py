@@ -21,8 +21,6 @@ from .redis.server import shared_server
 class Backend:
     """Makes stores of one kind for one test; `close` removes what they leave behind."""
 
-    expires_by_itself = False
-
     def make(self, **options: Any) -> Store:
         """A new, empty store."""
         raise NotImplementedError
@@ -41,8 +39,6 @@ class MemoryBackend(Backend):
 
 
 class SQLiteBackend(Backend):
-    expires_by_itself = True  # a delete makes its janitor sweep
-
     def __init__(self) -> None:
         self._directory = Path(tempfile.mkdtemp(prefix="resumable-sync-"))
         self._options: dict[Path, dict[str, Any]] = {}
@@ -61,7 +57,6 @@ class SQLiteBackend(Backend):
 
 
 class RedisBackend(Backend):
-    expires_by_itself = True
     _numbers = itertools.count()
 
     def __init__(self) -> None:

@@ -28,7 +28,6 @@ class TestStore(StoreContract):
     @pytest.fixture(autouse=True)
     def _backend(self, backend: Backend) -> None:
         self.backend = backend
-        self.expires_by_itself = backend.expires_by_itself
 
     def make_store(self, **options: Any) -> Store:
         return self.backend.make(**options)

@@ -47,9 +47,6 @@ def cited(test: object) -> tuple[str, ...]:
 class StoreKit:
     """The hooks between a store and the kit. Fill them in in a subclass of StoreContract or a machine."""
 
-    expires_by_itself = False
-    """True where the backend drops expired streams on its own (as Redis does): `sweep` may then find none."""
-
     def make_store(self, **options: Any) -> Store:
         """A new, empty store; its caller closes it.
 

@@ -38,7 +38,6 @@ def url(request: pytest.FixtureRequest) -> Iterator[str]:
 
 @pytest.mark.heavy
 class TestVariants(StoreContract):
-    expires_by_itself = True
     url = ""
 
     @pytest.fixture(autouse=True)
