@@ -114,7 +114,7 @@ class Reader:
                     pause = min(max(_PAUSE_SECONDS[0], pause * 2), _PAUSE_SECONDS[1])
                     self._link.recover()
                 else:
-                    self._hand_out(reply)
+                    self._hand_out(reply, positions)
         finally:
             with self._lock:
                 if self._thread is threading.current_thread():
@@ -164,13 +164,14 @@ class Reader:
             return {}
         return reply if isinstance(reply, dict) else dict(reply)  # a map in protocol 3, pairs in 2
 
-    def _hand_out(self, reply: dict[bytes, Any]) -> None:
-        for feed in self._feeds.watched():
-            rows = reply.pop(self._log_key(feed.stream_id).encode("utf-8"), None)
-            if rows:
-                deliver(feed, rows, self._feeds.limit)
-        for rows in reply.values():  # the control key's, or of streams that nobody watches any more
-            self._control_id = rows[-1][0].decode("ascii")
+    def _hand_out(self, reply: dict[bytes, Any], positions: dict[str, tuple[Feed, Position]]) -> None:
+        limit = self._feeds.limit
+        for key, rows in reply.items():
+            found = positions.get(key.decode("utf-8"))
+            if found is not None:
+                deliver(found[0], rows, limit)
+            else:
+                self._control_id = rows[-1][0].decode("ascii")
 
 
 def deliver(feed: Feed, rows: list[Any], limit: int) -> None:
