@@ -113,3 +113,13 @@ class StoreUnavailableError(ResumableStreamError):
 
     code = "unavailable"
     http_status = 503
+
+
+class MalformedStreamError(ResumableStreamError, ValueError):
+    """Chunks or bytes of an assistant stream break the rules of their format.
+
+    What was decoded before stays valid. A lenient decoder skips what it can instead of raising this.
+    """
+
+    code = "malformed"
+    http_status = 502
