@@ -78,7 +78,7 @@ class ChunkBuilder:
         part = self._parts[index]
         if part.closed:
             raise StreamFinalizedError("nothing can be appended to a part that was closed")
-        part.has_args = True
+        part.has_args = part.has_args or bool(text)
         self._emit(TextDelta(path=(index,), text_delta=text))
 
     def append_args(self, index: int, text: str) -> None:
@@ -150,7 +150,7 @@ class ChunkBuilder:
             raise MalformedStreamError(f"no part at path {list(chunk.path)}")
         part = self._parts[index]
         if isinstance(chunk, TextDelta):
-            part.has_args = True
+            part.has_args = part.has_args or bool(chunk.text_delta)
         elif isinstance(chunk, ToolCallArgsTextFinish):
             part.args_open = False
         elif isinstance(chunk, PartFinish):

@@ -10,6 +10,7 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
+from decimal import Decimal
 from typing import NoReturn, TypeAlias
 
 JsonValue: TypeAlias = "None | bool | int | float | str | Sequence[JsonValue] | Mapping[str, JsonValue]"
@@ -61,7 +62,8 @@ def _copy(value: object) -> JsonValue:
     if isinstance(value, float):
         if not math.isfinite(value):
             return None
-        return int(value) if value.is_integer() and abs(value) < _EXPONENT_FROM else float(value)
+        # Through the shortest decimal form, whose digits are those that JavaScript prints.
+        return int(Decimal(repr(value))) if value.is_integer() and abs(value) < _EXPONENT_FROM else float(value)
     if isinstance(value, Mapping):
         copied: dict[str, JsonValue] = {}
         for key, item in value.items():

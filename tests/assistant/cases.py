@@ -34,7 +34,8 @@ PROGRAMS: dict[str, Program] = {
         ["append_reasoning", "", "Third, without text"], ["append_text", "answer"], DONE,
     ],
     "parents": [
-        ["append_text", "a"], ["@p1", "append_text", "b"], ["@p1", "append_text", "c"], ["@p2", "append_text", "d"],
+        ["append_text", "a"], ["@p1", "append_text", "b"], ["@p1", "append_text", "c"],
+        ["@p2", "append_text", "d"],
         ["append_text", "e"], ["@p1", "append_reasoning", "f"], ["@p1", "append_reasoning", "g", "Sum"],
         ["@p1", "append_source", {"sourceType": "url", "id": "s", "url": "https://example.com", "title": "T"}],
         ["@p1", "append_file", {"data": "aGk=", "mimeType": "text/plain"}],
@@ -42,7 +43,8 @@ PROGRAMS: dict[str, Program] = {
         ["@p2", *_tool("t")], ["tool.set_response", "t", {"result": 1}], DONE,
     ],
     "a tool fails": [
-        _tool("t"), ["tool.args_append", "t", '{"q":'], ["tool.args_append", "t", '"x"}'], ["tool.args_close", "t"],
+        _tool("t"), ["tool.args_append", "t", '{"q":'], ["tool.args_append", "t", '"x"}'],
+        ["tool.args_close", "t"],
         ["tool.set_response", "t", {"result": "no such city", "isError": True}], ["append_text", "Sorry"], DONE,
     ],
     "a tool fails with an object": [
@@ -100,21 +102,27 @@ PROGRAMS: dict[str, Program] = {
     "merge": [
         ["append_text", "a"],
         ["merge", [
-            ["append_text", "b"], _tool("m"), ["tool.args_append", "m", "{}"], ["tool.set_response", "m", {"result": 2}],
+            ["append_text", "b"], _tool("m"), ["tool.args_append", "m", "{}"],
+            ["tool.set_response", "m", {"result": 2}],
             ["append_reasoning", "c"],
         ]],
         ["append_text", "d"], ["append_source", {"sourceType": "url", "id": "s", "url": "u"}], DONE,
     ],
     "state": [
-        ["state.set", ["a"], {"b": {"t": "x"}, "l": [1]}], ["state.set", ["a", "b", "t"], "xy"], ["append_text", "x"],
-        ["state.set", ["a", "b", "t"], "z"], ["state.set", ["a", "l", 0], None], ["state.set", ["n", "m"], 1], DONE,
+        ["state.set", ["a"], {"b": {"t": "x"}, "l": [1]}], ["state.set", ["a", "b", "t"], "xy"],
+        ["append_text", "x"],
+        ["state.set", ["a", "b", "t"], "z"], ["state.set", ["a", "l", 0], None], ["state.set", ["n", "m"], 1],
+        DONE,
     ],
     "state operations as they are": [
         ["enqueue", {"type": "update-state", "path": [], "operations": [
-            {"type": "set", "path": ["a"], "value": {"l": []}}, {"type": "set", "path": ["a", "l", "0"], "value": "t"},
+            {"type": "set", "path": ["a"], "value": {"l": []}},
+            {"type": "set", "path": ["a", "l", "0"], "value": "t"},
             {"type": "append-text", "path": ["a", "l", "0"], "value": "ext"},
         ]}],
-        ["enqueue", {"type": "update-state", "path": [], "operations": [{"type": "set", "path": [], "value": [1]}]}],
+        ["enqueue", {"type": "update-state", "path": [], "operations": [
+            {"type": "set", "path": [], "value": [1]},
+        ]}],
     ],
     "errors with a code": [
         ["append_text", "x"],
@@ -122,7 +130,8 @@ PROGRAMS: dict[str, Program] = {
         ["append_text", "y"], DONE,
     ],
     "an error in the middle of arguments": [
-        _tool("t"), ["tool.args_append", "t", '{"q":'], ["enqueue", {"type": "error", "path": [], "error": "bad"}],
+        _tool("t"), ["tool.args_append", "t", '{"q":'],
+        ["enqueue", {"type": "error", "path": [], "error": "bad"}],
         ["tool.args_append", "t", '"x"}'], ["tool.close", "t"], DONE,
     ],
     "a warning in the middle of arguments": [
@@ -135,27 +144,37 @@ PROGRAMS: dict[str, Program] = {
         ["tool.close", "t"],
     ],
     "raw parts": [
-        ["append_text", "a"], ["enqueue", {"type": "part-start", "path": [], "part": {"type": "text", "parentId": "p"}}],
+        ["append_text", "a"],
+        ["enqueue", {"type": "part-start", "path": [], "part": {"type": "text", "parentId": "p"}}],
         ["enqueue", {"path": [1], "type": "text-delta", "textDelta": "b"}],
         ["enqueue", {"type": "part-finish", "path": [1]}], ["append_text", "c"],
-        ["enqueue", {"type": "part-start", "path": [], "part": {"toolCallId": "i", "toolName": "n", "type": "tool-call"}}],
+        ["enqueue", {
+            "type": "part-start", "path": [], "part": {"toolCallId": "i", "toolName": "n", "type": "tool-call"},
+        }],
         ["enqueue", {"type": "text-delta", "path": [2], "textDelta": "{}"}],
         ["enqueue", {"type": "result", "path": [2], "result": 1, "isError": False, "artifact": None}],
         ["enqueue", {"type": "part-finish", "path": [2]}], DONE,
     ],
     "data": [
-        ["enqueue", {"type": "data", "path": [], "data": []}], ["append_data", {"name": "x y", "data": [1, {"k": None}]}],
-        ["enqueue", {"type": "data", "path": [], "data": [{"name": "n"}, {"data": 1}, {"name": 1, "data": 2}, None]}],
+        ["enqueue", {"type": "data", "path": [], "data": []}],
+        ["append_data", {"name": "x y", "data": [1, {"k": None}]}],
+        ["enqueue", {"type": "data", "path": [], "data": [
+            {"name": "n"}, {"data": 1}, {"name": 1, "data": 2}, None,
+        ]}],
     ],
     "split surrogates": [
-        ["append_text", "\ud83d"], ["append_text", "\ude00 \udc00"], ["append_text", "\ud800"], ["append_text", "x\ud83d"],
-        ["append_reasoning", "\ud83d"], ["append_text", "\ude00"], _tool("t"), ["tool.args_append", "t", '{"a":"\ud83d'],
-        ["tool.args_append", "t", '\ude00\ud800"}'], ["tool.set_response", "t", {"result": {"\udfff": ["\ud800x"]}}],
+        ["append_text", "\ud83d"], ["append_text", "\ude00 \udc00"], ["append_text", "\ud800"],
+        ["append_text", "x\ud83d"],
+        ["append_reasoning", "\ud83d"], ["append_text", "\ude00"], _tool("t"),
+        ["tool.args_append", "t", '{"a":"\ud83d'],
+        ["tool.args_append", "t", '\ude00\ud800"}'],
+        ["tool.set_response", "t", {"result": {"\udfff": ["\ud800x"]}}],
     ],
     **{f"finished as {reason}": [["append_text", "x"], _tool("t"), ["tool.close", "t"], _finish(reason)]
        for reason in ("stop", "length", "content-filter", "tool-calls", "error", "other", "unknown")},
     "thrown with a tool open": [
-        ["append_text", "x"], _tool("t"), ["tool.args_append", "t", '{"a":1}'], ["tool.close", "t"], ["throw", "boom"],
+        ["append_text", "x"], _tool("t"), ["tool.args_append", "t", '{"a":1}'], ["tool.close", "t"],
+        ["throw", "boom"],
     ],
     "thrown at once": [["throw", "boom"]],
 }

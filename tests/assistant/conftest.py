@@ -12,12 +12,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
-from hypothesis import settings
 
 NODE = Path(__file__).parent.parent / "node"
-
-settings.register_profile("assistant", deadline=None, derandomize=bool(os.environ.get("CI")))
-settings.load_profile("assistant")
 
 
 class JavaScript:

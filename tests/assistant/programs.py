@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -94,7 +95,7 @@ def normalized(message: dict[str, Any]) -> dict[str, Any]:
 
 
 def _made_up(identifier: object) -> bool:
-    return isinstance(identifier, str) and len(identifier) == 16 and all(c in "0123456789abcdef" for c in identifier)
+    return isinstance(identifier, str) and re.fullmatch("[0-9a-f]{16}", identifier) is not None
 
 
 def cut(data: bytes, size: int) -> Iterator[bytes]:

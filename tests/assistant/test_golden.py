@@ -13,7 +13,8 @@ from resumable_sync.assistant import AssistantStreamChunk
 
 from .programs import DECODERS, ENCODERS, accumulate, chunks_of, cut, normalized
 
-CASES = {path.stem: json.loads(path.read_text("utf-8")) for path in sorted(Path(__file__).parent.glob("golden/*.json"))}
+GOLDEN = sorted(Path(__file__).parent.glob("golden/*.json"))
+CASES = {path.stem: json.loads(path.read_text("utf-8")) for path in GOLDEN}
 FORMATS = sorted(ENCODERS)
 
 each_case = pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
