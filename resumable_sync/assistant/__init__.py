@@ -4,6 +4,7 @@ from .accumulator import AssistantMessage, AssistantMessageAccumulator
 from .chunks import AssistantStreamChunk
 from .controller import AssistantStreamController, TextPartController, ToolCallPartController
 from .data_stream import DataStreamDecoder, DataStreamEncoder
+from .pieces import Pieces
 from .plain_text import PlainTextDecoder, PlainTextEncoder
 from .state import StateProxy
 from .stream import AssistantStream, create_assistant_stream
@@ -21,6 +22,7 @@ __all__ = [
     "AssistantTransportEncoder",
     "DataStreamDecoder",
     "DataStreamEncoder",
+    "Pieces",
     "PlainTextDecoder",
     "PlainTextEncoder",
     "StateProxy",

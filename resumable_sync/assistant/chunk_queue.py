@@ -39,10 +39,10 @@ class ChunkQueue:
         try:
             while len(self._chunks) >= MAX_QUEUED and not (self._cancelled or self._finished):
                 self._changed.wait(_SLICE)
-            if self._cancelled:
-                raise StreamCancelledError("the reader of this stream has gone")
             if self._finished:
                 raise StreamFinalizedError("the stream was closed")
+            if self._cancelled:
+                raise StreamCancelledError("the reader of this stream has gone")
         except BaseException:
             self._changed.release()
             raise

@@ -36,7 +36,7 @@ class DataStreamEncoder:
         """Headers of a response in this format."""
         return {"Content-Type": "text/plain; charset=utf-8", "x-vercel-ai-data-stream": "v1"}
 
-    def encode(self, chunks: Iterable[AssistantStreamChunk]) -> Iterator[bytes]:
+    def encode(self, chunks: Iterable[AssistantStreamChunk]) -> Pieces:
         """Whole lines, one piece per chunk that has any. A stream of nothing is nothing.
 
         Iterating raises MalformedStreamError for a chunk that addresses no part, or the wrong kind.

@@ -19,7 +19,7 @@ class PlainTextEncoder:
         """Headers of a response in this format."""
         return {"Content-Type": "text/plain; charset=utf-8"}
 
-    def encode(self, chunks: Iterable[AssistantStreamChunk]) -> Iterator[bytes]:
+    def encode(self, chunks: Iterable[AssistantStreamChunk]) -> Pieces:
         """One piece per piece of text. MalformedStreamError for a chunk that addresses no part."""
         writer = _Writer()
         return Pieces(chunks, writer.encode, writer.end)

@@ -24,7 +24,7 @@ class AssistantTransportEncoder:
         """Headers of a response in this format."""
         return {"Content-Type": "text/event-stream; charset=utf-8", "Cache-Control": "no-cache"}
 
-    def encode(self, chunks: Iterable[AssistantStreamChunk]) -> Iterator[bytes]:
+    def encode(self, chunks: Iterable[AssistantStreamChunk]) -> Pieces:
         """One piece per chunk, and one for the end."""
         return Pieces(chunks, _frame, lambda: format_event(_DONE))
 

@@ -6,7 +6,7 @@ annotations, state, artifacts, the usage and reason of steps, and part boundarie
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ..errors import MalformedStreamError
@@ -53,7 +53,7 @@ class UIMessageStreamEncoder:
     def _start(self) -> bytes:
         return _frame("start", **_present(messageId=self._message_id))
 
-    def encode(self, chunks: Iterable[AssistantStreamChunk]) -> Iterator[bytes]:
+    def encode(self, chunks: Iterable[AssistantStreamChunk]) -> Pieces:
         """Whole events: `start` at once, then one piece per chunk that has any, `finish` and `[DONE]` last.
 
         Iterating raises MalformedStreamError for a chunk that addresses no part, or the wrong kind.
