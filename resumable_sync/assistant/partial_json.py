@@ -54,7 +54,8 @@ class PartialJson:
         for at in range(self._scanned, len(text)):
             self._take(text[at], at)
         self._scanned = len(text)
-        for candidate in (text, self._completed()):
+        whole = (text,) if self._stack == [_END] else ()
+        for candidate in (*whole, self._completed()):
             try:
                 value = parse_json(candidate)
             except ValueError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import random
 from typing import Any
@@ -117,6 +118,48 @@ def test_all_versions_of_the_ai_sdk_read_the_same_message(javascript: JavaScript
 
 def texts_of(parts: list[Any]) -> str:
     return "".join(part["text"] for part in parts if part["type"] == "text")
+
+
+AI_CHUNKS: list[dict[str, Any]] = [
+    {"type": "start", "messageId": "step-m", "messageMetadata": {"a": 1}},
+    {"type": "start-step"},
+    {"type": "reasoning-start", "id": "r"}, {"type": "reasoning-delta", "id": "r", "delta": "hm"},
+    {"type": "reasoning-end", "id": "r"},
+    {"type": "text-start", "id": "1"}, {"type": "text-delta", "id": "1", "delta": "a\u2028😀"},
+    {"type": "text-end", "id": "1"}, {"type": "text-start", "id": "2"},
+    {"type": "text-delta", "id": "2", "delta": "b"}, {"type": "text-end", "id": "2"},
+    {"type": "tool-input-start", "toolCallId": "t", "toolName": "one"},
+    {"type": "tool-input-start", "toolCallId": "u", "toolName": "two", "dynamic": True},
+    {"type": "tool-input-delta", "toolCallId": "t", "inputTextDelta": '{ "x" : '},
+    {"type": "tool-input-delta", "toolCallId": "u", "inputTextDelta": "{}"},
+    {"type": "tool-input-available", "toolCallId": "u", "toolName": "two", "input": {"y": [1.5, "é\u2028"]}},
+    {"type": "tool-output-available", "toolCallId": "u", "output": "soon", "preliminary": True},
+    {"type": "tool-output-available", "toolCallId": "u", "output": {"done": None}},
+    {"type": "tool-input-available", "toolCallId": "t", "toolName": "one", "input": {"x": 1}},
+    {"type": "tool-output-error", "toolCallId": "t", "errorText": "failed"},
+    {"type": "tool-input-error", "toolCallId": "v", "toolName": "three", "input": "{no", "errorText": "bad input"},
+    {"type": "tool-input-start", "toolCallId": "w", "toolName": "never finished"},
+    {"type": "tool-input-delta", "toolCallId": "w", "inputTextDelta": '{"a":1,"b'},
+    {"type": "finish-step"}, {"type": "start-step"},
+    {"type": "source-url", "sourceId": "s", "url": "https://example.com", "title": "T"},
+    {"type": "source-document", "sourceId": "d", "mediaType": "text/plain", "title": "D"},
+    {"type": "file", "url": "data:text/plain;base64,aGk=", "mediaType": "text/plain"},
+    {"type": "data-x", "id": "1", "data": [1]}, {"type": "data-y", "data": 2, "transient": True},
+    {"type": "message-metadata", "messageMetadata": {"b": 2}}, {"type": "finish-step"},
+]
+
+
+@pytest.mark.parametrize("version", [5, 6, 7])
+@pytest.mark.parametrize("ending", [
+    [], [{"type": "finish"}], [{"type": "finish", "finishReason": "length"}], [{"type": "abort"}],
+    [{"type": "error", "errorText": "failed"}, {"type": "finish", "finishReason": "error"}],
+])
+def test_our_decoder_reads_what_the_ai_sdk_writes(
+    javascript: JavaScript, version: int, ending: list[dict[str, Any]]
+) -> None:
+    body = base64.b64decode(javascript.ask("aiWrite", version=version, chunks=AI_CHUNKS + ending))
+    message = accumulate(DECODERS["ui-message-stream"]().decode([body]))
+    assert len(message["parts"]) == 8 and same(message, javascript.decode("ui-message-stream", body))
 
 
 def test_partial_json_reads_the_same(javascript: JavaScript) -> None:

@@ -134,6 +134,11 @@ const answers = {
     const decoder = new decoders[format](options);
     return (await accumulated(streamOf(pieces(body, size)).pipeThrough(decoder))).at(-1) ?? initial;
   },
+  aiWrite: async ({ version, chunks }) => {
+    const ai = await import(`ai${version}`);
+    const response = ai.createUIMessageStreamResponse({ stream: streamOf(chunks) });
+    return Buffer.from(await response.arrayBuffer()).toString("base64");
+  },
   ai: async ({ version, body, size }) => uiMessage(version, body, size),
   partial: async ({ texts }) => texts.map((text) => parsePartialJsonObject(text) ?? null),
   program: async ({ program }) => collect(run(program)),
