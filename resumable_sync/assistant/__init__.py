@@ -4,7 +4,7 @@ from .accumulator import AssistantMessage, AssistantMessageAccumulator
 from .chunks import AssistantStreamChunk
 from .controller import AssistantStreamController, TextPartController, ToolCallPartController
 from .data_stream import DataStreamDecoder, DataStreamEncoder
-from .pieces import Pieces
+from .pieces import AssistantStreamEncoder, Pieces
 from .plain_text import PlainTextDecoder, PlainTextEncoder
 from .state import StateProxy
 from .stream import AssistantStream, create_assistant_stream
@@ -18,6 +18,7 @@ __all__ = [
     "AssistantStream",
     "AssistantStreamChunk",
     "AssistantStreamController",
+    "AssistantStreamEncoder",
     "AssistantTransportDecoder",
     "AssistantTransportEncoder",
     "DataStreamDecoder",

@@ -31,6 +31,9 @@ def _line(prefix: str, value: object) -> bytes:
 class DataStreamEncoder:
     """Encodes chunks as lines. Holds no state: thread-safe and reusable."""
 
+    heartbeat = b"2:[]\n"
+    """What keeps a silent connection alive, sent between pieces and never stored. It adds no data."""
+
     @property
     def headers(self) -> dict[str, str]:
         """Headers of a response in this format."""

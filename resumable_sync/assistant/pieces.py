@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator
+from typing import Protocol
 
 from ..errors import MalformedStreamError
 from .builder import ChunkBuilder
@@ -19,8 +20,9 @@ INTERRUPTED_TEXT = "The response was interrupted."
 class Pieces(Iterator[bytes]):
     """Encoded chunks, one piece of whole frames at a time, never an empty one.
 
-    `close` closes the chunks it reads from and may be called from any thread, also while another thread is
-    blocked in `next`; then that stops as soon as the chunks do. One thread at a time iterates.
+    One thread at a time iterates. `close` closes the chunks it reads from and may be called from wherever
+    theirs may: for an AssistantStream from any thread, also while another one is blocked in `next`, which
+    then stops; for a generator only while nobody executes it (ValueError otherwise).
     """
 
     def __init__(
@@ -65,6 +67,26 @@ class Pieces(Iterator[bytes]):
         close: Callable[[], object] | None = getattr(self._source, "close", None)
         if close is not None:
             close()
+
+
+class AssistantStreamEncoder(Protocol):
+    """What an encoder of any format offers. Those of this package are thread-safe and reusable."""
+
+    heartbeat: bytes
+    """What may be sent between pieces to keep a silent connection alive; empty if the format has nothing."""
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Headers of a response in this format, none of them hop-by-hop."""
+
+    def encode(self, chunks: Iterable[AssistantStreamChunk]) -> Iterator[bytes]:
+        """The bytes of a message, in pieces of whole frames."""
+
+    def closing_frames(self, stored: Iterable[bytes], status: str, text: str = INTERRUPTED_TEXT) -> bytes:
+        """What makes `stored`, all bytes of a stream that ended as `status`, a message that has ended.
+
+        `stored` begins at the first byte, for what is open depends on all of it; its boundaries do not matter.
+        """
 
 
 class PartTypes:

@@ -14,6 +14,9 @@ from .pieces import INTERRUPTED_TEXT, Output, PartTypes, Pieces
 class PlainTextEncoder:
     """Encodes the text of text parts as UTF-8. Holds no state: thread-safe and reusable."""
 
+    heartbeat = b""
+    """There is none: every byte would be text."""
+
     @property
     def headers(self) -> dict[str, str]:
         """Headers of a response in this format."""
@@ -24,9 +27,7 @@ class PlainTextEncoder:
         writer = _Writer()
         return Pieces(chunks, writer.encode, writer.end)
 
-    def closing_frames(
-        self, stored: Iterable[bytes], status: str, text: str = INTERRUPTED_TEXT
-    ) -> bytes:
+    def closing_frames(self, stored: Iterable[bytes], status: str, text: str = INTERRUPTED_TEXT) -> bytes:
         """Nothing, for plain text has no way to say how it ended."""
         return b""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 
-from ..sse import EventParser, format_event
+from ..sse import HEARTBEAT, EventParser, format_event
 from .chunks import AssistantStreamChunk, Error, MessageFinish, PartFinish, PartStart
 from .jsontext import parse_json, wire_json
 from .pieces import INTERRUPTED_TEXT, Pieces, complain, skip
@@ -19,6 +19,9 @@ def _frame(chunk: AssistantStreamChunk) -> bytes:
 class AssistantTransportEncoder:
     """Encodes chunks as server-sent events, `[DONE]` last. Holds no state: thread-safe and reusable."""
 
+    heartbeat = HEARTBEAT
+    """What keeps a silent connection alive, sent between pieces and never stored."""
+
     @property
     def headers(self) -> dict[str, str]:
         """Headers of a response in this format."""
@@ -28,9 +31,7 @@ class AssistantTransportEncoder:
         """One piece per chunk, and one for the end."""
         return Pieces(chunks, _frame, lambda: format_event(_DONE))
 
-    def closing_frames(
-        self, stored: Iterable[bytes], status: str, text: str = INTERRUPTED_TEXT
-    ) -> bytes:
+    def closing_frames(self, stored: Iterable[bytes], status: str, text: str = INTERRUPTED_TEXT) -> bytes:
         """What to send behind `stored`, all bytes of a stream that ended as `status`, to end the message.
 
         An `error` chunk with `text` (not for a cancelled stream), the end of every open part, a

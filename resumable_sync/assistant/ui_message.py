@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ..errors import MalformedStreamError
-from ..sse import EventParser, format_event
+from ..sse import HEARTBEAT, EventParser, format_event
 from .chunks import (
     Annotations, AssistantStreamChunk, Data, Error, MessageFinish, PartFinish, PartStart, Result, StepFinish,
     StepStart, TextDelta, ToolCallArgsTextFinish, UpdateState,
@@ -39,6 +39,9 @@ class UIMessageStreamEncoder:
 
     def __init__(self, message_id: str | None = None) -> None:
         self._message_id = message_id
+
+    heartbeat = HEARTBEAT
+    """What keeps a silent connection alive, sent between pieces and never stored."""
 
     @property
     def headers(self) -> dict[str, str]:

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from resumable_sync.assistant import (
-    AssistantMessageAccumulator, AssistantStreamChunk, AssistantTransportDecoder, DataStreamDecoder,
-    PlainTextEncoder, UIMessageStreamDecoder, UIMessageStreamEncoder,
+    AssistantMessageAccumulator, AssistantStreamChunk, AssistantStreamEncoder, AssistantTransportDecoder,
+    DataStreamDecoder, PlainTextEncoder, UIMessageStreamDecoder, UIMessageStreamEncoder,
 )
 from resumable_sync.assistant.chunks import PartStart, TextDelta
 from resumable_sync.assistant.jsontext import join_surrogates, jsonable, parse_json, stringify, wire_json
@@ -104,7 +104,8 @@ def test_a_chunk_for_no_part_cannot_be_encoded(name: str) -> None:
 
 
 def test_an_encoder_serves_several_streams() -> None:
-    for encoder in (kind() for kind in ENCODERS.values()):
+    encoders: list[AssistantStreamEncoder] = [kind() for kind in ENCODERS.values()]
+    for encoder in encoders:
         chunks = chunks_of(PROGRAMS["parallel tools"])
         assert list(encoder.encode(chunks)) == list(encoder.encode(chunks))
         assert all(list(encoder.encode(chunks)))

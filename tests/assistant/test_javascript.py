@@ -46,6 +46,20 @@ def test_their_decoders_read_the_golden_messages(
     assert same(javascript.decode(format_name, body, size), case["messages"][format_name])
 
 
+@pytest.mark.parametrize("format_name", FORMATS)
+def test_heartbeats_change_nothing(javascript: JavaScript, format_name: str) -> None:
+    encoder = ENCODERS[format_name]()
+    for name in ("parallel tools", "explicit text parts"):
+        pieces = list(encoder.encode(chunks_of(PROGRAMS[name])))
+        plain = accumulate(DECODERS[format_name]().decode(pieces))
+        body = b"".join(piece + 2 * encoder.heartbeat for piece in pieces)
+        assert same(plain, javascript.decode(format_name, encoder.heartbeat + body, 1))
+        assert _without_made_up(accumulate(DECODERS[format_name]().decode([body]))) == _without_made_up(plain)
+        if format_name == "ui-message-stream":
+            for version in (5, 6, 7):
+                assert javascript.ai(version, body) == javascript.ai(version, b"".join(pieces))
+
+
 @each_case
 @pytest.mark.parametrize("version", [5, 6, 7])
 @pytest.mark.parametrize("size", [0, 1])
