@@ -181,6 +181,11 @@ class ResumableStreamContext:
         self._tell_producer(stream_id)
         return deleted
 
+    @property
+    def closed(self) -> bool:
+        """Whether this process's part of the context was closed: it starts and follows nothing any more."""
+        return self._running.get().closed.is_set()
+
     def close(self, timeout: float | None = None) -> None:
         """End what runs here: producers as `interrupted`, after all they made is stored; viewers of this process
         with StoreUnavailableError. Idempotent.

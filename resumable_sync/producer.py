@@ -119,6 +119,8 @@ class Producer:
                 closers.insert(0, chunks)
             for chunk in chunks:
                 self._put(chunk)
+            if self.cancelled.is_set():  # it may have returned because it was told to: then it is not done
+                raise _Stopped
         except _Stopped:
             status, error = Status.INTERRUPTED, _SHUT_DOWN
         except BaseException as raised:  # whatever a source raises, also SystemExit, ends its stream

@@ -1,0 +1,243 @@
+"""The bodies: raw bytes and server-sent events, as generators that follow a stream."""
+
+from __future__ import annotations
+
+import base64
+import codecs
+import errno
+import json
+import logging
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from .. import sse
+from ..errors import (
+    ProducerFailedError,
+    ProducerInterruptedError,
+    ResumableStreamError,
+    StoreUnavailableError,
+    StreamCancelledError,
+    StreamLostError,
+)
+from ..types import Batch, Position, Status, StreamInfo
+from .probe import Probe
+from .viewers import Place
+
+logger = logging.getLogger("resumable_sync")
+
+MASKED_ERROR = "An error occurred."
+END_SUFFIX = "-end"
+"""Behind the cursor in the id of an `end` event: who sends it back has seen how the stream ended."""
+
+FormatError = Callable[[BaseException], str]
+
+
+class ResponseAbortedError(ResumableStreamError, ConnectionResetError):
+    """A raw response stops short of the end `done`, and its connection must not look complete.
+
+    Raised out of the body into the server, as a ConnectionResetError because servers then cut the connection
+    without more ado. `__cause__` is how the stream ended, if it did.
+    """
+
+    code = "aborted"
+    http_status = 503
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(message)
+        self.errno = errno.ECONNRESET  # by which gunicorn knows that there is nothing to log
+
+
+@dataclass
+class Following:
+    """One viewer's way along a stream: everything a body needs."""
+
+    info: StreamInfo
+    start: Position
+    batches: Iterator[Batch]
+    probe: Probe | None
+    max_seconds: float | None
+
+    def __post_init__(self) -> None:
+        self._deadline = None if self.max_seconds is None else time.monotonic() + self.max_seconds
+
+    def gone(self) -> bool:
+        """Whether the viewer has left."""
+        return self.probe is not None and self.probe.gone()
+
+    def late(self) -> bool:
+        """Whether the response has lasted its time."""
+        return self._deadline is not None and time.monotonic() >= self._deadline
+
+
+class Body:
+    """An iterator over `pieces` that gives back the viewer's place and the probe at its end, on close, and at
+    the latest when it is collected. One thread at a time."""
+
+    def __init__(self, pieces: Iterator[bytes], place: Place | None, probe: Probe | None) -> None:
+        self._pieces: Iterator[bytes] | None = pieces
+        self._place = place
+        self._probe = probe
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        if self._pieces is None:
+            raise StopIteration
+        try:
+            return next(self._pieces)
+        except BaseException:  # StopIteration too
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Stop following. The producer goes on. Idempotent."""
+        self._pieces = None
+        if self._probe is not None:
+            self._probe.close()
+        if self._place is not None:
+            self._place.release()
+
+    def __del__(self) -> None:
+        self.close()
+
+
+def raw_body(following: Following, heartbeat_bytes: bytes) -> Iterator[bytes]:
+    """The stream's bytes; returns only at the ending `done`, else raises ResponseAbortedError."""
+    stream_id = following.info.stream_id
+    yield b""  # lets the server send the headers before the first byte is made
+    try:
+        for batch in following.batches:
+            if following.gone():
+                raise ResponseAbortedError(f"a viewer of stream {stream_id} left at {batch.start}")
+            yield batch.data or heartbeat_bytes  # where empty, it is no write, but granian looks up at it
+            if following.late():
+                raise ResponseAbortedError(f"the response lasted its time; go on from {batch.cursor}")
+    except ResponseAbortedError as aborted:
+        logger.debug("%s", aborted)
+        raise
+    except ResumableStreamError as ending:
+        logger.info("a raw response of stream %s is cut: %s", stream_id, ending)
+        raise ResponseAbortedError(f"stream {stream_id} did not end as done: {ending.code}") from ending
+
+
+def _encode_text(data: bytes, final: bool) -> tuple[str, int]:
+    text, used = codecs.utf_8_decode(data, "strict", final)
+    if text.endswith("\r") and not final:  # half of a CR LF, perhaps: two events would make two line ends of it
+        return text[:-1], used - 1
+    return text, used
+
+
+def _encode_json(data: bytes, final: bool) -> tuple[str, int]:
+    text, used = codecs.utf_8_decode(data, "strict", final)
+    return json.dumps(text) if text else "", used
+
+
+def _encode_base64(data: bytes, final: bool) -> tuple[str, int]:
+    return base64.b64encode(data).decode("ascii"), len(data)
+
+
+ENCODINGS: dict[str, Callable[[bytes, bool], tuple[str, int]]] = {
+    "text": _encode_text,
+    "json": _encode_json,
+    "base64": _encode_base64,
+}
+"""From bytes, and whether they are the last, to an event's data and the number of bytes it stands for."""
+
+
+class _EventWriter:
+    """Frames chunks as events. Each id is the cursor behind exactly the bytes sent so far."""
+
+    def __init__(self, start: Position, encoding: str, retry: float | None) -> None:
+        self._encode = ENCODINGS[encoding]
+        self._position = start
+        self._retry = retry  # until it was sent, inside the first event
+        self._held = b""  # the beginning of a character whose end has not come
+
+    @property
+    def cursor(self) -> str:
+        return str(self._position)
+
+    def chunk(self, data: bytes, final: bool = False) -> bytes:
+        """The event for a chunk; b"" while its text is not complete. UnicodeDecodeError if it is no text."""
+        held = self._held + data if self._held else data
+        text, used = self._encode(held, final)
+        self._held = held[used:]
+        self._position = Position(self._position.generation, self._position.offset + used)
+        return self._frame(text) if text else b""
+
+    def live(self, size: int) -> bytes:
+        """The mark where replay ends and live begins."""
+        return self._frame(json.dumps({"cursor": self.cursor, "size": size}), "live")
+
+    def end(self, status: str, error: str | None) -> bytes:
+        """The ending. The last event."""
+        fields = {"status": status, "cursor": self.cursor}
+        if error is not None:
+            fields["error"] = error
+        return self._frame(json.dumps(fields), "end", END_SUFFIX)
+
+    def _frame(self, data: str, event: str | None = None, suffix: str = "") -> bytes:
+        retry, self._retry = self._retry, None
+        return sse.format_event(data, event=event, event_id=self.cursor + suffix, retry=retry)
+
+
+def sse_body(
+    following: Following, *, encoding: str, retry: float | None, format_error: FormatError | None
+) -> Iterator[bytes]:
+    """One event per chunk, `live` where replay ends, `end` with the ending. Returns without `end` when the
+    viewer should come back with the last id: after `max_seconds`, and when this process can serve no more."""
+    writer = _EventWriter(following.start, encoding, retry)
+    stream_id = following.info.stream_id
+    yield b""
+    live = following.info.status is Status.STREAMING and following.info.size == following.start.offset
+    if live:
+        yield writer.live(following.info.size)
+    try:
+        for batch in following.batches:
+            if following.gone():
+                return
+            frames: list[bytes] = []
+            try:
+                frames.extend(writer.chunk(entry.chunk) for entry in batch.entries)
+            except UnicodeDecodeError:
+                yield b"".join(frames)  # list.extend has kept what came before
+                raise
+            if not live and batch.offset == batch.size and batch.status is Status.STREAMING:
+                live = True
+                frames.append(writer.live(batch.size))
+            yield b"".join(frames) or sse.HEARTBEAT
+            if following.late():
+                return
+        yield writer.chunk(b"", True) + writer.end("done", None)
+    except StoreUnavailableError as unavailable:
+        logger.info("a response of stream %s ends early: %s", stream_id, unavailable)
+    except UnicodeDecodeError as error:
+        logger.error("stream %s is not UTF-8 text, use encode='base64': %s", stream_id, error)
+        yield writer.end("error", "The stream is not UTF-8 text.")
+    except ResumableStreamError as ending:
+        yield _held_back(writer) + writer.end(*_ending(ending, format_error))
+
+
+def _held_back(writer: _EventWriter) -> bytes:
+    """What was held back when the stream broke off: a line end goes out, a torn character does not."""
+    try:
+        return writer.chunk(b"", True)
+    except UnicodeDecodeError:
+        return b""
+
+
+def _ending(ending: ResumableStreamError, format_error: FormatError | None) -> tuple[str, str | None]:
+    if isinstance(ending, (ProducerInterruptedError, StreamCancelledError, StreamLostError)):
+        return ending.code, None
+    if not isinstance(ending, ProducerFailedError):
+        logger.error("following a stream failed", exc_info=ending)
+        return "error", MASKED_ERROR
+    if format_error is None:
+        return "error", MASKED_ERROR
+    try:
+        return "error", format_error(ending)
+    except Exception:
+        logger.exception("format_error raised")
+        return "error", MASKED_ERROR

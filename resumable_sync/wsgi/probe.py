@@ -1,0 +1,82 @@
+"""Does the viewer of a response still hold its connection? Asked of the socket, without writing to it.
+
+No WSGI server interrupts an application that waits: it learns of a gone viewer when it next writes. So
+whoever waits long looks at the connection itself, where the server shows it.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import sys
+from typing import Any
+
+_RDHUP: int = getattr(select, "POLLRDHUP", 0)  # Linux: the peer closed, even with unread bytes before that
+_GONE: int = select.POLLERR | select.POLLHUP | select.POLLNVAL | _RDHUP if hasattr(select, "poll") else 0
+
+
+class Probe:
+    """Looks at one connection. One thread at a time; never blocks, never reads or writes.
+
+    A peer that shuts down only its sending half counts as gone; HTTP clients do not do that.
+    """
+
+    def __init__(self, connection: Any, *, owned: bool = False) -> None:
+        self._connection = connection
+        self._owned = owned
+
+    def gone(self) -> bool:
+        """True once the peer has closed the connection, or the server has."""
+        poll = _unpatched_poll()
+        if poll is None:
+            return False
+        poller = poll()
+        try:
+            poller.register(self._connection.fileno(), select.POLLIN | _RDHUP)
+            events = sum(found for _, found in poller.poll(0))
+            if events & _GONE:
+                return True
+            return bool(events & select.POLLIN) and not _RDHUP and self._at_end()
+        except (OSError, ValueError):  # closed under our hands: ValueError is for the descriptor -1
+            return True
+
+    def close(self) -> None:
+        """Free what the probe itself has opened. Idempotent."""
+        if self._owned:
+            self._connection.close()
+
+    def _at_end(self) -> bool:
+        """Whether a readable connection is readable because it has ended."""
+        raw = getattr(self._connection, "_sock", self._connection)  # gevent's recv would wait
+        # Past SSLSocket.recv, which refuses flags: bytes of the TLS layer say as well that the peer is there.
+        receive = socket.socket.recv if isinstance(raw, socket.socket) else type(raw).recv
+        try:
+            return not receive(raw, 1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return False
+
+
+def find_probe(environ: dict[str, Any]) -> Probe | None:
+    """The probe for a request, None where the server does not show its connection (granian, mod_wsgi)."""
+    for name in ("gunicorn.socket", "werkzeug.socket"):
+        if hasattr(environ.get(name), "fileno"):
+            return Probe(environ[name])
+    # waitress tells of a disconnect only with channel_request_lookahead > 0; its channel's socket always does.
+    channel = getattr(environ.get("waitress.client_disconnected"), "__self__", None)
+    channel_socket = getattr(channel, "socket", None)
+    if hasattr(channel_socket, "fileno"):
+        return Probe(channel_socket)
+    if "uwsgi.version" in environ and "uwsgi" in sys.modules:
+        descriptor = os.dup(sys.modules["uwsgi"].connection_fd())
+        return Probe(socket.socket(fileno=descriptor), owned=True)
+    server_socket = getattr(getattr(environ.get("wsgi.input"), "raw", None), "_sock", None)  # wsgiref
+    return Probe(server_socket) if hasattr(server_socket, "fileno") else None
+
+
+def _unpatched_poll() -> Any:
+    """`select.poll` itself: gevent's takes its place, does not know POLLRDHUP, and would switch greenlets."""
+    monkey = sys.modules.get("gevent.monkey")
+    if monkey is not None and monkey.is_module_patched("select"):
+        return monkey.get_original("select", "poll")
+    return getattr(select, "poll", None)

@@ -1,0 +1,115 @@
+"""Processes that are told to end: streams end as `interrupted`, threads of viewers come free."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from resumable_sync import ResumableStreamContext, open_store
+from resumable_sync.wsgi import close_on_sigterm
+
+SCRIPT = """
+import signal, sys, threading
+from resumable_sync import ResumableStreamContext, current_producer, open_store
+from resumable_sync.wsgi import close_on_sigterm
+
+former = sys.argv[2]
+if former == "handled":
+    signal.signal(signal.SIGTERM, lambda number, frame: print("handled", flush=True))
+elif former == "ignored":
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+context = ResumableStreamContext(open_store(sys.argv[1]))
+close_on_sigterm(context)
+
+def silent():
+    yield b"abc"
+    current_producer().cancelled.wait(60)
+
+def follow():
+    try:
+        for piece in context.run("s", silent):
+            print("following", flush=True)
+    except Exception as ending:
+        print("ended", type(ending).code, flush=True)
+    finished.set()
+
+finished = threading.Event()
+viewer = threading.Thread(target=follow)  # no daemon: the process cannot end before it does
+viewer.start()
+try:
+    finished.wait()
+except KeyboardInterrupt:
+    print("interrupt", flush=True)
+"""
+
+
+@pytest.mark.parametrize(
+    ("former", "number", "said", "code"),
+    [
+        ("default", signal.SIGTERM, [], 143),
+        ("handled", signal.SIGTERM, ["handled"], 0),
+        ("ignored", signal.SIGTERM, [], 0),
+        ("default", signal.SIGINT, ["interrupt"], 0),
+    ],
+)
+def test_a_script_that_is_told_to_end(
+    tmp_path: Path, former: str, number: signal.Signals, said: list[str], code: int
+) -> None:
+    url = f"sqlite:///{tmp_path / 'streams.db'}"
+    with subprocess.Popen(
+        [sys.executable, "-c", SCRIPT, url, former],
+        cwd=Path(__file__).parents[2],
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "following\n"
+        process.send_signal(number)
+        rest = process.stdout.read().split("\n")
+        assert process.wait(20) == code
+    # The viewer is sent away, or it is quick enough to see how the stream ended.
+    assert [line for line in rest if line and not line.startswith("ended")] == said
+    assert "ended unavailable" in rest or "ended interrupted" in rest
+    store = open_store(url)
+    assert store.status("s") == "interrupted"
+    store.close()
+
+
+def test_only_in_the_main_thread(context: ResumableStreamContext) -> None:
+    raised: list[BaseException] = []
+
+    def elsewhere() -> None:
+        try:
+            close_on_sigterm(context)
+        except ValueError as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=elsewhere)
+    thread.start()
+    thread.join()
+    assert len(raised) == 1 and not context.closed
+
+
+def test_a_forked_child_leaves_the_parents_streams_alone(context: ResumableStreamContext) -> None:
+    """It has inherited the handler; the signal it gets is its own affair."""
+    formers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)}
+    try:
+        close_on_sigterm(context)
+        child = os.fork()
+        if child == 0:
+            try:
+                os.kill(os.getpid(), signal.SIGTERM)
+            except SystemExit as ending:
+                os._exit(int(ending.code or 0) if isinstance(ending.code, int) else 1)
+            os._exit(1)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 143
+        assert not context.closed
+    finally:
+        for number, former in formers.items():
+            signal.signal(number, former)
