@@ -119,6 +119,7 @@ class StoreUnavailableError(ResumableStreamError):
         super().__init__(message)
         self.transient = transient
 
+
 class MalformedStreamError(ResumableStreamError, ValueError):
     """Chunks or bytes of an assistant stream break the rules of their format.
 
