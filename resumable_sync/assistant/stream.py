@@ -120,12 +120,13 @@ def _write(
                 _log.info("an assistant callback failed after its reader had gone", exc_info=True)
         else:
             _log.error("an assistant callback failed", exc_info=True)
-        text = _error_text(error, format_error)
+        text = error_text(error, format_error)
     finally:
         queue.finish(text)
 
 
-def _error_text(error: BaseException, format_error: ErrorFormatter | None) -> str:
+def error_text(error: BaseException, format_error: ErrorFormatter | None) -> str:
+    """What clients are told of `error`. Never raises."""
     if format_error is None:
         return DEFAULT_ERROR_TEXT
     try:
