@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from .endpoints import AssistantEndpoints
 
 if TYPE_CHECKING:
-    from _typeshed.wsgi import StartResponse, WSGIEnvironment
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
     from flask import Blueprint
 
 
@@ -17,13 +17,13 @@ def assistant_blueprint(endpoints: AssistantEndpoints, name: str = "assistant") 
 
     The application's `before_request` functions run in front of it; they must not read the request's body, which
     the endpoints bound and read by themselves. Each blueprint of an application needs its own `name`. ImportError
-    without Flask. Leave the endpoints' `prefix` empty.
+    without Flask. A `url_prefix` is needed; the endpoints' own `prefix` stays empty.
     """
     from flask import Blueprint
 
     blueprint = Blueprint(name, __name__)
 
-    def serve(path: str = "") -> object:
+    def serve(path: str = "") -> WSGIApplication:
         def below(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
             whole = environ.get("PATH_INFO", "")
             below = path.encode("utf-8").decode("latin-1")
