@@ -237,7 +237,8 @@ class ResumableStreamContext:
             producer.stop()
         scope = contextvars.copy_context()
 
-        def pump() -> None:
+        # The argument keeps the context while it produces, so that the interpreter's exit finds it to close it.
+        def pump(_context: ResumableStreamContext = self) -> None:
             try:
                 scope.run(producer.run)
             finally:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import threading
+import weakref
 from collections.abc import Callable
-from typing import Generic, TypeVar
+from functools import cache
+from typing import Generic, Protocol, TypeVar
 
 T = TypeVar("T")
 
@@ -32,3 +35,57 @@ class PerProcess(Generic[T]):
     def peek(self) -> T | None:
         """This process's value if it was made already."""
         return self._values.get(os.getpid())
+
+
+class Pausable(Protocol):
+    """What must stand still while the process forks."""
+
+    def before_fork(self) -> None:
+        """Get into a state that a child may inherit, within a bounded time, and stay in it."""
+
+    def after_fork(self) -> None:
+        """Go on, in the parent."""
+
+
+class _Pausables:
+    def __init__(self) -> None:
+        self.lock = threading.Lock()  # guards members
+        self.members: weakref.WeakSet[Pausable] = weakref.WeakSet()
+        self.paused: list[Pausable] = []  # by the thread that forks: os.fork holds the GIL from hook to hook
+
+
+_pausables = PerProcess(_Pausables)
+
+
+def pause_at_fork(member: Pausable) -> None:
+    """Call `member.before_fork()` and `member.after_fork()` round each `os.fork` of this process. Held weakly.
+
+    Forks that go round Python (uWSGI's) call neither: there an application is loaded before anything runs.
+    """
+    _register()
+    pausables = _pausables.get()
+    with pausables.lock:
+        pausables.members.add(member)
+
+
+def _before_fork() -> None:
+    pausables = _pausables.get()
+    with pausables.lock:
+        members = list(pausables.members)
+    for member in members:
+        member.before_fork()
+    pausables.paused += members
+
+
+def _after_fork() -> None:
+    pausables = _pausables.get()
+    members, pausables.paused = pausables.paused, []
+    for member in members:
+        member.after_fork()
+
+
+@cache
+def _register() -> None:
+    # On first use, so after filelock's own hooks and run before them: a transaction may wait for a lock file.
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(before=_before_fork, after_in_parent=_after_fork)

@@ -126,6 +126,8 @@ class Producer:
         except BaseException as raised:  # whatever a source raises, also SystemExit, ends its stream
             logger.info("the source of stream %s raised", self.stream_id, exc_info=True)
             status, error = Status.ERROR, f"{type(raised).__name__}: {raised}"
+            if self.cancelled.is_set():  # most likely on_cancel has broken its wait: no fault of its own
+                status = Status.INTERRUPTED
             call_hook(self._hooks.on_error, self.stream_id, raised)
         for closer in closers:
             self._close_source(closer)

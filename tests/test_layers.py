@@ -22,7 +22,7 @@ ALLOWED = {
     "committer": {"errors", "types", "fork"},
     "producer": {"errors", "types", "committer"},
     "context": {"errors", "types", "fork", "committer", "producer"},
-    "wsgi": {"errors", "types", "context", "producer", "sse"},
+    "wsgi": {"errors", "types", "fork", "context", "producer", "sse"},
     "assistant": {"errors", "types", "committer", "context", "producer", "sse", "wsgi"},
     "testing": {"errors", "types", "stores"},
 }

@@ -9,12 +9,14 @@ from collections.abc import Callable
 
 logger = logging.getLogger("resumable_sync")
 
+_JOIN_SECONDS = 1.0
+
 
 class Janitor:
     """Calls `work` every `interval()` seconds, or at once after `hurry()`, from a daemon thread.
 
     Holds `work`, a bound method, weakly: an abandoned store is collected and its thread ends. The thread
-    starts with the first `start()`. All methods are thread-safe; `stop` does not wait for the thread.
+    starts with the first `start()`. All methods are thread-safe.
     """
 
     def __init__(self, name: str, work: Callable[[], object], interval: Callable[[], float]) -> None:
@@ -40,9 +42,12 @@ class Janitor:
         self._hurry.set()
 
     def stop(self) -> None:
-        """End the thread after its present round. Final."""
+        """End the thread after its present round, and wait for that, a second at most. Final."""
         self._stopped.set()
         self._hurry.set()
+        thread = self._thread
+        if thread is not None and thread is not threading.current_thread():
+            thread.join(_JOIN_SECONDS)
 
     def _run(self) -> None:
         while True:

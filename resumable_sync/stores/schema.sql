@@ -34,6 +34,7 @@ CREATE TABLE pages (
   end INTEGER NOT NULL,               -- offset behind the last byte of payload
   payload BLOB NOT NULL,              -- chunks, joined
   lengths BLOB,                       -- their lengths as little-endian uint32; NULL for a single chunk
+  checksum INTEGER NOT NULL,          -- CRC-32 of payload and lengths, begun at end: SQLite itself verifies no content
   PRIMARY KEY (generation, end)
 ) WITHOUT ROWID;
 

@@ -101,6 +101,7 @@ class SQLiteStore:
         )
         with self._connections.read():
             pass  # trouble with the file shows here, not at the first request
+        self._connections.close()  # a server that forks by itself, as uWSGI does, inherits none
         self._processes = PerProcess(lambda: _Process(self))
         self._processes.get()
         self._liveness = Liveness(
@@ -380,7 +381,7 @@ class SQLiteStore:
             return error
         sqlite_rows.extend(connection, lease, length, len(chunks), self._grace)
         for page in sqlite_pages.pack(chunks, lease.offset):
-            connection.execute("INSERT INTO pages VALUES (?, ?, ?, ?)", (lease.generation, *page))
+            connection.execute("INSERT INTO pages VALUES (?, ?, ?, ?, ?)", (lease.generation, *page))
         return None
 
     def _look(self, stream_id: str, position: Position | None, max_bytes: int) -> tuple[Batch, float]:
@@ -436,7 +437,7 @@ class SQLiteStore:
 
 def _pages(connection: sqlite3.Connection, generation: int, offset: int) -> Iterator[sqlite_pages.Page]:
     """The pages that reach beyond `offset`."""
-    sql = "SELECT end, payload, lengths FROM pages WHERE generation = ? AND end > ? ORDER BY end"
+    sql = "SELECT end, payload, lengths, checksum FROM pages WHERE generation = ? AND end > ? ORDER BY end"
     return connection.execute(sql, (generation, offset))
 
 

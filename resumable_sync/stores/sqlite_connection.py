@@ -6,45 +6,57 @@ import contextlib
 import os
 import sqlite3
 import threading
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
-from typing import Any
 
 import filelock
 
 from ..errors import StoreUnavailableError
-from ..fork import PerProcess
+from ..fork import PerProcess, pause_at_fork
 
 SCHEMA_VERSION = 1
 APPLICATION_ID = 0x52535331  # "RSS1": tells our files from those of other programs
 
 _READERS = 8  # connections of a process that read at once; more would only wait for the interpreter's lock
+_FORK_SECONDS = 2.0  # that a fork waits for the present transactions
 _AUTOCHECKPOINT_PAGES = 16_384  # a safety net of 64 MiB; the janitor checkpoints long before
 
 
-class _Handles:
-    """The idle connections of one process. `lock` guards `idle_readers`, `writer` and `identity`.
+class Connection(sqlite3.Connection):
+    """A connection that remembers the `data_version` that it was asked for last; see Poller."""
 
-    A connection in use belongs to one thread alone, so no lock is held during I/O. `writing` admits one writer
-    at a time: SQLite would do so too, but its waiters poll with growing pauses, ours are woken. `reading` admits
-    a few readers: without it a thousand viewers that wake at once would open a thousand connections.
+    seen_version = -1
+
+
+class _Turns:
+    """Who of one process may be inside SQLite, and the connections that wait for them.
+
+    A connection in use belongs to one thread alone, so no lock is held during I/O; `lock` guards the fields
+    below it. `writing` admits one writer at a time: SQLite would do so too, but its waiters poll with growing
+    pauses, ours are woken. `reading` admits a few readers: without it a thousand viewers that wake at once
+    would open a thousand connections. A fork takes all turns.
     """
 
     def __init__(self) -> None:
-        self.lock = threading.Lock()
         self.writing = threading.Semaphore(1)
         self.reading = threading.Semaphore(_READERS)
-        self.idle_readers: list[sqlite3.Connection] = []
-        self.writer: sqlite3.Connection | None = None
+        self.taken_by_fork: list[threading.Semaphore] = []  # used by the forking thread alone
+        self.lock = threading.Lock()
+        self.idle_readers: list[Connection] = []
+        self.writer: Connection | None = None
         self.identity: tuple[int, int] | None = None
 
 
 class Connections:
     """Lends out connections to `path`. Thread-safe and fork-safe: a child opens its own.
 
-    A connection is borrowed for one short transaction, so a thousand parked viewers share a handful. An
-    inherited one is never closed in a child: that would drop the parent's locks.
+    A connection is borrowed for one short transaction, so a thousand parked viewers share a handful.
+
+    No open connection passes through a fork. SQLite books the locks of a file per process, in memory: a child that
+    inherits an open connection inherits the books, and takes locks for its own that only the parent holds.
+    So a fork waits for the present transactions, and finds all connections closed.
     """
 
     def __init__(self, path: Path, run_directory: Path, timeout: float, max_file_bytes: int | None) -> None:
@@ -52,18 +64,22 @@ class Connections:
         self._run_directory = run_directory
         self._timeout = timeout
         self._max_file_bytes = max_file_bytes
-        self._handles = PerProcess(_Handles)
+        self._per_process = PerProcess(self._begin_process)
+
+    def _begin_process(self) -> _Turns:
+        pause_at_fork(self)
+        return _Turns()
 
     @contextlib.contextmanager
-    def read(self) -> Iterator[sqlite3.Connection]:
+    def read(self) -> Iterator[Connection]:
         """A connection within a read transaction: all that is selected is of one snapshot. Not to be nested."""
-        handles = self._current()
-        with self._turn(handles.reading), _translated(self.path):
-            with handles.lock:
-                connection = handles.idle_readers.pop() if handles.idle_readers else None
-                identity = handles.identity
+        turns = self._current()
+        with self._turn(turns.reading), _translated(self.path):
+            with turns.lock:
+                connection = turns.idle_readers.pop() if turns.idle_readers else None
+                identity = turns.identity
             if connection is None:
-                connection = self.connect()
+                connection = self._connect()
             try:
                 connection.execute("BEGIN")
                 yield connection
@@ -71,22 +87,22 @@ class Connections:
             except BaseException:
                 connection.close()  # in whatever state it is, the next borrower gets a fresh one
                 raise
-            with handles.lock:
-                if handles.identity == identity:
-                    handles.idle_readers.append(connection)
+            with turns.lock:
+                if turns.identity == identity:
+                    turns.idle_readers.append(connection)
                     return
             connection.close()
 
     @contextlib.contextmanager
-    def write(self) -> Iterator[sqlite3.Connection]:
+    def write(self) -> Iterator[Connection]:
         """A connection within a BEGIN IMMEDIATE transaction; committed at the end, rolled back on an error."""
-        handles = self._current()
-        with self._turn(handles.writing), _translated(self.path):
-            with handles.lock:
-                connection, handles.writer = handles.writer, None
-                identity = handles.identity
+        turns = self._current()
+        with self._turn(turns.writing), _translated(self.path):
+            with turns.lock:
+                connection, turns.writer = turns.writer, None
+                identity = turns.identity
             if connection is None:
-                connection = self.connect()
+                connection = self._connect()
             try:
                 connection.execute("BEGIN IMMEDIATE")
                 yield connection
@@ -97,11 +113,18 @@ class Connections:
                     connection.execute("ROLLBACK")
                 connection.close()
                 raise
-            with handles.lock:
-                if handles.identity == identity:
-                    handles.writer = connection
+            with turns.lock:
+                if turns.identity == identity:
+                    turns.writer = connection
                     return
             connection.close()
+
+    @contextlib.contextmanager
+    def outside_transactions(self) -> Iterator[Connection]:
+        """A new connection in autocommit mode, closed at the end of the block."""
+        with self._turn(self._current().reading), _translated(self.path):
+            with contextlib.closing(self._connect()) as connection:
+                yield connection
 
     @contextlib.contextmanager
     def _turn(self, turns: threading.Semaphore) -> Iterator[None]:
@@ -112,13 +135,32 @@ class Connections:
         finally:
             turns.release()
 
-    def connect(self) -> sqlite3.Connection:
-        """A new connection of the caller's own, in autocommit mode; creates the file where there is none."""
+    def before_fork(self) -> None:
+        """Wait for the present transactions, at most some seconds, and close all idle connections."""
+        turns = self._per_process.get()
+        deadline = time.monotonic() + _FORK_SECONDS
+        for semaphore in [turns.writing] + [turns.reading] * _READERS:
+            if semaphore.acquire(timeout=max(0.0, deadline - time.monotonic())):
+                turns.taken_by_fork.append(semaphore)
+        self._discard(turns, turns.identity)
+
+    def after_fork(self) -> None:
+        """Let transactions begin again, in the parent."""
+        turns = self._per_process.get()
+        taken, turns.taken_by_fork = turns.taken_by_fork, []
+        for semaphore in taken:
+            semaphore.release()
+
+    def _connect(self) -> Connection:
+        """A new connection, in autocommit mode; creates the file where there is none."""
         with _translated(self.path):
-            self._run_directory.mkdir(exist_ok=True)
-            # Borrowed by one thread at a time, not always the same: see _Handles.
+            # Borrowed by one thread at a time, not always the same: see _Turns.
             connection = sqlite3.connect(
-                self.path, timeout=self._timeout, isolation_level=None, check_same_thread=False
+                self.path,
+                timeout=self._timeout,
+                isolation_level=None,
+                check_same_thread=False,
+                factory=Connection,
             )
             try:
                 version = connection.execute("PRAGMA user_version").fetchone()[0]
@@ -131,6 +173,7 @@ class Connections:
                         transient=False,
                     )
                 self._check_application(connection)
+                self._run_directory.mkdir(exist_ok=True)
                 connection.execute("PRAGMA synchronous = NORMAL")
                 connection.execute(f"PRAGMA wal_autocheckpoint = {_AUTOCHECKPOINT_PAGES:d}")
                 if self._max_file_bytes is not None:
@@ -140,11 +183,6 @@ class Connections:
                 connection.close()
                 raise
             return connection
-
-    def run(self, connection: sqlite3.Connection, sql: str, parameters: Sequence[object] = ()) -> list[Any]:
-        """The rows of one statement on a connection of the caller's own."""
-        with _translated(self.path):
-            return connection.execute(sql, parameters).fetchall()
 
     def identity(self) -> tuple[int, int] | None:
         """Which file `path` names now; None if there is none."""
@@ -156,29 +194,29 @@ class Connections:
 
     def close(self) -> None:
         """Close this process's idle connections; borrowed ones are closed when they come back."""
-        handles = self._handles.peek()
-        if handles is not None:
-            self._discard(handles, None)
+        turns = self._per_process.peek()
+        if turns is not None:
+            self._discard(turns, None)
 
-    def _current(self) -> _Handles:
-        """This process's handles, emptied if the file was removed or replaced since they were opened.
+    def _current(self) -> _Turns:
+        """This process's turns, without connections if the file was removed or replaced since they were opened.
 
         A connection to a removed file would go on as if nothing had happened, for its process alone.
         """
-        handles = self._handles.get()
+        turns = self._per_process.get()
         identity = self.identity()
-        if identity != handles.identity or identity is None:
-            self._discard(handles, identity)
-        return handles
+        if identity != turns.identity or identity is None:
+            self._discard(turns, identity)
+        return turns
 
-    def _discard(self, handles: _Handles, identity: tuple[int, int] | None) -> None:
-        with handles.lock:
-            connections = handles.idle_readers
-            handles.idle_readers = []
-            if handles.writer is not None:
-                connections.append(handles.writer)
-                handles.writer = None
-            handles.identity = identity
+    def _discard(self, turns: _Turns, identity: tuple[int, int] | None) -> None:
+        with turns.lock:
+            connections = turns.idle_readers
+            turns.idle_readers = []
+            if turns.writer is not None:
+                connections.append(turns.writer)
+                turns.writer = None
+            turns.identity = identity
         for connection in connections:
             connection.close()
 
@@ -190,13 +228,14 @@ class Connections:
 
     def _create(self, connection: sqlite3.Connection) -> None:
         """Make the schema in an empty file. Several processes may come here at once: a lock file lets one."""
+        if connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] != 0:
+            self._check_application(connection)  # before anything is put beside a file that is not ours
+        self._run_directory.mkdir(exist_ok=True)
         lock = filelock.FileLock(self._run_directory / "create.lock", timeout=self._timeout)
         try:
             with lock:
                 if connection.execute("PRAGMA user_version").fetchone()[0] != 0:
                     return
-                if connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] != 0:
-                    self._check_application(connection)
                 connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
                 connection.execute("PRAGMA journal_mode = WAL")
                 schema = resources.files(__package__).joinpath("schema.sql").read_text("utf-8")

@@ -52,10 +52,12 @@ class Liveness:
 
     def end_owned(self, token: str) -> list[str]:
         """End all that the process of `token` produces; returns the stream ids."""
+        mine = "SELECT stream_id FROM streams WHERE owner = ? AND status = 'streaming'"
+        with self._connections.read() as connection:  # who only reads need not wait for its turn
+            if connection.execute(f"{mine} LIMIT 1", (token,)).fetchone() is None:
+                return []
         with self._connections.write() as connection:
-            owned = connection.execute(
-                "SELECT stream_id FROM streams WHERE owner = ? AND status = 'streaming'", (token,)
-            ).fetchall()
+            owned = connection.execute(mine, (token,)).fetchall()
             for (stream_id,) in owned:
                 row = sqlite_rows.select(connection, stream_id)
                 if row is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import zlib
 from array import array
 from collections.abc import Iterable, Sequence
 
@@ -13,8 +14,8 @@ PAGE_BYTES = 64 * 1024
 
 _PAGE_CHUNKS = 4096
 
-Page = tuple[int, bytes, "bytes | None"]
-"""(offset behind the payload, payload, lengths): lengths as in schema.sql."""
+Page = tuple[int, bytes, "bytes | None", int]
+"""(offset behind the payload, payload, lengths, checksum) as in schema.sql."""
 
 
 def pack(chunks: Sequence[bytes], offset: int) -> list[Page]:
@@ -35,21 +36,29 @@ def pack(chunks: Sequence[bytes], offset: int) -> list[Page]:
 
 
 def _page(chunks: list[bytes], end: int) -> Page:
-    if len(chunks) == 1:
-        return end, chunks[0], None
-    return end, b"".join(chunks), _as_little_endian(array("I", map(len, chunks))).tobytes()
+    payload, lengths = chunks[0], None
+    if len(chunks) > 1:
+        payload, lengths = b"".join(chunks), _as_little_endian(array("I", map(len, chunks))).tobytes()
+    return end, payload, lengths, checksum(end, payload, lengths)
+
+
+def checksum(end: int, payload: bytes, lengths: bytes | None) -> int:
+    """What a page's checksum has to be."""
+    return zlib.crc32(lengths or b"", zlib.crc32(payload, end & 0xFFFFFFFF))
 
 
 def unpack(pages: Iterable[Page], offset: int, max_bytes: int) -> tuple[bytes, Sequence[int]]:
     """The bytes from `offset` on, and the lengths of the chunks they make up, the first one cut.
 
     Takes pages in order until `max_bytes` are reached; of the last page only the chunks up to there.
-    StreamLostError if a page is missing.
+    StreamLostError if a page is missing or damaged.
     """
     payloads: list[bytes] = []
     lengths = array("I")
     total = skip = previous = 0
-    for end, payload, packed in pages:
+    for end, payload, packed, expected in pages:
+        if checksum(end, payload, packed) != expected:
+            raise StreamLostError(f"the bytes before offset {end} are damaged in the file")
         begin = end - len(payload)
         if not payloads:
             skip = offset - begin

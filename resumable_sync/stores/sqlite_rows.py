@@ -8,6 +8,7 @@ import time
 from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
+from ..errors import StoreUnavailableError
 from ..types import Lease, Status, StreamInfo
 from . import bootclock
 
@@ -52,6 +53,10 @@ class Row(NamedTuple):
 
     def info(self, stream_id: str) -> StreamInfo:
         """The row as the public snapshot."""
+        try:
+            metadata = json.loads(self.metadata)
+        except (ValueError, TypeError) as error:
+            raise _damaged(error) from error
         return StreamInfo(
             stream_id=stream_id,
             status=self.status,
@@ -62,7 +67,7 @@ class Row(NamedTuple):
             updated_at=self.updated_at,
             finished_at=self.finished_at,
             error=self.error,
-            metadata=json.loads(self.metadata),
+            metadata=metadata,
             producer_alive=self.status is Status.STREAMING,
         )
 
@@ -70,7 +75,14 @@ class Row(NamedTuple):
 def _as_row(columns: Sequence[Any]) -> Row:
     """A row from the columns of COLUMNS."""
     generation, status, *rest = columns
-    return Row(generation, Status(status), *rest)
+    try:
+        return Row(generation, Status(status), *rest)
+    except (ValueError, TypeError) as error:
+        raise _damaged(error) from error
+
+
+def _damaged(error: Exception) -> StoreUnavailableError:
+    return StoreUnavailableError(f"a stream's row is damaged: {error}", transient=False)
 
 
 def select_page(connection: sqlite3.Connection, after: str, limit: int) -> list[tuple[str, Row]]:

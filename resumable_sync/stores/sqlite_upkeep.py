@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 
 from ..types import Status
-from . import sqlite_rows
+from . import sqlite_pages, sqlite_rows
 from .process_lock import is_dead
 from .sqlite_connection import Connections
 
@@ -65,7 +65,7 @@ def _empty_trash(connections: Connections) -> None:
 
 def checkpoint(connections: Connections) -> None:
     """Move what the write-ahead log holds into the file, without holding up readers or writers."""
-    with contextlib.closing(connections.connect()) as connection:
+    with connections.outside_transactions() as connection:
         connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
 
 
@@ -80,11 +80,15 @@ def check(connections: Connections) -> list[str]:
         for stream_id, generation, size in streams:
             reached = 0
             pages = connection.execute(
-                "SELECT end, length(payload) FROM pages WHERE generation = ? ORDER BY end", (generation,)
+                "SELECT end, payload, lengths, checksum FROM pages WHERE generation = ? ORDER BY end",
+                (generation,),
             )
-            for end, length in pages:
-                if end - length != reached:
-                    problems.append(f"stream {stream_id}: bytes {reached} to {end - length} are missing")
+            for end, payload, lengths, checksum in pages:
+                begin = end - len(payload)
+                if begin != reached:
+                    problems.append(f"stream {stream_id}: bytes {reached} to {begin} are missing")
+                if sqlite_pages.checksum(end, payload, lengths) != checksum:
+                    problems.append(f"stream {stream_id}: bytes {begin} to {end} are damaged")
                 reached = end
             if reached != size:
                 problems.append(f"stream {stream_id}: {reached} of {size} bytes are stored")

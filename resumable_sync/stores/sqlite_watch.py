@@ -24,6 +24,7 @@ logger = logging.getLogger("resumable_sync")
 _POLL_SECONDS = 0.05  # between looks at data_version where hints arrive
 _POLL_SECONDS_WITHOUT_HINTS = 0.005
 _CHECK_SECONDS = 0.5  # between looks whether the producers of awaited streams live
+_JOIN_SECONDS = 1.0
 _IDLE_SECONDS = 5.0  # without a waiting reader before the thread and its socket go
 _DATAGRAM_BYTES = 8192
 _SUN_PATH_BYTES = 100  # of a socket's address; Linux allows 108, other systems less
@@ -118,10 +119,14 @@ class Watch:
         self._wake(None)
 
     def close(self) -> None:
-        """Wake all readers and end the thread."""
+        """Wake all readers and end the thread; waits for it, a second at most."""
         with self._lock:
             self._closed = True
+            thread = self._thread
         self.wake_all()
+        self._peers.nudge_self()
+        if thread is not None:
+            thread.join(_JOIN_SECONDS)
         self._peers.close()
 
     def _wake(self, stream_ids: Collection[str] | None) -> None:
@@ -143,7 +148,7 @@ class Watch:
             raise
 
     def _watch(self) -> None:
-        with self._peers.inbox() as inbox, contextlib.closing(self._poller):
+        with self._peers.inbox() as inbox:
             poll_seconds = _POLL_SECONDS if inbox is not None else _POLL_SECONDS_WITHOUT_HINTS
             pause = threading.Event()  # never set: a timer where there is no socket to wait on
             poll_at = check_at = 0.0
@@ -230,7 +235,6 @@ class _Peers:
 
     def close(self) -> None:
         """Let go of the sending socket; nothing is told from now on."""
-        self.nudge_self()
         sender, self._sender = self._sender, None
         if sender is not None:
             sender.close()

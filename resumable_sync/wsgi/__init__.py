@@ -45,6 +45,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ..context import ResumableStreamContext
+from ..producer import Source
 from .bodies import ENCODINGS, Following, FormatError, ResponseAbortedError, raw_body, sse_body
 from .headers import (
     CURSOR_HEADER,
@@ -55,7 +56,7 @@ from .headers import (
     HeaderInput,
     checked_headers,
 )
-from .response import DEFAULT_HEARTBEAT, Endpoint, Source, StreamResponse
+from .response import DEFAULT_HEARTBEAT, Endpoint, StreamResponse
 from .shutdown import close_on_sigterm
 from .viewers import ViewerCap
 

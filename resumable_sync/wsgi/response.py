@@ -14,6 +14,7 @@ from wsgiref.util import setup_testing_defaults
 
 from ..context import ResumableStreamContext
 from ..errors import InvalidCursorError, ResumableStreamError, StoreUnavailableError, StreamLostError
+from ..producer import Source
 from ..types import Position, Status, StreamInfo, parse_cursor, validate_stream_id
 from .bodies import END_SUFFIX, Body, Following
 from .headers import (
@@ -30,9 +31,6 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 logger = logging.getLogger("resumable_sync")
-
-Source = Callable[[], Iterable["bytes | str"]]
-"""Makes the iterable of a stream's chunks."""
 
 DEFAULT_HEARTBEAT = 15.0
 """Seconds of silence after which a response looks after its viewer."""

@@ -17,7 +17,7 @@ from resumable_sync.assistant.parts import TextPart
 from resumable_sync.errors import MalformedStreamError
 
 from .cases import PROGRAMS
-from .conftest import JavaScript
+from ..javascript import JavaScript
 from .programs import DECODERS, ENCODERS, accumulate, chunks_of
 from .test_javascript import same, texts_of
 

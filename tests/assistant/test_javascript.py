@@ -13,7 +13,7 @@ from resumable_sync.assistant import AssistantMessageAccumulator, AssistantStrea
 from resumable_sync.assistant.partial_json import PartialJson
 
 from .cases import PROGRAMS
-from .conftest import JavaScript
+from ..javascript import JavaScript
 from .programs import DECODERS, ENCODERS, accumulate, chunks_of, normalized
 from .test_golden import CASES, each_case, unescaped
 

@@ -14,7 +14,7 @@ from resumable_sync.assistant import (
     DataStreamEncoder, PlainTextDecoder, PlainTextEncoder, UIMessageStreamDecoder, UIMessageStreamEncoder,
 )
 
-from .conftest import JavaScript
+from ..javascript import JavaScript
 from .programs import Program, accumulate, chunks_of
 from .test_javascript import same
 

@@ -164,6 +164,18 @@ def test_what_is_not_text_ends_in_error_and_is_exact_as_base64(
     assert chunks(torn) == ["ab"] and ending(torn)["status"] == "error"
 
 
+def test_what_a_broken_stream_held_back(context: ResumableStreamContext) -> None:
+    """A line end that waited for its second half goes out with the ending; a torn character stays behind."""
+    for stream_id, last, shown in (("line", b"b\r", "ab\n"), ("torn", b"b" + "é".encode()[:1], "ab")):
+        reply = call(sse_response(context, stream_id, Feed("a", last)))
+        begin = reply.read_until(b"data: b")
+        context.cancel(stream_id)
+        events = list(parse_events([begin + reply.read()]))
+        assert "".join(chunks(events)) == shown
+        assert ending(events)["status"] == "cancelled"
+        assert ending(events)["cursor"].split("-")[1] == str(len(shown))
+
+
 def test_a_torn_line_end_is_one_line_end(context: ResumableStreamContext) -> None:
     events = call(sse_response(context, "s", ended("a\r", "\nb\r", "c\r\n", "\r"))).events()
     assert "".join(chunks(events)) == "a\nb\nc\n\n"

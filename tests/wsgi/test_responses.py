@@ -183,6 +183,8 @@ def test_missing_is_404_unless_the_application_says_otherwise(context: Resumable
     assert reply.status == 204
     response = resume_sse_response(context, "none", missing_response=flask.Response("gone", 418))
     assert (response.status_code, b"".join(response)) == (418, b"gone")
+    with pytest.raises(RuntimeError, match="start_response"):
+        call(resume_response(context, "none", missing_response=lambda environ, start_response: []))
     assert call(sse_response(context, "none", ended("x")), last_event_id="1-1").status == 404
     assert context.info("none") is None  # an EventSource that comes back too late starts nothing
 

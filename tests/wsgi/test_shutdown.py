@@ -15,13 +15,16 @@ from resumable_sync import ResumableStreamContext, open_store
 from resumable_sync.wsgi import close_on_sigterm
 
 SCRIPT = """
-import signal, sys, threading
+import os, signal, sys, threading
 from resumable_sync import ResumableStreamContext, current_producer, open_store
 from resumable_sync.wsgi import close_on_sigterm
 
+def say(text):  # in one write: a signal handler may come in between
+    os.write(1, (text + "\\n").encode())
+
 former = sys.argv[2]
 if former == "handled":
-    signal.signal(signal.SIGTERM, lambda number, frame: print("handled", flush=True))
+    signal.signal(signal.SIGTERM, lambda number, frame: say("handled"))
 elif former == "ignored":
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 context = ResumableStreamContext(open_store(sys.argv[1]))
@@ -34,9 +37,9 @@ def silent():
 def follow():
     try:
         for piece in context.run("s", silent):
-            print("following", flush=True)
+            say("following")
     except Exception as ending:
-        print("ended", type(ending).code, flush=True)
+        say("ended " + type(ending).code)
     finished.set()
 
 finished = threading.Event()
@@ -45,7 +48,7 @@ viewer.start()
 try:
     finished.wait()
 except KeyboardInterrupt:
-    print("interrupt", flush=True)
+    say("interrupt")
 """
 
 
@@ -96,6 +99,7 @@ def test_only_in_the_main_thread(context: ResumableStreamContext) -> None:
     assert len(raised) == 1 and not context.closed
 
 
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # threads that the child does not need
 def test_a_forked_child_leaves_the_parents_streams_alone(context: ResumableStreamContext) -> None:
     """It has inherited the handler; the signal it gets is its own affair."""
     formers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)}

@@ -1,0 +1,228 @@
+"""`publish`: stdin, a file or a command's output becomes a stream."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import shutil
+import sys
+import threading
+import time
+from collections.abc import Iterator
+
+from ..context import ResumableStreamContext
+from ..errors import ResumableStreamError
+from ..producer import Producer, current_producer
+from ..types import Status, Store
+from .exits import CommandError, Exit, exit_code, say
+from .location import open_named_store
+from .signals import Signals, Stopped
+from .sources import CommandFailed, CommandSource, DescriptorSource
+
+_HEARTBEAT_SECONDS = 1.0  # so that a silent source learns within this time that its stream was cancelled
+_PENDING_BYTES = 1024 * 1024
+_PROGRESS_SECONDS = 0.2
+
+
+class _Publication:
+    """How the producer fares, as its hooks tell. Written by its thread, read by the main thread at the end.
+
+    The end of the source counts once the main thread has confirmed it. Ctrl-C in a terminal reaches a whole
+    pipeline at once: the program that feeds us dies of it, and its end of file must not be taken for `done`
+    before our own signal has been seen.
+    """
+
+    def __init__(self, source: DescriptorSource | CommandSource) -> None:
+        self._source = source
+        self._through = threading.Event()  # the source has come to its end, or failed, or was never run
+        self._confirmed = threading.Event()
+        self.producer: Producer | None = None
+        self.elected = False
+        self.status: Status | None = None
+        self.error: BaseException | None = None
+
+    def make_stream(self) -> Iterator[bytes]:
+        self.producer = current_producer()
+        self.producer.on_cancel(self.stop)
+        return self._chunks()
+
+    def _chunks(self) -> Iterator[bytes]:
+        try:
+            yield from self._source.chunks()
+            self._through.set()
+            self._confirmed.wait()  # the main thread confirms, or stops the source
+        finally:
+            self._through.set()
+
+    def stop(self) -> None:
+        """Stop the source. Idempotent."""
+        self._source.stop()
+        self._confirmed.set()
+
+    def on_acquire(self, stream_id: str, role: str) -> None:
+        self.elected = role == "producer"
+
+    def on_finalize(self, stream_id: str, status: Status, error: str | None) -> None:
+        self.status = status
+        self._through.set()
+
+    def on_error(self, stream_id: str, error: BaseException) -> None:
+        self.error = error
+        self._through.set()
+
+    @property
+    def stored(self) -> int:
+        return self.producer.offset if self.producer is not None else 0
+
+    def wait(self, seconds: float) -> bool:
+        """Wait for the end; True when it is there. For the main thread: signals that have come are raised here."""
+        if not self._through.wait(seconds):
+            return False
+        self._confirmed.set()
+        return self.producer is None or self.producer.ended.wait(seconds)
+
+
+class _Progress:
+    """Bytes and rate on one line of a terminal, rewritten in place."""
+
+    def __init__(self, stream_id: str, quiet: bool) -> None:
+        self._stream_id = stream_id
+        self._shown = sys.stderr is not None and sys.stderr.isatty() and not quiet
+        self._began = time.monotonic()
+
+    def show(self, size: int, ending: str = "") -> None:
+        """Rewrite the line; with `ending` it stays."""
+        if not self._shown:
+            return
+        seconds = max(time.monotonic() - self._began, 1e-3)
+        line = f"{self._stream_id}: {human_bytes(size)}, {human_bytes(size / seconds)}/s"
+        with contextlib.suppress(OSError):
+            end = f" {ending} in {seconds:.1f} s\n" if ending else ""
+            print(f"\r\x1b[K{line}{end}", end="", file=sys.stderr, flush=True)
+
+    def clear(self) -> None:
+        """Remove the line, for a message to take its place."""
+        if self._shown:
+            with contextlib.suppress(OSError):
+                print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+
+
+def human_bytes(size: float) -> str:
+    """`size` with a decimal unit, for people."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.1f} TB"
+
+
+def publish(arguments: argparse.Namespace, signals: Signals) -> int:
+    """Run the command `publish`; returns the exit code."""
+    metadata = dict(arguments.metadata)
+    if arguments.content_type:
+        metadata["content-type"] = arguments.content_type
+    source = _open_source(arguments)
+    store = open_named_store(arguments.store)
+    with contextlib.closing(store):
+        return _publish(arguments, signals, store, source, metadata)
+
+
+def _publish(
+    arguments: argparse.Namespace,
+    signals: Signals,
+    store: Store,
+    source: DescriptorSource | CommandSource,
+    metadata: dict[str, str],
+) -> int:
+    stream_id: str = arguments.id
+    publication = _Publication(source)
+    context = ResumableStreamContext(
+        store,
+        ttl=arguments.ttl,
+        on_acquire=publication.on_acquire,
+        on_finalize=publication.on_finalize,
+        on_error=publication.on_error,
+        heartbeat=_HEARTBEAT_SECONDS,
+        max_pending_bytes=_PENDING_BYTES,
+    )
+    progress = _Progress(stream_id, arguments.quiet)
+    try:
+        with signals.deferred():  # the election and the start of the producer are one step
+            try:
+                context.run(stream_id, publication.make_stream, metadata=metadata)
+            except ValueError as error:  # of the ttl or the metadata
+                raise CommandError(str(error), Exit.USAGE) from error
+        if not publication.elected:
+            raise CommandError(_taken(store, stream_id), Exit.TAKEN)
+        while not publication.wait(_PROGRESS_SECONDS):
+            progress.show(publication.stored)
+    except Stopped as stopped:
+        progress.clear()
+        context.close()  # stores what was read, ends the stream as interrupted, stops the source
+        publication.stop()
+        if publication.status is Status.DONE:  # it had come to its end by itself
+            return Exit.DONE
+        ending = publication.status or Status.INTERRUPTED
+        say(f"stopped by {stopped}: stream {stream_id} ends as {ending} after {publication.stored} bytes")
+        return stopped.exit_code
+    if publication.status is Status.DONE:
+        progress.show(publication.stored, "done")
+        return Exit.DONE
+    progress.clear()
+    return _tell_failure(stream_id, publication)
+
+
+def _tell_failure(stream_id: str, publication: _Publication) -> int:
+    """Say why the stream is not done."""
+    stored = f"{publication.stored} bytes of stream {stream_id} are stored"
+    error = publication.error
+    if publication.status is Status.CANCELLED:
+        say(f"stream {stream_id} was cancelled by somebody else: the source is closed; {stored}")
+        return Exit.CANCELLED
+    if isinstance(error, CommandFailed):
+        say(f"{error}; {stored}, ended as error")
+        return error.exit_code
+    if isinstance(error, ResumableStreamError):
+        code = exit_code(error)
+        # A lost stream's bytes are gone, or another stream's.
+        say(f"{error}; the source is closed" if code == Exit.LOST else f"{error}; {stored}, the source is closed")
+        return code
+    if publication.status is Status.INTERRUPTED:
+        say(f"stream {stream_id} was declared lost meanwhile: the source is closed; {stored}")
+        return Exit.INTERRUPTED
+    if publication.status is Status.ERROR:
+        say(f"reading failed: {error}; {stored}, ended as error")
+        return Exit.ERROR
+    say(f"stream {stream_id} was deleted, replaced or could not be ended: the source is closed")
+    return Exit.LOST
+
+
+def _open_source(arguments: argparse.Namespace) -> DescriptorSource | CommandSource:
+    """Find out what can be found out before an id is taken."""
+    if arguments.command:
+        if arguments.file is not None:
+            raise CommandError("give a file or a command, not both", Exit.USAGE)
+        if shutil.which(arguments.command[0]) is None:
+            raise CommandError(f"there is no command {arguments.command[0]}", 127)
+        return CommandSource(arguments.command)
+    if arguments.file in (None, "-"):
+        if 0 in arguments.closed_descriptors:
+            raise CommandError("standard input is closed; name a file or a command")
+        return DescriptorSource(os.dup(0))
+    try:
+        descriptor = os.open(arguments.file, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.read(descriptor, 0)  # a directory opens, but cannot be read
+        except OSError:
+            os.close(descriptor)
+            raise
+    except OSError as error:
+        raise CommandError(f"cannot read {arguments.file}: {error.strerror}") from error
+    return DescriptorSource(descriptor)
+
+
+def _taken(store: Store, stream_id: str) -> str:
+    info = store.info(stream_id)
+    now = "in use" if info is None else f"in use ({info.status}, {info.size} bytes)"
+    return f"the id {stream_id} is {now}: take another one, or delete it first"

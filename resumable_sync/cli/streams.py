@@ -1,0 +1,126 @@
+"""`ls`, `status`, `cancel`, `delete`, `sweep` and `check`: looking after a store."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import time
+
+from ..types import Status, StreamInfo
+from .exits import CommandError, Exit, say
+from .location import open_named_store
+from .publish import human_bytes
+
+
+def ls(arguments: argparse.Namespace) -> int:
+    """List every stream; returns the exit code."""
+    with contextlib.closing(open_named_store(arguments.store)) as store:
+        if arguments.json:
+            for info in store.streams():
+                print(json.dumps(_as_json(info)))
+            return Exit.DONE
+        # Told in one go, so that the columns can be as wide as they need be.
+        rows = [
+            (info.stream_id, str(info.status), human_bytes(info.size), _ago(info.updated_at))
+            for info in store.streams()
+        ]
+    widths = [max(map(len, column)) for column in zip(("ID", "STATUS", "SIZE"), *(row[:3] for row in rows))]
+    for row in [("ID", "STATUS", "SIZE", "UPDATED"), *rows] if rows else []:
+        print(f"{row[0]:<{widths[0]}}  {row[1]:<{widths[1]}}  {row[2]:>{widths[2]}}  {row[3]}")
+    return Exit.DONE
+
+
+def status(arguments: argparse.Namespace) -> int:
+    """Show one stream; returns the exit code."""
+    with contextlib.closing(open_named_store(arguments.store)) as store:
+        info = store.info(arguments.id)
+    if info is None:
+        raise _missing(arguments.id)
+    details = _as_json(info)
+    if arguments.json:
+        print(json.dumps(details))
+        return Exit.DONE
+    for name, value in details.items():
+        if value is None or value == {}:
+            continue
+        if isinstance(value, float):
+            value = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(value))
+        elif isinstance(value, dict):
+            value = ", ".join(f"{key}={text}" for key, text in value.items())
+        elif isinstance(value, bool):
+            value = "yes" if value else "no"
+        print(f"{name.replace('_', ' '):<15} {value}")
+    return Exit.DONE
+
+
+def cancel(arguments: argparse.Namespace) -> int:
+    """Stop a running stream; returns the exit code."""
+    with contextlib.closing(open_named_store(arguments.store)) as store:
+        if store.cancel(arguments.id):
+            say(f"stream {arguments.id} is cancelled")
+            return Exit.DONE
+        ending = store.status(arguments.id)
+    if ending is Status.MISSING:
+        raise _missing(arguments.id)
+    say(f"stream {arguments.id} had ended before: {ending}")
+    return Exit.DONE if ending is Status.CANCELLED else Exit.FAILED
+
+
+def delete(arguments: argparse.Namespace) -> int:
+    """Remove a stream; returns the exit code."""
+    with contextlib.closing(open_named_store(arguments.store)) as store:
+        if not store.delete(arguments.id):
+            raise _missing(arguments.id)
+    say(f"stream {arguments.id} is deleted")
+    return Exit.DONE
+
+
+def sweep(arguments: argparse.Namespace) -> int:
+    """Remove expired streams and end abandoned ones; returns the exit code."""
+    with contextlib.closing(open_named_store(arguments.store)) as store:
+        removed = store.sweep()
+    print(f"removed {removed} expired stream{'' if removed == 1 else 's'}")
+    return Exit.DONE
+
+
+def check(arguments: argparse.Namespace) -> int:
+    """Verify the store; returns the exit code."""
+    with contextlib.closing(open_named_store(arguments.store)) as store:
+        verify = getattr(store, "check", None)
+        if verify is None:
+            raise CommandError(f"a {type(store).__name__} has nothing to check")
+        problems = list(verify())
+    for problem in problems:
+        print(problem)
+    if not problems:
+        print("all streams are whole")
+    return Exit.FAILED if problems else Exit.DONE
+
+
+def _missing(stream_id: str) -> CommandError:
+    return CommandError(f"there is no stream {stream_id}", Exit.MISSING)
+
+
+def _as_json(info: StreamInfo) -> dict[str, object]:
+    return {
+        "id": info.stream_id,
+        "status": info.status.value,
+        "size": info.size,
+        "entries": info.entries,
+        "cursor": info.cursor,
+        "created_at": info.created_at,
+        "updated_at": info.updated_at,
+        "finished_at": info.finished_at,
+        "producer_alive": info.producer_alive,
+        "error": info.error,
+        "metadata": dict(info.metadata),
+    }
+
+
+def _ago(moment: float) -> str:
+    seconds = max(0.0, time.time() - moment)
+    for unit, length in (("d", 86_400), ("h", 3600), ("min", 60)):
+        if seconds >= length:
+            return f"{seconds / length:.0f} {unit} ago"
+    return f"{seconds:.0f} s ago"

@@ -1,0 +1,90 @@
+"""The demo as a Flask application: how a view starts, resumes and stops a stream."""
+
+from __future__ import annotations
+
+import heapq
+from typing import Any
+
+from flask import Flask, Response, abort, jsonify, request, send_from_directory
+
+from ..context import ResumableStreamContext
+from ..stores import open_store
+from ..types import Store, StreamInfo
+from ..wsgi import ViewerCap, resume_response, resume_sse_response, sse_response
+from .answers import AnswerSource, own_text_source
+
+_HEARTBEAT_SECONDS = 3.0
+_LISTED = 30  # streams on the page, those with the latest news
+_MAX_VIEWERS = 64
+
+
+def create_app(store: Store | str = "memory://", source: AnswerSource | None = None) -> Flask:
+    """The demo on `store` (or its URL), streaming `source` (default: a text of its own).
+
+    `app.extensions["resumable_sync"]` is the context; close it when the server ends, and the store if it was
+    given as one. Any number of processes may serve the same SQLite file.
+    """
+    app = Flask(__name__, static_folder=None)
+    context = ResumableStreamContext(open_store(store) if isinstance(store, str) else store, heartbeat=1.0)
+    app.extensions["resumable_sync"] = context
+    answers = source or own_text_source(12.0)
+    viewers = ViewerCap(_MAX_VIEWERS)
+
+    @app.before_request
+    def refuse_other_sites() -> None:
+        # A page of another site could have this server run its command; browsers say where a request is from.
+        if request.headers.get("Sec-Fetch-Site", "none") not in ("same-origin", "none"):
+            abort(403)
+
+    @app.get("/")
+    def page() -> Response:
+        return send_from_directory(str(app.root_path), "index.html")
+
+    @app.get("/<name>.<any(css, js):kind>")
+    def asset(name: str, kind: str) -> Response:
+        return send_from_directory(str(app.root_path), f"{name}.{kind}")
+
+    @app.post("/answers/<stream_id>")
+    def start(stream_id: str) -> Any:
+        return sse_response(
+            context, stream_id, answers.make_stream, encode="json", heartbeat=_HEARTBEAT_SECONDS,
+            viewers=viewers, metadata=answers.metadata, format_error=str,
+        )  # fmt: skip
+
+    @app.get("/answers/<stream_id>")
+    def resume(stream_id: str) -> Any:
+        return resume_sse_response(
+            context, stream_id, encode="json", heartbeat=_HEARTBEAT_SECONDS, viewers=viewers, format_error=str
+        )
+
+    @app.get("/answers/<stream_id>/raw")
+    def raw(stream_id: str) -> Any:
+        return resume_response(context, stream_id, heartbeat=_HEARTBEAT_SECONDS, viewers=viewers)
+
+    @app.post("/answers/<stream_id>/cancel")
+    def cancel(stream_id: str) -> Response:
+        return jsonify(cancelled=context.cancel(stream_id))
+
+    @app.delete("/answers/<stream_id>")
+    def delete(stream_id: str) -> Response:
+        return jsonify(deleted=context.delete(stream_id))
+
+    @app.get("/answers")
+    def listing() -> Response:
+        latest = heapq.nlargest(_LISTED, context.store.streams(), key=lambda info: info.created_at)
+        return jsonify(title=answers.title, streams=[describe(info) for info in latest])
+
+    return app
+
+
+def describe(info: StreamInfo) -> dict[str, object]:
+    """A stream as the page wants it."""
+    expected = info.metadata.get("expected-bytes", "")
+    return {
+        "id": info.stream_id,
+        "title": info.metadata.get("title", ""),
+        "status": info.status.value,
+        "size": info.size,
+        "expected": int(expected) if expected.isdecimal() else None,
+        "created_at": info.created_at,
+    }

@@ -1,0 +1,99 @@
+"""The demo as a subprocess on a SQLite file of its own, and a headless browser."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from selenium import webdriver
+from selenium.webdriver.chrome.service import Service
+
+_PROGRAMS = ("chromium", "chromedriver")
+_BROWSER_FLAGS = (
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
+    "--disable-background-networking", "--disable-component-update", "--window-size=1200,900",
+)  # fmt: skip
+
+
+def until(predicate: Callable[[], object], what: str, seconds: float = 20.0) -> None:
+    """Return once `predicate()` is true; fail after `seconds`."""
+    deadline = time.monotonic() + seconds
+    while not predicate():
+        assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
+        time.sleep(0.02)  # between looks, not instead of them
+
+
+class Demo:
+    """`resumable-sync demo` on `database`, at a port that stays the same across restarts."""
+
+    def __init__(self, database: Path, *arguments: str) -> None:
+        self.store = f"sqlite:///{database}"
+        self._arguments = arguments
+        self._port = 0
+        self.start()
+
+    def start(self) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "resumable_sync", "--store", self.store, "demo", "--port", str(self._port),
+             *self._arguments],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=_heed_signals,
+        )  # fmt: skip
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline().decode()
+        assert line.startswith("http://"), line
+        self.url = line.split()[0]
+        self._port = int(self.url.rstrip("/").rpartition(":")[2])
+
+    def end(self, signum: int) -> tuple[int, bytes]:
+        """Signal it; returns its exit code and what it said on stderr."""
+        self.process.send_signal(signum)
+        _, said = self.process.communicate(timeout=20)
+        return self.process.returncode, said
+
+
+def _heed_signals() -> None:
+    """A test run in the background may ignore signals, which its children would inherit."""
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(signum, signal.SIG_DFL)
+
+
+@pytest.fixture
+def run_demo(tmp_path: Path) -> Iterator[Callable[..., Demo]]:
+    demos: list[Demo] = []
+
+    def run(*arguments: str) -> Demo:
+        demo = Demo(tmp_path / "streams.db", *arguments)
+        demos.append(demo)
+        return demo
+
+    yield run
+    for demo in demos:
+        if demo.process.poll() is None:
+            demo.end(signal.SIGKILL)
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chrome]:
+    chromium, driver = (shutil.which(name) or shutil.which(name, path="/usr/bin") for name in _PROGRAMS)
+    if chromium is None or driver is None:
+        message = "chromium or chromedriver is missing: the page of the demo is NOT tested"
+        if os.environ.get("CI") == "true":
+            pytest.fail(message)
+        pytest.skip(message)
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    for flag in (*_BROWSER_FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('chromium')}"):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    chrome = webdriver.Chrome(options=options, service=Service(driver))
+    try:
+        yield chrome
+    finally:
+        chrome.quit()
