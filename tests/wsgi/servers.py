@@ -13,9 +13,9 @@ import socketserver
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 import werkzeug.serving
@@ -147,10 +147,20 @@ def in_process(kind: str) -> Iterator[Server]:
     assert not thread.is_alive()
 
 
+T = TypeVar("T", bound="Gunicorn")
+
+
 class Gunicorn(Server):
     """gunicorn with gthread workers, in processes of its own."""
 
-    def __init__(self, directory: Path, store: str, *arguments: str) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        store: str,
+        *arguments: str,
+        application: str = "tests.wsgi.application:from_environment()",
+        settings: Mapping[str, str] | None = None,
+    ) -> None:
         with socket.create_server(("127.0.0.1", 0)) as listener:
             super().__init__(listener.getsockname()[1], "gunicorn")
             environment = {
@@ -159,10 +169,11 @@ class Gunicorn(Server):
                 "TEST_VIEWERS": str(VIEWERS),
                 "TEST_HEARTBEAT": str(HEARTBEAT),
                 "PYTHONWARNINGS": "default",
+                **(settings or {}),
             }
             root = Path(__file__).parents[2]
             command = [
-                sys.executable, "-m", "gunicorn", "tests.wsgi.application:from_environment()",
+                sys.executable, "-m", "gunicorn", application,
                 "--config", str(Path(__file__).with_name("gunicorn_conf.py")), "--chdir", str(root),
                 "--bind", f"fd://{listener.fileno()}", "--worker-class", "gthread", "--threads", str(THREADS),
                 "--graceful-timeout", "20", "--timeout", "60", "--worker-tmp-dir", str(directory),
@@ -185,7 +196,7 @@ class Gunicorn(Server):
     def terminate(self) -> None:
         self.process.send_signal(signal.SIGTERM)
 
-    def __enter__(self) -> Gunicorn:
+    def __enter__(self: T) -> T:
         return self
 
     def __exit__(self, *_: object) -> None:
