@@ -263,7 +263,7 @@ class Store(Protocol):
     time. Every method may raise StoreUnavailableError (the store is out of reach, damaged, full or closed)
     and, where it takes a stream id, InvalidStreamIdError. A producer whose lease ran out is declared
     `interrupted` by whoever meets it first: `read` (when nothing is left to return), `acquire`, `status`,
-    `info`, `streams`, `sweep`.
+    `info`, `streams`, `sweep`; `cancel` may too, and then returns False.
     """
 
     @property
@@ -281,8 +281,8 @@ class Store(Protocol):
 
         Atomic among all processes. Not idempotent: the second call finds the stream taken. `ttl` is the
         stream's life in seconds after its last sign of life or its ending (default: the store's).
-        `metadata` stays with the stream. Raises LimitExceededError when the store holds too many streams,
-        ValueError for a bad ttl or metadata.
+        `metadata` stays with the stream. Raises LimitExceededError when the store holds too many streams or
+        the metadata is too large, ValueError for a bad ttl or metadata that is not text.
         """
 
     def append(self, lease: Lease, *chunks: bytes) -> str:
@@ -290,7 +290,8 @@ class Store(Protocol):
 
         Stored when it returns (G2). Renews lease and ttl. Idempotent for the same lease state (G3): after a
         StoreUnavailableError repeat the same call with the same chunks. Empty chunks store nothing. Raises
-        LeaseLostError, StreamFinalizedError, StreamLostError, LimitExceededError; nothing was stored then.
+        LeaseLostError, StreamFinalizedError, StreamLostError, LimitExceededError, and TypeError for what is
+        not bytes; nothing was stored then. A repeated or empty append is a sign of life like any other.
         """
 
     def append_many(
@@ -336,8 +337,9 @@ class Store(Protocol):
         The bytes and the status are of one snapshot. An empty batch with an ended status is the end; an
         empty batch that says `streaming` is a timeout. At least one entry is returned if there is any, and
         no further one once `max_bytes` are reached. Raises StreamNotFoundError if there is no such stream,
-        StreamLostError if `after` is of another generation, InvalidCursorError if it is malformed or lies
-        beyond the end.
+        StreamLostError if `after` is of another generation or the stream goes while this read waits,
+        InvalidCursorError if `after` is malformed or lies beyond the end, ValueError for a timeout outside
+        0 to MAX_WAIT.
         """
 
     def wake(self) -> None:
@@ -353,7 +355,10 @@ class Store(Protocol):
         """Every stream, in order of its id, in bounded pages: not one snapshot of all."""
 
     def delete(self, stream_id: str) -> bool:
-        """Remove a stream, whatever its state. Its readers and producer get StreamLostError. True if there."""
+        """Remove a stream, whatever its state. True if it was there.
+
+        Its producer and its waiting readers get StreamLostError, a later read StreamNotFoundError.
+        """
 
     def sweep(self) -> int:
         """Remove expired streams, in small steps, and end those whose producers died. Returns the removed."""

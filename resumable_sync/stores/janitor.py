@@ -29,13 +29,14 @@ class Janitor:
         self._stopped = threading.Event()
 
     def start(self) -> None:
-        """Start the thread unless it runs."""
+        """Start the thread unless it runs, or was stopped."""
         if self._thread is not None:  # only ever goes from None to a thread: a stale look costs a lock
             return
         with self._lock:
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
-                self._thread.start()
+            if self._thread is None and not self._stopped.is_set():
+                thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+                thread.start()
+                self._thread = thread  # only now: `stop` joins it, which a thread not yet started refuses
 
     def hurry(self) -> None:
         """Ask for one round now."""
@@ -45,7 +46,8 @@ class Janitor:
         """End the thread after its present round, and wait for that, a second at most. Final."""
         self._stopped.set()
         self._hurry.set()
-        thread = self._thread
+        with self._lock:
+            thread = self._thread
         if thread is not None and thread is not threading.current_thread():
             thread.join(_JOIN_SECONDS)
 

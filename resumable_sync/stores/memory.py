@@ -59,7 +59,7 @@ class MemoryStore:
         self._janitors = PerProcess(
             lambda: Janitor("resumable-sync-memory-janitor", self.sweep, self._sweep_interval)
         )
-        self._wakes = 0  # grows with every wake(): a waiting read returns when it has changed
+        self._wakes = object()  # another one after every wake(): a waiting read returns when it has changed
         self._closed = False
 
     @property
@@ -183,6 +183,7 @@ class MemoryStore:
         deadline = time.monotonic() + validate_wait(timeout)
         stream = self._find(validate_stream_id(stream_id))
         if stream is None:
+            self._check_open()  # a store that closes drops its streams: they are not missing
             raise StreamNotFoundError(f"there is no stream {stream_id}")
         with stream.condition:
             while True:
@@ -192,7 +193,8 @@ class MemoryStore:
                 start = rules.start_position(stream_id, stream, position)
                 self._end_if_dead(stream)
                 now = time.monotonic()
-                if stream.size > start.offset or stream.status.ended or now >= deadline or wakes != self._wakes:
+                over = now >= deadline or wakes is not self._wakes
+                if over or stream.size > start.offset or stream.status.ended:
                     chunks = stream.slice(start.offset, max_bytes)
                     size, status, error = stream.size, stream.status, stream.error
                     break
@@ -204,6 +206,7 @@ class MemoryStore:
                 finally:
                     stream.waiting -= 1
         if stream.gone or self._expired(stream):
+            self._check_open()
             self._discard(stream)
             raise StreamLostError(f"stream {stream_id} was deleted or has expired")
         return Batch(
@@ -212,7 +215,7 @@ class MemoryStore:
 
     def wake(self) -> None:
         """Make blocked reads return early; see `Store.wake`."""
-        self._wakes += 1
+        self._wakes = object()  # one assignment: unlike +=, no wake of another thread can undo it
         for stream in self._snapshot():
             with stream.condition:
                 stream.wake()
@@ -266,8 +269,10 @@ class MemoryStore:
 
     def close(self) -> None:
         """Wake blocked reads, which raise StoreUnavailableError, and drop all streams. Idempotent."""
-        streams = [] if self._closed else self._snapshot()
-        self._closed = True
+        self._closed = True  # first: who acquires a stream after the snapshot finds the store closed when reading
+        directory = self._directories.get()
+        with directory.lock:
+            streams = list(directory.streams.values())
         janitor = self._janitors.peek()
         if janitor is not None:
             janitor.stop()

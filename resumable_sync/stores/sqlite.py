@@ -66,7 +66,9 @@ class SQLiteStore:
     Thread-safe and fork-safe; a child opens connections of its own. What an append has returned for survives
     the kill of any process; at a power loss the last commits may go (synchronous=NORMAL). The file must be on a
     local disk. Beside it lies `<path>-run/`, with a lock file for each process, by which a killed producer is
-    noticed within a second (a frozen one by its lease), and with sockets for wake-ups.
+    noticed within a second (a frozen one by its lease), and with sockets for wake-ups. A process that is stopped
+    in the middle of a write transaction keeps all others from writing until it goes on or is killed:
+    their calls raise StoreUnavailableError meanwhile, and what is stored can be read.
 
     `ttl`, `finished_ttl`, `grace`: seconds, as in MemoryStore. `timeout`: seconds that a write waits for other
     processes before StoreUnavailableError. `max_file_bytes`: a bound of the file; behind it appends fail as
@@ -101,7 +103,7 @@ class SQLiteStore:
         )
         with self._connections.read():
             pass  # trouble with the file shows here, not at the first request
-        self._connections.close()  # a server that forks by itself, as uWSGI does, inherits none
+        self._connections.close_idle()  # a server that forks by itself, as uWSGI does, inherits none
         self._processes = PerProcess(lambda: _Process(self))
         self._processes.get()
         self._liveness = Liveness(
@@ -371,8 +373,7 @@ class SQLiteStore:
             if refused is not None or row is None:
                 return refused
             if row.size != lease.offset:  # a repeated append, or the lease was used twice
-                pages = _pages(connection, lease.generation, lease.offset)
-                stored, _ = sqlite_pages.unpack(pages, lease.offset, length)
+                stored, _ = sqlite_pages.read(connection, lease.generation, lease.offset, length)
                 if stored != b"".join(chunks):
                     return rules.conflict(lease)
                 length, chunks = 0, []  # a sign of life all the same
@@ -380,8 +381,7 @@ class SQLiteStore:
         except ResumableStreamError as error:
             return error
         sqlite_rows.extend(connection, lease, length, len(chunks), self._grace)
-        for page in sqlite_pages.pack(chunks, lease.offset):
-            connection.execute("INSERT INTO pages VALUES (?, ?, ?, ?, ?)", (lease.generation, *page))
+        sqlite_pages.insert(connection, lease.generation, chunks, lease.offset)
         return None
 
     def _look(self, stream_id: str, position: Position | None, max_bytes: int) -> tuple[Batch, float]:
@@ -395,7 +395,7 @@ class SQLiteStore:
             if row is not None:
                 generation, offset = position or (row.generation, 0)
                 if generation == row.generation and offset < row.size:
-                    data, lengths = sqlite_pages.unpack(_pages(connection, generation, offset), offset, max_bytes)
+                    data, lengths = sqlite_pages.read(connection, generation, offset, max_bytes)
         if row is None:
             raise StreamNotFoundError(f"there is no stream {stream_id}")
         start = rules.start_position(stream_id, row, position)
@@ -433,12 +433,6 @@ class SQLiteStore:
 
     def _house_interval(self) -> float:
         return min(_SWEEP_SECONDS, max(0.05, self._shortest_ttl / 2))
-
-
-def _pages(connection: sqlite3.Connection, generation: int, offset: int) -> Iterator[sqlite_pages.Page]:
-    """The pages that reach beyond `offset`."""
-    sql = "SELECT end, payload, lengths, checksum FROM pages WHERE generation = ? AND end > ? ORDER BY end"
-    return connection.execute(sql, (generation, offset))
 
 
 def _close_at_exit(reference: weakref.ref[SQLiteStore]) -> None:

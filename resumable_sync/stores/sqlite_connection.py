@@ -47,6 +47,11 @@ class _Turns:
         self.idle_readers: list[Connection] = []
         self.writer: Connection | None = None
         self.identity: tuple[int, int] | None = None
+        self.closed = False  # then no connection is kept
+
+    def keeps(self, identity: tuple[int, int] | None) -> bool:
+        """Whether a connection to the file of `identity` is for the next borrower. The caller holds the lock."""
+        return not self.closed and self.identity == identity
 
 
 class Connections:
@@ -88,7 +93,7 @@ class Connections:
                 connection.close()  # in whatever state it is, the next borrower gets a fresh one
                 raise
             with turns.lock:
-                if turns.identity == identity:
+                if turns.keeps(identity):
                     turns.idle_readers.append(connection)
                     return
             connection.close()
@@ -114,7 +119,7 @@ class Connections:
                 connection.close()
                 raise
             with turns.lock:
-                if turns.identity == identity:
+                if turns.keeps(identity):
                     turns.writer = connection
                     return
             connection.close()
@@ -192,11 +197,16 @@ class Connections:
             return None
         return found.st_dev, found.st_ino
 
+    def close_idle(self) -> None:
+        """Close this process's idle connections."""
+        self._discard(self._per_process.get(), None)
+
     def close(self) -> None:
-        """Close this process's idle connections; borrowed ones are closed when they come back."""
-        turns = self._per_process.peek()
-        if turns is not None:
-            self._discard(turns, None)
+        """Close this process's idle connections; borrowed ones are closed when they come back. Final."""
+        turns = self._per_process.get()
+        with turns.lock:
+            turns.closed = True
+        self.close_idle()
 
     def _current(self) -> _Turns:
         """This process's turns, without connections if the file was removed or replaced since they were opened.

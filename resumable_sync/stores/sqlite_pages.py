@@ -1,98 +1,54 @@
-"""How chunks are packed into rows of the SQLite store and cut out of them again. Pure functions."""
+"""The rows of the SQLite store's `pages` table, each with a checksum: SQLite itself verifies no content."""
 
 from __future__ import annotations
 
-import sys
+import sqlite3
 import zlib
-from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 
 from ..errors import StreamLostError
-
-PAGE_BYTES = 64 * 1024
-"""Payload of a row at most, but for a single larger chunk. Bounds what a read loads beyond what it asked for."""
-
-_PAGE_CHUNKS = 4096
-
-Page = tuple[int, bytes, "bytes | None", int]
-"""(offset behind the payload, payload, lengths, checksum) as in schema.sql."""
+from . import pages
 
 
-def pack(chunks: Sequence[bytes], offset: int) -> list[Page]:
-    """Pack chunks that begin at `offset` into as few pages as their sizes allow."""
-    pages: list[Page] = []
-    held: list[bytes] = []
-    held_bytes = 0
-    for chunk in chunks:
-        if held and (held_bytes + len(chunk) > PAGE_BYTES or len(held) == _PAGE_CHUNKS):
-            offset += held_bytes
-            pages.append(_page(held, offset))
-            held, held_bytes = [], 0
-        held.append(chunk)
-        held_bytes += len(chunk)
-    if held:
-        pages.append(_page(held, offset + held_bytes))
-    return pages
+def insert(connection: sqlite3.Connection, generation: int, chunks: Sequence[bytes], offset: int) -> None:
+    """Put chunks at `offset`."""
+    for end, payload, lengths in pages.pack(chunks, offset):
+        connection.execute(
+            "INSERT INTO pages VALUES (?, ?, ?, ?, ?)",
+            (generation, end, payload, lengths, _checksum(end, payload, lengths)),
+        )
 
 
-def _page(chunks: list[bytes], end: int) -> Page:
-    payload, lengths = chunks[0], None
-    if len(chunks) > 1:
-        payload, lengths = b"".join(chunks), _as_little_endian(array("I", map(len, chunks))).tobytes()
-    return end, payload, lengths, checksum(end, payload, lengths)
+def read(
+    connection: sqlite3.Connection, generation: int, offset: int, max_bytes: int
+) -> tuple[bytes, Sequence[int]]:
+    """What lies behind `offset`; see `pages.unpack`. StreamLostError if a page is missing or damaged."""
+    return pages.unpack(_select(connection, generation, offset), offset, max_bytes)
 
 
-def checksum(end: int, payload: bytes, lengths: bytes | None) -> int:
-    """What a page's checksum has to be."""
-    return zlib.crc32(lengths or b"", zlib.crc32(payload, end & 0xFFFFFFFF))
+def check(connection: sqlite3.Connection, generation: int, size: int) -> Iterator[str]:
+    """What is wrong with a generation that should be `size` bytes long, in words."""
+    reached = 0
+    try:
+        for end, payload, _ in _select(connection, generation, 0):
+            if end - len(payload) != reached:
+                yield f"bytes {reached} to {end - len(payload)} are missing"
+            reached = end
+    except StreamLostError as damaged:
+        yield str(damaged)
+    else:
+        if reached != size:
+            yield f"{reached} of {size} bytes are stored"
 
 
-def unpack(pages: Iterable[Page], offset: int, max_bytes: int) -> tuple[bytes, Sequence[int]]:
-    """The bytes from `offset` on, and the lengths of the chunks they make up, the first one cut.
-
-    Takes pages in order until `max_bytes` are reached; of the last page only the chunks up to there.
-    StreamLostError if a page is missing or damaged.
-    """
-    payloads: list[bytes] = []
-    lengths = array("I")
-    total = skip = previous = 0
-    for end, payload, packed, expected in pages:
-        if checksum(end, payload, packed) != expected:
+def _select(connection: sqlite3.Connection, generation: int, offset: int) -> Iterator[pages.Page]:
+    """The pages that reach beyond `offset`."""
+    sql = "SELECT end, payload, lengths, checksum FROM pages WHERE generation = ? AND end > ? ORDER BY end"
+    for end, payload, lengths, checksum in connection.execute(sql, (generation, offset)):
+        if _checksum(end, payload, lengths) != checksum:
             raise StreamLostError(f"the bytes before offset {end} are damaged in the file")
-        begin = end - len(payload)
-        if not payloads:
-            skip = offset - begin
-        if skip < 0 or (payloads and begin != previous):
-            raise StreamLostError(f"the bytes before offset {begin} are missing from the file")
-        previous = end
-        payloads.append(payload)
-        total += len(payload)
-        if packed is None:
-            lengths.append(len(payload))
-        else:
-            more = array("I")
-            more.frombytes(packed)
-            lengths += _as_little_endian(more)
-        if total - skip >= max_bytes:
-            break
-    if not payloads:
-        raise StreamLostError(f"the bytes behind offset {offset} are missing from the file")
-    data = payloads[0] if len(payloads) == 1 else b"".join(payloads)
-    dropped = first = 0
-    while dropped + lengths[first] <= skip:
-        dropped += lengths[first]
-        first += 1
-    stop = len(lengths)
-    while total - lengths[stop - 1] - skip >= max_bytes:
-        stop -= 1
-        total -= lengths[stop]
-    if first or stop < len(lengths):
-        lengths = lengths[first:stop]
-    lengths[0] -= skip - dropped
-    return data[skip:total] if skip or total < len(data) else data, lengths
+        yield end, payload, lengths
 
 
-def _as_little_endian(numbers: array[int]) -> array[int]:
-    if sys.byteorder == "big":
-        numbers.byteswap()
-    return numbers
+def _checksum(end: int, payload: bytes, lengths: bytes | None) -> int:
+    return zlib.crc32(lengths or b"", zlib.crc32(payload, end & 0xFFFFFFFF))

@@ -55,9 +55,9 @@ def _empty_trash(connections: Connections) -> None:
                 connection.execute(f"PRAGMA incremental_vacuum({_FREE_PAGES_KEPT // 2:d})").fetchall()
                 continue
             deleted = connection.execute(
-                "DELETE FROM pages WHERE generation = ?1 AND end IN"
-                " (SELECT end FROM pages WHERE generation = ?1 ORDER BY end LIMIT ?2)",
-                (found[0], _PAGES_OF_A_STEP),
+                "DELETE FROM pages WHERE generation = ? AND end IN"
+                " (SELECT end FROM pages WHERE generation = ? ORDER BY end LIMIT ?)",
+                (found[0], found[0], _PAGES_OF_A_STEP),
             ).rowcount
             if deleted < _PAGES_OF_A_STEP:
                 connection.execute("DELETE FROM trash WHERE generation = ?", found)
@@ -78,20 +78,8 @@ def check(connections: Connections) -> list[str]:
                 problems.append(text)
         streams = connection.execute("SELECT stream_id, generation, size FROM streams").fetchall()
         for stream_id, generation, size in streams:
-            reached = 0
-            pages = connection.execute(
-                "SELECT end, payload, lengths, checksum FROM pages WHERE generation = ? ORDER BY end",
-                (generation,),
-            )
-            for end, payload, lengths, checksum in pages:
-                begin = end - len(payload)
-                if begin != reached:
-                    problems.append(f"stream {stream_id}: bytes {reached} to {begin} are missing")
-                if sqlite_pages.checksum(end, payload, lengths) != checksum:
-                    problems.append(f"stream {stream_id}: bytes {begin} to {end} are damaged")
-                reached = end
-            if reached != size:
-                problems.append(f"stream {stream_id}: {reached} of {size} bytes are stored")
+            found = sqlite_pages.check(connection, generation, size)
+            problems += [f"stream {stream_id}: {problem}" for problem in found]
     return problems
 
 

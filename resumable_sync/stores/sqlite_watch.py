@@ -17,6 +17,7 @@ from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
 from ..errors import ResumableStreamError
+from .channel import Channel
 from .sqlite_poll import Poller
 
 logger = logging.getLogger("resumable_sync")
@@ -29,38 +30,6 @@ _IDLE_SECONDS = 5.0  # without a waiting reader before the thread and its socket
 _DATAGRAM_BYTES = 8192
 _SUN_PATH_BYTES = 100  # of a socket's address; Linux allows 108, other systems less
 _COARSE_CLOCK_SECONDS = 0.05  # a directory's mtime may stand still this long while entries are added
-
-
-class Channel:
-    """The readers of one stream in this process. Its lock guards `version` and `waiting`."""
-
-    def __init__(self) -> None:
-        self._changed = threading.Condition(threading.Lock())
-        self.version = 0  # grows with every wake-up; a reader takes it before it looks at the store
-        self._waiting = 0
-        self.listeners = 0  # guarded by the watch's lock
-
-    def bump(self) -> None:
-        """Wake all that wait."""
-        with self._changed:
-            self.version += 1
-            if self._waiting:
-                self._changed.notify_all()
-
-    def wait(self, version: int, timeout: float) -> bool:
-        """Wait until the version is another than `version`, `timeout` seconds at most; False if it is not."""
-        deadline = time.monotonic() + timeout
-        with self._changed:
-            self._waiting += 1
-            try:
-                while self.version == version:
-                    left = deadline - time.monotonic()
-                    if left <= 0:
-                        return False
-                    self._changed.wait(left)
-                return True
-            finally:
-                self._waiting -= 1
 
 
 class Watch:
@@ -196,7 +165,7 @@ class Watch:
         try:
             self._check(ids)
         except ResumableStreamError:
-            logger.debug("could not check the producers of %d streams", len(ids), exc_info=True)
+            self._wake(None)  # as above: a locked or full file is for the readers to report
 
 
 _EVERYTHING = b"*"

@@ -101,16 +101,22 @@ def stale(lease: Lease, offset: int | None = None) -> Lease:
     return replace(lease, offset=lease.offset if offset is None else offset)
 
 
-def drain(store: Store, stream_id: str, after: str = "", max_bytes: int = 4096) -> tuple[bytes, Batch]:
-    """All that follows `after` without waiting, page by page, and the batch that had nothing more."""
-    pieces = []
+def pages(store: Store, stream_id: str, after: str = "", max_bytes: int = 4096) -> list[Batch]:
+    """All that follows `after`, read without waiting."""
+    found = []
     while True:
         batch = store.read(stream_id, after, max_bytes=max_bytes)
-        pieces.append(batch.data)
+        found.append(batch)
         if batch.offset == batch.size:
-            return b"".join(pieces), batch
+            return found
         assert batch.data, "more bytes are stored, but none were returned"
         after = batch.cursor
+
+
+def drain(store: Store, stream_id: str, after: str = "", max_bytes: int = 4096) -> tuple[bytes, Batch]:
+    """The bytes of all `pages`, and the last of these."""
+    found = pages(store, stream_id, after, max_bytes)
+    return b"".join(batch.data for batch in found), found[-1]
 
 
 def call(function: Callable[..., T], *args: Any, **kwargs: Any) -> Future[T]:

@@ -11,19 +11,30 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, multip
 
 from ..errors import ResumableStreamError, StreamFinalizedError
 from ..types import ENDINGS, Batch, Lease, Position, Status, Store, StreamInfo, parse_cursor
-from .kit import StoreKit, drain
+from .kit import StoreKit, pages
 from .model import ModelStore
 
-LIMITS = {"max_chunk_bytes": 16, "max_stream_bytes": 64, "max_entries": 12, "max_streams": 3}
+LIMITS = {"max_chunk_bytes": 16, "max_stream_bytes": 24, "max_entries": 7, "max_streams": 3}
 
 stream_ids = st.sampled_from(["a", "b", "B", "a.1"])  # one more than max_streams
 # Few different bytes, so that chunks of different steps are often equal.
-chunk_lists = st.lists(st.text("xy", max_size=6).map(str.encode), max_size=4)
+chunk_lists = st.lists(st.text("xy", max_size=4).map(str.encode), max_size=4)
 oversized = chunk_lists.map(lambda chunks: [*chunks, b"z" * 17])
 texts = st.none() | st.text(st.characters(codec="utf-8"), max_size=20)
 metadata = st.none() | st.dictionaries(st.text(max_size=5), st.text(max_size=5), max_size=2)
 endings = st.sampled_from(sorted(ENDINGS))
 instances = st.integers(0, 1)
+AHEAD = st.sampled_from([0, 0, 0, -1, 1])
+
+Meddle = Callable[[list[bytes]], list[bytes]]
+"""What a second writer makes of the chunks of the first."""
+
+MEDDLING: st.SearchStrategy[Meddle] = st.sampled_from([
+    lambda chunks: chunks,
+    lambda chunks: [b"".join(chunks)[:16]],
+    lambda chunks: [chunk.translate(bytes.maketrans(b"xy", b"yx")) for chunk in chunks],
+    lambda chunks: [*chunks, b"x"],
+])
 
 
 @dataclass
@@ -139,18 +150,43 @@ class StoreMachine(StoreKit, RuleBasedStateMachine):
         result = self.step(instance, act)
         return len(self.sides[0].leases) - 1 if isinstance(result, tuple) else multiple()
 
-    @rule(target=leases, lease=leases, back=st.integers(-3, 70))
+    @rule(target=leases, lease=leases, back=st.integers(0, 70))
     def copy_lease(self, lease: int, back: int) -> int:
-        """The lease as it was `back` bytes ago, or as it would be after bytes that were lost (0: as it is)."""
+        """The lease as it was some bytes ago, as it is, or as after an append that was rolled back."""
         for side in self.sides:
             known = side.leases[lease]
-            side.leases.append(replace(known, offset=max(0, known.offset - back)))
+            side.leases.append(replace(known, offset=back % (known.offset + 2)))
         return len(self.sides[0].leases) - 1
 
     @rule(lease=leases, chunks=chunk_lists | oversized, instance=instances)
     def append(self, lease: int, chunks: list[bytes], instance: int) -> None:
         """Append with whatever lease."""
         self.step(instance, lambda side, store: store.append(side.leases[lease], *chunks))
+
+    @rule(stream_id=stream_ids, chunks=chunk_lists, instance=instances)
+    def append_rightly(self, stream_id: str, chunks: list[bytes], instance: int) -> None:
+        """Append as the last producer of a stream, with all that it knows, so that streams grow."""
+        lease = self._last_lease(stream_id)
+        if lease is not None:
+            self.step(instance, lambda side, store: store.append(side.leases[lease], *chunks))
+
+    @rule(stream_id=stream_ids, chunks=chunk_lists, others=MEDDLING, ahead=AHEAD, instance=instances)
+    def append_twice(self, stream_id: str, chunks: list[bytes], others: Meddle, ahead: int, instance: int) -> None:
+        """Two writers on one lease; the second may write the same, and may think that the stream is longer."""
+        lease = self._last_lease(stream_id)
+        if lease is None:
+            return
+        second = {side.name: replace(side.leases[lease]) for side in self.sides}
+        self.step(instance, lambda side, store: store.append(side.leases[lease], *chunks))
+        for copied in second.values():
+            copied.offset = max(0, copied.offset + ahead)
+        self.step(1 - instance, lambda side, store: store.append(second[side.name], *others(chunks)))
+
+    def _last_lease(self, stream_id: str) -> int | None:
+        """The lease of the stream's last life that knows most."""
+        mine = [(lease.generation, lease.offset, number) for number, lease in enumerate(self.sides[0].leases)
+                if lease.stream_id == stream_id]  # fmt: skip
+        return max(mine)[-1] if mine else None
 
     @rule(lease=leases, chunks=chunk_lists, instance=instances, times=st.integers(1, 3))
     def append_with_lost_replies(self, lease: int, chunks: list[bytes], instance: int, times: int) -> None:
@@ -160,17 +196,14 @@ class StoreMachine(StoreKit, RuleBasedStateMachine):
         self.step(instance, lambda side, store: store.append(side.leases[lease], *chunks))
 
     @rule(
-        batches=st.lists(st.tuples(leases, chunk_lists | oversized), max_size=4, unique_by=lambda pair: pair[0]),
+        batches=st.lists(st.tuples(leases, chunk_lists | oversized), max_size=4),
         instance=instances,
     )
     def append_many(self, batches: list[tuple[int, list[bytes]]], instance: int) -> None:
         """A group commit; one lease for each stream."""
         by_stream = {self.sides[0].leases[lease].stream_id: (lease, chunks) for lease, chunks in batches}
-
-        def act(side: Side, store: Store) -> object:
-            return store.append_many([(side.leases[lease], chunks) for lease, chunks in by_stream.values()])
-
-        self.step(instance, act)
+        chosen = list(by_stream.values())
+        self.step(instance, lambda side, store: store.append_many([(side.leases[n], new) for n, new in chosen]))
 
     @rule(chosen=st.lists(leases, max_size=4, unique=True), instance=instances)
     def renew(self, chosen: list[int], instance: int) -> None:
@@ -199,19 +232,18 @@ class StoreMachine(StoreKit, RuleBasedStateMachine):
         self.step(instance, lambda side, store: store.delete(stream_id))
 
     @rule(
-        stream_id=stream_ids, life=st.integers(0, 2), offset=st.integers(0, 66), max_bytes=st.integers(1, 70),
-        timeout=st.sampled_from([0.0, 0.0, 0.001]), instance=instances,
+        stream_id=stream_ids, life=st.sampled_from([0, 0, 0, 1, 2]), offset=st.integers(0, 66),
+        max_bytes=st.integers(1, 20), timeout=st.sampled_from([0.0, 0.0, 0.001]), instance=instances,
     )  # fmt: skip
     def read(
         self, stream_id: str, life: int, offset: int, max_bytes: int, timeout: float, instance: int
     ) -> None:
-        """Resume at any byte of any life."""
-
-        def act(side: Side, store: Store) -> Batch:
-            cursor = side.cursor(stream_id, life, offset)
-            return store.read(stream_id, cursor, max_bytes=max_bytes, timeout=timeout)
-
-        self.step(instance, act)
+        """Resume at any byte of any life, or one behind the last."""
+        info = self.sides[0].instances[0].info(stream_id)
+        place = offset if info is None else offset % (info.size + 2)
+        self.step(instance, lambda side, store: store.read(
+            stream_id, side.cursor(stream_id, life, place), max_bytes=max_bytes, timeout=timeout
+        ))
 
     @rule(cursor=st.text("0123-9 x", min_size=1, max_size=6), stream_id=stream_ids, instance=instances)
     def read_from_nonsense(self, cursor: str, stream_id: str, instance: int) -> None:
@@ -240,8 +272,7 @@ class StoreMachine(StoreKit, RuleBasedStateMachine):
         """All stores hold the same streams, bytes and endings, and have told their producers the same."""
         self.step(1, lambda side, store: list(store.streams()))
         for stream_id in ("a", "b", "B", "a.1"):
-            self.step(0, lambda side, store: store.info(stream_id))
             self.step(0, lambda side, store: store.read(stream_id))
-            self.step(1, lambda side, store: drain(store, stream_id, max_bytes=5)[0])
+            self.step(1, lambda side, store: pages(store, stream_id, max_bytes=5))
         for side in self.sides:
             assert [lease.offset for lease in side.leases] == [lease.offset for lease in self.sides[0].leases]

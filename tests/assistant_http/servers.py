@@ -26,10 +26,10 @@ class ChatServer(Gunicorn):
             made.mkdir()
         super().__init__(
             directory, store, "--workers", str(workers),
+            viewers=16,
             application="tests.assistant_http.application:from_environment()",
             settings={
                 "TEST_GATES": str(self.gates), "TEST_PAGES": str(self.pages), "TEST_GOLDEN": str(GOLDEN),
-                "TEST_VIEWERS": "16",
             },
         )  # fmt: skip
 

@@ -13,7 +13,6 @@ from resumable_sync.stores.sqlite import SQLiteStore
 from ..support import Process
 from .conftest import Report
 from .follower import Follower
-from .rounds import rounds
 from .source import text
 from .test_kill import KILL_TO_INTERRUPTED, PROGRAMS
 
@@ -23,9 +22,22 @@ EXIT_SECONDS = 2.5
 """What leaving may take: a close of 2 seconds, and the interpreter's own end."""
 
 
-@pytest.mark.parametrize("source", ["blocked", "busy", "spinning"])
-@pytest.mark.parametrize("way", list(CODES))
-@rounds(1, 20)
+SOURCES = ["blocked", "busy", "spinning"]
+
+BRIEF = [("return", "blocked"), ("exit", "busy"), ("raise", "spinning"), ("_exit", "busy"), ("sigterm", "blocked")]
+
+
+@pytest.mark.parametrize(
+    "way, source, rounds",
+    [pytest.param(way, source, 1, id=f"few-{way}-{source}") for way, source in BRIEF]
+    + [
+        pytest.param(
+            way, source, 20, id=f"heavy-{way}-{source}", marks=[pytest.mark.heavy, pytest.mark.timeout(900)]
+        )
+        for way in CODES
+        for source in SOURCES
+    ],
+)
 def test_leave(way: str, source: str, rounds: int, path: Path, store: SQLiteStore, report: Report) -> None:
     """The stream is interrupted, whether the interpreter can still say so or not, and nothing hangs."""
     worst_exit = worst_ending = 0.0

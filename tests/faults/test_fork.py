@@ -21,9 +21,12 @@ from .rounds import rounds
 from .source import text
 from .test_kill import KILL_TO_INTERRUPTED, PROGRAMS
 
+# Python 3.12 and later warn of what these tests are about.
+pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
+
 
 @pytest.mark.parametrize("how", ["fork", "multiprocessing"])
-@rounds(3, 200)
+@rounds(2, 200)
 def test_fork_while_producing(how: str, rounds: int, path: Path, store: SQLiteStore, report: Report) -> None:
     """The child reads and produces, the parent goes on; once it is killed, the child keeps nothing alive."""
     worst = slowest_child = 0.0

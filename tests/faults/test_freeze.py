@@ -54,7 +54,7 @@ def _state(pid: int) -> str:
 
 
 @pytest.mark.parametrize("how", ["append", "produce"])
-@rounds(2, 200)
+@rounds(1, 200)
 def test_frozen_producer(how: str, rounds: int, path: Path, report: Report) -> None:
     """It is declared interrupted, replaced, and wakes: not one byte of it appears, and its source is closed."""
     store = SQLiteStore(path, grace=GRACE)
@@ -106,7 +106,7 @@ def test_frozen_producer(how: str, rounds: int, path: Path, report: Report) -> N
     report(rounds=rounds, grace=GRACE, worst_until_interrupted=worst, frozen_within_transaction=within_transaction)
 
 
-@rounds(3, 50)
+@rounds(1, 50)
 def test_heartbeat_keeps_a_silent_producer(rounds: int, path: Path) -> None:
     """A short freeze ends nothing, nor does reading (G7)."""
     store = SQLiteStore(path, grace=2.0)

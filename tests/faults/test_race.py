@@ -19,7 +19,7 @@ CLAIMANTS = 16
 WRITERS = 8
 
 
-@rounds(60, 1000)
+@rounds(30, 1000)
 def test_claimants(rounds: int, path: Path, report: Report) -> None:
     """Of 16 processes that race for an id one wins: a new id, a deleted one, an expired one."""
     store = SQLiteStore(path, max_streams=1_000_000)

@@ -138,7 +138,7 @@ def test_idle_viewers(make: Make, rounds: int, path: Path, report: Report) -> No
     at_work.wait(60)
     cpu, began = time.process_time(), time.monotonic()
     for _ in range(2):
-        threading.Event().wait(1.0)
+        threading.Event().wait(0.5)
         assert store.renew([lease]) == [None]
     cpu, took = time.process_time() - cpu, time.monotonic() - began
     store.append(lease, b" last")

@@ -158,15 +158,17 @@ class Gunicorn(Server):
         directory: Path,
         store: str,
         *arguments: str,
+        viewers: int = VIEWERS,
         application: str = "tests.wsgi.application:from_environment()",
         settings: Mapping[str, str] | None = None,
     ) -> None:
+        threads = viewers + THREADS - VIEWERS
         with socket.create_server(("127.0.0.1", 0)) as listener:
             super().__init__(listener.getsockname()[1], "gunicorn")
             environment = {
                 **os.environ,
                 "TEST_STORE": store,
-                "TEST_VIEWERS": str(VIEWERS),
+                "TEST_VIEWERS": str(viewers),
                 "TEST_HEARTBEAT": str(HEARTBEAT),
                 "PYTHONWARNINGS": "default",
                 **(settings or {}),
@@ -175,7 +177,7 @@ class Gunicorn(Server):
             command = [
                 sys.executable, "-m", "gunicorn", application,
                 "--config", str(Path(__file__).with_name("gunicorn_conf.py")), "--chdir", str(root),
-                "--bind", f"fd://{listener.fileno()}", "--worker-class", "gthread", "--threads", str(THREADS),
+                "--bind", f"fd://{listener.fileno()}", "--worker-class", "gthread", "--threads", str(threads),
                 "--graceful-timeout", "20", "--timeout", "60", "--worker-tmp-dir", str(directory),
                 "--no-control-socket", *arguments,
             ]  # fmt: skip

@@ -20,6 +20,7 @@ from .servers import HEARTBEAT, VIEWERS, Gunicorn, Server, in_process
 from .support import wait_until
 
 WHOLE = b"".join(TEXT)
+MANY_VIEWERS = 32
 ENDING = re.compile(rb'event: end\ndata: {"status": "(\w+)"')
 
 
@@ -172,8 +173,8 @@ def test_sigterm_ends_streams_and_the_worker_at_once(tmp_path: Path) -> None:
 
 def test_two_preloaded_workers_serve_one_stream(tmp_path: Path) -> None:
     """Viewers on both workers see the same bytes; those that leave free their threads within two heartbeats."""
-    arguments = ("--workers", "2", "--preload")
-    with Gunicorn(tmp_path, f"sqlite:///{tmp_path / 'streams.db'}", *arguments) as server:
+    store = f"sqlite:///{tmp_path / 'streams.db'}"
+    with Gunicorn(tmp_path, store, "--workers", "2", "--preload", viewers=MANY_VIEWERS) as server:
         pids: set[int] = set()
 
         def both_were_met() -> bool:
@@ -181,11 +182,11 @@ def test_two_preloaded_workers_serve_one_stream(tmp_path: Path) -> None:
             return len(pids) == 2
 
         wait_until(both_were_met, 30)
-        viewers = [server.get("/raw/shared?source=slow") for _ in range(VIEWERS)]
+        viewers = [server.get("/raw/shared?source=slow") for _ in range(MANY_VIEWERS)]
         assert {viewer.read() for viewer in viewers} == {WHOLE}
         for viewer in viewers:
             viewer.leave()
-        waiting = [server.get("/raw/silent") for _ in range(VIEWERS)]
+        waiting = [server.get("/raw/silent") for _ in range(MANY_VIEWERS)]
         for viewer in waiting:
             assert viewer.read_until(b"hello") == b"hello"
         left = time.monotonic()
