@@ -1,6 +1,7 @@
 """Hypothesis profiles: `default` is moderate, `ci` always tries the same, `nightly` looks for hours."""
 
 import os
+import signal
 
 import pytest
 from hypothesis import HealthCheck, Phase, settings
@@ -19,3 +20,8 @@ settings.register_profile(
     phases=[*Phase],
 )  # fmt: skip
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+# A job that a shell without job control starts in the background ignores SIGINT, and so would the programs that
+# the tests start and interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
