@@ -30,13 +30,13 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs
 
 from ..context import ResumableStreamContext
-from ..errors import ResumableStreamError
+from ..errors import ProducerFailedError, ResumableStreamError, StreamCancelledError, StreamLostError
 from ..types import Status, validate_stream_id
 from ..wsgi import StreamResponse, ViewerCap
 from .active import ActiveStreams, ClaimedSource
 from .chunks import StateOperation, UpdateState
 from .controller import AssistantStreamController
-from .incoming import CrossOrigin, Refusal, json_answer, read_json
+from .incoming import CrossOrigin, Refusal, Request, json_answer
 from .response import (
     EncoderFactory,
     create_resumable_assistant_stream_response,
@@ -52,7 +52,8 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 CHAT_KEY = "assistant-chat"
-"""Where a stream's metadata keeps the chat that it belongs to."""
+SCOPE_KEY = "assistant-scope"
+"""Where a stream's metadata keeps the chat that it belongs to, and the `scope` of that."""
 MAX_CHAT_ID = 1024
 """Characters of a chat's id."""
 
@@ -129,7 +130,7 @@ class AssistantEndpoints:
         viewers: ViewerCap | None = None,
         format_error: ErrorFormatter | None = None,
     ) -> None:
-        routes: dict[str, Callable[[_Request], WSGIApplication]] = {
+        routes: dict[str, Callable[[Request], WSGIApplication]] = {
             "ui-message-stream": self._route_ui,
             "data-stream": partial(self._route_transport, DataStreamEncoder),
             "assistant-transport": partial(self._route_transport, AssistantTransportEncoder),
@@ -141,6 +142,7 @@ class AssistantEndpoints:
         self._protocol = protocol
         self._answer = answer
         self._authorize = authorize
+        self._scope = scope
         self._active = ActiveStreams(context.store, scope)
         self._cross_origin = CrossOrigin(cors_origins, cors_credentials)
         self._prefix = prefix.rstrip("/")
@@ -153,17 +155,19 @@ class AssistantEndpoints:
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Answer one request."""
-        request = _Request(environ, self._prefix, self._max_body_bytes, self._cross_origin.headers(environ))
+        request = Request(environ, self._prefix, self._max_body_bytes, self._cross_origin.headers(environ))
         try:
             if request.method == "OPTIONS":
                 answer = json_answer(204, None, self._cross_origin.preflight(environ, _METHODS))
             else:
                 answer = self._route(request)
         except Refusal as refusal:
-            answer = json_answer(refusal.status, {"error": refusal.reason}, request.headers)
+            headers = [*request.headers, *refusal.headers]
+            answer = json_answer(refusal.status, {"error": refusal.reason}, headers)
         except ResumableStreamError as error:  # its text is for the server's eyes
             reason = {400: "invalid id"}.get(error.http_status, error.code)
-            answer = json_answer(error.http_status, {"error": reason}, request.headers)
+            headers = [*request.headers, *([("Retry-After", "5")] if error.http_status == 503 else [])]
+            answer = json_answer(error.http_status, {"error": reason}, headers)
         return answer(environ, start_response)
 
     def newest_stream(self, chat_id: str) -> str | None:
@@ -175,12 +179,12 @@ class AssistantEndpoints:
         stream_id = self._active.newest(chat_id)
         return stream_id is not None and self.context.cancel(stream_id)
 
-    def _route_ui(self, request: _Request) -> WSGIApplication:
+    def _route_ui(self, request: Request) -> WSGIApplication:
         before, _, last = request.path.rpartition("/")
         if request.path == "":
             request.allow("POST")
             body = request.json()
-            return self._send(request, _chat_id(body.get("id")), body, partial(_ui_encoder, body))
+            return self._send(request, _chat_id(body.get("id")), body, _ui_encoder(body))
         if before and last == "stream":
             request.allow("GET", "HEAD", "DELETE")
             if request.method == "DELETE":
@@ -196,7 +200,7 @@ class AssistantEndpoints:
             return self._resume(request, self._known(request, last, None), 404)
         raise Refusal(404, "not found")
 
-    def _route_transport(self, encoder: EncoderFactory, request: _Request) -> WSGIApplication:
+    def _route_transport(self, encoder: EncoderFactory, request: Request) -> WSGIApplication:
         if request.path not in ("", "resume-state", "resume", "stop"):
             raise Refusal(404, "not found")
         request.allow("POST")
@@ -217,10 +221,13 @@ class AssistantEndpoints:
             return self._resume(request, stream_id, 404)
         if stream_id is None:
             return _nothing(request)
-        state = _initial_state(self.context, stream_id, self._protocol)
+        try:
+            state = _initial_state(self.context, stream_id, self._protocol)
+        except (ProducerFailedError, StreamCancelledError, StreamLostError):
+            return _nothing(request)  # it ended before it had begun
         return json_answer(200, {"state": state, "runId": stream_id}, request.headers)
 
-    def _check(self, request: _Request, chat_id: str, action: str) -> None:
+    def _check(self, request: Request, chat_id: str, action: str) -> None:
         if self._authorize is not None and not self._authorize(request.environ, chat_id, action):
             raise Refusal(403, "forbidden")
 
@@ -230,17 +237,18 @@ class AssistantEndpoints:
             return None
         return stream_id
 
-    def _known(self, request: _Request, stream_id: object, chat_id: str | None) -> str:
+    def _known(self, request: Request, stream_id: object, chat_id: str | None) -> str:
         """`stream_id` if there is such a stream, it belongs to the chat, and the request may see it."""
         info = self.context.info(validate_stream_id(stream_id if isinstance(stream_id, str) else ""))
-        owner = None if info is None else info.metadata.get(CHAT_KEY)
-        if info is None or owner is None or chat_id not in (None, owner):
+        kept = {} if info is None else info.metadata
+        owner = kept.get(CHAT_KEY)
+        if info is None or owner is None or kept.get(SCOPE_KEY) != self._scope or chat_id not in (None, owner):
             raise Refusal(404, "stream not found")
         self._check(request, owner, "resume")
         return info.stream_id
 
     def _send(
-        self, request: _Request, chat_id: str, body: dict[str, Any], encoder: EncoderFactory
+        self, request: Request, chat_id: str, body: dict[str, Any], encoder: EncoderFactory
     ) -> StreamResponse:
         self._check(request, chat_id, "send")
         stream_id = f"msg-{secrets.token_hex(16)}"
@@ -268,16 +276,17 @@ class AssistantEndpoints:
 
         return create_resumable_assistant_stream_response(
             context=self.context, stream_id=stream_id, callback=callback, encoder=encoder, headers=request.headers,
-            ttl=self._ttl, metadata={CHAT_KEY: chat_id}, start=start, **self._following,
+            ttl=self._ttl, metadata={CHAT_KEY: chat_id, SCOPE_KEY: self._scope}, start=start,
+            **self._following,
         )  # fmt: skip
 
-    def _resume(self, request: _Request, stream_id: str, missing: int) -> StreamResponse:
+    def _resume(self, request: Request, stream_id: str, missing: int) -> StreamResponse:
         return create_resume_assistant_stream_response(
             context=self.context, stream_id=stream_id, headers=request.headers,
             missing_response=None if missing == 404 else missing, **self._following,
         )  # fmt: skip
 
-    def _stop(self, request: _Request, chat_id: str, wanted: object = None) -> WSGIApplication:
+    def _stop(self, request: Request, chat_id: str, wanted: object = None) -> WSGIApplication:
         self._check(request, chat_id, "stop")
         wanted = wanted or parse_qs(request.environ.get("QUERY_STRING", "")).get("stream", [None])[-1]
         newest = self._active.newest(chat_id) if chat_id else None
@@ -285,50 +294,35 @@ class AssistantEndpoints:
         return json_answer(200, {"stopped": stopped}, request.headers)
 
 
-class _Request:
-    """A request below the application's path."""
-
-    def __init__(
-        self, environ: WSGIEnvironment, prefix: str, max_body_bytes: int, headers: list[tuple[str, str]]
-    ) -> None:
-        self.environ = environ
-        self.method: str = environ.get("REQUEST_METHOD", "GET")
-        self.headers = headers
-        self._max_body_bytes = max_body_bytes
-        path = environ.get("PATH_INFO", "").encode("latin-1").decode("utf-8", "replace")
-        self._below = path == prefix or path.startswith(f"{prefix}/")
-        self.path = path[len(prefix):].strip("/") if self._below else "//"
-
-    def allow(self, *methods: str) -> None:
-        if self.method not in methods:
-            self.headers = [*self.headers, ("Allow", ", ".join(methods))]
-            raise Refusal(405, "method not allowed")
-
-    def json(self) -> dict[str, Any]:
-        return read_json(self.environ, self._max_body_bytes)
-
-
 def _chat_id(value: object) -> str:
     if not isinstance(value, str) or not 0 < len(value) <= MAX_CHAT_ID:
         raise Refusal(400, "the chat's id is missing or too long")
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise Refusal(400, "the chat's id is not text") from error
     return value
 
 
-def _nothing(request: _Request) -> WSGIApplication:
+def _nothing(request: Request) -> WSGIApplication:
     return json_answer(204, None, request.headers)
 
 
-def _ui_encoder(body: Mapping[str, Any]) -> UIMessageStreamEncoder:
+def _ui_encoder(body: Mapping[str, Any]) -> EncoderFactory:
     """Names the message afresh; one that goes on with the last message of the chat keeps that one's name."""
     messages = body.get("messages")
     last = messages[-1] if isinstance(messages, list) and messages else None
-    if isinstance(last, dict) and last.get("role") == "assistant" and isinstance(last.get("id"), str):
-        return UIMessageStreamEncoder(message_id=last["id"])
-    return UIMessageStreamEncoder(message_id=f"msg-{secrets.token_hex(8)}")
+    name = last.get("id") if isinstance(last, dict) and last.get("role") == "assistant" else None
+    if not isinstance(name, str) or len(name) > MAX_CHAT_ID:
+        name = f"msg-{secrets.token_hex(8)}"
+    return partial(UIMessageStreamEncoder, name)
 
 
 def _initial_state(context: ResumableStreamContext, stream_id: str, protocol: str) -> Any:
-    """The state that a stream begins with, which is in its first chunk. None if the stream has gone."""
+    """The state that a running stream begins with, which is in its first chunk.
+
+    Refusal 503 if that does not come; StreamLostError and the like if the stream goes meanwhile.
+    """
 
     def pieces() -> Iterator[bytes]:
         for batch in context.batches(stream_id, heartbeat=_STATE_SECONDS):
@@ -336,10 +330,7 @@ def _initial_state(context: ResumableStreamContext, stream_id: str, protocol: st
                 return
             yield batch.data
 
-    try:
-        for chunk in DECODERS[protocol]().decode(pieces()):
-            if isinstance(chunk, UpdateState):
-                return chunk.operations[0].value
-    except ResumableStreamError:
-        return None
-    return None
+    for chunk in DECODERS[protocol]().decode(pieces()):
+        if isinstance(chunk, UpdateState):
+            return chunk.operations[0].value
+    raise Refusal(503, "the stream has not begun", [("Retry-After", "1")])

@@ -75,6 +75,30 @@ class CrossOrigin:
         return headers
 
 
+class Request:
+    """A request below the application's path."""
+
+    def __init__(
+        self, environ: WSGIEnvironment, prefix: str, max_body_bytes: int, headers: list[tuple[str, str]]
+    ) -> None:
+        self.environ = environ
+        self.method: str = environ.get("REQUEST_METHOD", "GET")
+        self.headers = headers
+        self._max_body_bytes = max_body_bytes
+        path = environ.get("PATH_INFO", "").encode("latin-1").decode("utf-8", "replace")
+        self._below = path == prefix or path.startswith(f"{prefix}/")
+        self.path = path[len(prefix):].strip("/") if self._below else "//"
+
+    def allow(self, *methods: str) -> None:
+        """Refusal 405 for any other method."""
+        if self.method not in methods:
+            raise Refusal(405, "method not allowed", [("Allow", ", ".join(methods))])
+
+    def json(self) -> dict[str, Any]:
+        """The body; Refusal as for `read_json`."""
+        return read_json(self.environ, self._max_body_bytes)
+
+
 def read_json(environ: WSGIEnvironment, limit: int) -> dict[str, Any]:
     """The object in the request's body. Refusal 413 for more than `limit` bytes, 415 for another content type,
     400 for anything that is no JSON object."""

@@ -46,7 +46,8 @@ REPLAY_CONTENT_LENGTH_HEADER = "Aui-Replay-Content-Length"
 
 FORMAT_KEY = "assistant-format"
 HEADERS_KEY = "assistant-headers"
-"""Where the stream's metadata keeps which encoder wrote it, and with what headers."""
+MESSAGE_KEY = "assistant-message"
+"""Where the stream's metadata keeps which encoder wrote it, with what headers, and what it named the message."""
 
 _FORMATS: Mapping[str, type[AssistantStreamEncoder]] = {
     "data-stream": DataStreamEncoder,
@@ -210,6 +211,8 @@ def _metadata(
     for name, kind in _FORMATS.items():
         if type(encoder) is kind:
             kept[FORMAT_KEY] = name
+    if isinstance(encoder, UIMessageStreamEncoder) and encoder.message_id is not None:
+        kept[MESSAGE_KEY] = encoder.message_id
     return kept
 
 
@@ -228,8 +231,11 @@ def _kept_headers(
 def encoder_of(info: StreamInfo, given: AssistantStreamEncoder | None) -> AssistantStreamEncoder | None:
     """The encoder that knows the format of what is stored, None if nobody does."""
     kind = _FORMATS.get(info.metadata.get(FORMAT_KEY, ""))
+    if kind is UIMessageStreamEncoder:
+        # All viewers of a stream that ended before it began must be told the same name.
+        return UIMessageStreamEncoder(info.metadata.get(MESSAGE_KEY))
     if kind is not None:
-        return given if type(given) is kind else kind()
+        return kind()
     return given or (None if HEADERS_KEY in info.metadata else DataStreamEncoder())
 
 

@@ -38,7 +38,7 @@ class UIMessageStreamEncoder:
     """
 
     def __init__(self, message_id: str | None = None) -> None:
-        self._message_id = message_id
+        self.message_id = message_id
 
     heartbeat = HEARTBEAT
     """What keeps a silent connection alive, sent between pieces and never stored."""
@@ -54,7 +54,7 @@ class UIMessageStreamEncoder:
         }
 
     def _start(self) -> bytes:
-        return _frame("start", **_present(messageId=self._message_id))
+        return _frame("start", **_present(messageId=self.message_id))
 
     def encode(self, chunks: Iterable[AssistantStreamChunk]) -> Pieces:
         """Whole events: `start` at once, then one piece per chunk that has any, `finish` and `[DONE]` last.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import threading
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,6 +20,7 @@ from resumable_sync.assistant import (
     assistant_blueprint,
     read_assistant_message,
 )
+from resumable_sync.assistant.active import ActiveStreams
 from resumable_sync.types import Status
 from resumable_sync.wsgi import ViewerCap
 
@@ -151,10 +153,12 @@ def test_authorize(context: ResumableStreamContext) -> None:
     assert script.runs == 1 and len(list(context.store.streams())) == 2
 
 
-def test_streams_that_are_no_chats_are_not_shown(context: ResumableStreamContext) -> None:
+def test_streams_that_are_no_chats_of_these_endpoints_are_not_shown(context: ResumableStreamContext) -> None:
     app = endpoints(context, Script())
     assert list(context.run("private", lambda: [b"secret"])) == [b"secret"]
-    for path in ("/streams/private", "/streams/none"):
+    others = call(endpoints(context, Script(None), scope="other"), "POST", "/", SEND)
+    others.read()
+    for path in ("/streams/private", "/streams/none", f"/streams/{others.headers['x-resumable-stream-id']}"):
         reply = call(app, "GET", path)
         assert (reply.status, reply.read()) == (404, b'{"error":"stream not found"}')
         assert "x-resumable-stream-id" not in reply.headers
@@ -169,7 +173,7 @@ def test_bad_requests(context: ResumableStreamContext, protocol: str) -> None:
         (415, b"{}", {"content_type": ""}),
     ]  # fmt: skip
     if protocol == "ui-message-stream":
-        cases += [(400, {}, {}), (400, {"id": ""}, {}), (400, {"id": 5}, {})]
+        cases += [(400, {}, {}), (400, {"id": ""}, {}), (400, {"id": 5}, {}), (400, {"id": "\ud800"}, {})]
     else:
         cases += [(400, {"threadId": ""}, {}), (400, {"threadId": 5}, {})]
     for status, body, headers in cases:
@@ -258,6 +262,18 @@ def test_the_assistant_transport(context: ResumableStreamContext, protocol: str)
     assert [reply.read() for reply in resumed] == [whole, whole]
     assert read_assistant_message(context, stream_id)["metadata"]["unstable_state"] == {"list": [1, 2]}
     assert call(app, "POST", "/resume-state", {"threadId": "t"}).status == 204
+
+
+def test_a_stream_that_ends_before_it_has_begun_has_no_state(context: ResumableStreamContext) -> None:
+    """Its producer died at once: there is nothing to resume."""
+    app = endpoints(context, Script(), protocol="data-stream")
+    ActiveStreams(context.store).begin("t", "s").end()
+    lease = context.store.acquire("s")
+    assert lease is not None
+    canceller = threading.Timer(0.1, lambda: context.cancel("s"))
+    canceller.start()
+    assert call(app, "POST", "/resume-state", {"threadId": "t"}).status == 204
+    canceller.join()
 
 
 def test_a_thread_without_a_name(context: ResumableStreamContext) -> None:

@@ -162,13 +162,16 @@ def test_an_exception_is_masked_for_viewers_and_told_to_the_hook(
 
 
 def test_an_encoder_that_fails_is_an_error_of_the_stream(context: ResumableStreamContext, hooks: Hooks) -> None:
-    def bad(controller: AssistantStreamController) -> None:
-        controller.append_text("x")
-        controller.enqueue({"type": "text-delta", "path": [7], "textDelta": "y"})
+    class Failing(AssistantTransportEncoder):
+        def encode(self, chunks: Iterable[AssistantStreamChunk]) -> Any:
+            for chunk, piece in zip(chunks, super().encode(iter(chunks))):
+                yield piece
+                raise ZeroDivisionError("secret")
 
-    body = call(create(context, bad, encoder=AssistantTransportEncoder)).read()
-    assert hooks.ended()[1] in (Status.DONE, Status.ERROR)
-    assert body.endswith(b"data: [DONE]\n\n")
+    reply = call(create(context, Script("x", None), encoder=Failing))
+    body = reply.read()
+    assert hooks.ended()[1] is Status.ERROR and isinstance(hooks.errors[0][1], ZeroDivisionError)
+    assert b"An error occurred." in body and b"secret" not in body and body.endswith(b"data: [DONE]\n\n")
 
 
 def interrupted(context: ResumableStreamContext) -> None:
@@ -209,6 +212,20 @@ def test_a_stream_that_was_ended_from_outside_closes_its_message(
     if how == "cancelled":
         assert script.stopped.wait(20) and hooks.ended()[1] is Status.CANCELLED
         assert hooks.errors == []
+
+
+def test_all_viewers_are_told_the_same_name_of_a_message_that_never_began(context: ResumableStreamContext) -> None:
+    call(create(context, Script(None), encoder=lambda: UIMessageStreamEncoder("m"))).read()
+    info = context.info("s")
+    assert info is not None
+    assert context.store.acquire("t", metadata=info.metadata) is not None  # what a producer that dies at once leaves
+    assert context.cancel("t")
+    bodies = {call(response).read() for response in (
+        create(context, Script(), stream_id="t", encoder=lambda: UIMessageStreamEncoder("other")),
+        resume(context, stream_id="t"),
+    )}  # fmt: skip
+    (body,) = bodies
+    assert body.startswith(b'data: {"type":"start","messageId":"m"}\n\n')
 
 
 def test_plain_text_ends_where_it_was_cancelled_and_is_broken_off_where_it_was_lost(
@@ -363,5 +380,5 @@ def test_tool_calls_that_run_beside_each_other_appear_in_call_order(
         "begin", *(f"t{number}" for number in range(6)), "meanwhileend",
     ]  # fmt: skip
     assert [part["result"] for part in parts if part["type"] == "tool-call"] == [{"n": n} for n in range(6)]
-    answers = [body.index(f'"t{number}"'.encode(), body.index(b"meanwhile")) for number in range(6)]
+    answers = [body.index(b':{"n":%d}' % number, body.index(b"meanwhile")) for number in range(6)]
     assert answers == sorted(answers, reverse=True)

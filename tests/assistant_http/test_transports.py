@@ -22,15 +22,15 @@ CLIENTS = ["ai-5", "ai-6", "ai-7", "assistant-ui"]
 MARK = b'"toolName":"wait","input"'  # behind the first half of an answer
 numbers = itertools.count()
 
-# One worker where the store is one process's own, else two.
-STORES = {"memory": 1, "sqlite": 2}
+# The store's URL and the workers: one where the store is a process's own, else two.
+STORES = {"memory": ("memory://", 1), "sqlite": ("sqlite:///{directory}/streams.db", 2)}
 
 
 @pytest.fixture(scope="module", params=sorted(STORES))
 def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ChatServer]:
     directory = tmp_path_factory.mktemp("chat")
-    store = {"memory": "memory://", "sqlite": f"sqlite:///{directory / 'streams.db'}"}[request.param]
-    with ChatServer(directory, store, STORES[request.param]) as running:
+    store, workers = STORES[request.param]
+    with ChatServer(directory, store.format(directory=directory), workers) as running:
         yield running
 
 
