@@ -218,7 +218,8 @@ def test_all_viewers_are_told_the_same_name_of_a_message_that_never_began(contex
     call(create(context, Script(None), encoder=lambda: UIMessageStreamEncoder("m"))).read()
     info = context.info("s")
     assert info is not None
-    assert context.store.acquire("t", metadata=info.metadata) is not None  # what a producer that dies at once leaves
+    # What a producer leaves that dies at once:
+    assert context.store.acquire("t", metadata=info.metadata) is not None
     assert context.cancel("t")
     bodies = {call(response).read() for response in (
         create(context, Script(), stream_id="t", encoder=lambda: UIMessageStreamEncoder("other")),
