@@ -6,7 +6,7 @@ import threading
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from resumable_sync import MemoryStore, ResumableStreamContext, current_producer
@@ -86,12 +86,14 @@ def test_many_at_once(backend: Backend, store: Store) -> None:
 
 
 class Paused:
-    """A store in front of which a caller can be held up at any of its calls."""
+    """A store in front of which one caller is held up: before its next calls so many others begin streams."""
 
     def __init__(self, store: Store, schedule: list[int]) -> None:
         self._store = store
         self._turns = schedule
         self.grace = store.grace
+        self.later: list[str] = []
+        """Streams that others have begun since this caller last took a place."""
 
     def __getattr__(self, name: str) -> Any:
         method = getattr(self._store, name)
@@ -99,27 +101,31 @@ class Paused:
             return method
 
         def call(*arguments: Any, **options: Any) -> Any:
-            if self._turns:
-                meanwhile = self._turns.pop()
-                for number in range(meanwhile):
-                    ActiveStreams(self._store).begin("c", f"meanwhile-{len(self._turns)}-{number}").end()
-            return method(*arguments, **options)
+            for number in range(self._turns.pop() if self._turns else 0):
+                stream_id = f"meanwhile-{len(self._turns)}-{number}"
+                ActiveStreams(self._store).begin("c", stream_id).end()
+                self.later.append(stream_id)
+            result = method(*arguments, **options)
+            if name == "acquire" and result is not None:
+                self.later.clear()
+            return result
 
         return call
 
 
 @given(st.lists(st.integers(0, 3), max_size=12), st.integers(0, 3))
+@example([0, 0, 0, 2], 2)  # others pass while it is about to delete
 def test_a_slow_one_that_others_pass(schedule: list[int], before: int) -> None:
-    """Between any two of its calls any number of others begin. When it returns, it is the newest."""
+    """Between any two of its calls any number of others begin. When it returns, only such as began after it had
+    taken its place can be newer."""
     store = MemoryStore()
     for number in range(before):
         ActiveStreams(store).begin("c", f"before-{number}").end()
-    paused: Any = Paused(store, list(schedule))
+    paused: Any = Paused(store, schedule[::-1])
     ActiveStreams(paused).begin("c", "slow")
-    records = sorted((int(info.metadata["number"]), info.metadata["stream"]) for info in store.streams())
-    # Those that came between its taking the place and its looking again do not count: they were later.
-    assert ActiveStreams(store).newest("c") == records[-1][1]
-    assert len(records) <= 2 and len({number for number, _ in records}) == len(records)
+    assert ActiveStreams(store).newest("c") in {"slow", *paused.later}
+    records = [int(info.metadata["number"]) for info in store.streams()]
+    assert len(records) <= 2 and len(set(records)) == len(records)
     ActiveStreams(store).begin("c", "later").end()
     assert ActiveStreams(store).newest("c") == "later"
     store.close()
