@@ -221,7 +221,8 @@ class Committer:
             outbox.acknowledged.extend(map(len, outbox.in_flight))
             outbox.in_flight = []
             outbox.unavailable_since = None
-            outbox.renew_at = now + outbox.interval
+            if outbox.renew_at > 0.0:  # else it was asked for meanwhile, and this append may be older than why
+                outbox.renew_at = now + outbox.interval
             outbox.room.notify_all()
             if outbox.pending:
                 self._enqueue(outbox)

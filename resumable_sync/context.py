@@ -181,6 +181,13 @@ class ResumableStreamContext:
         self._tell_producer(stream_id)
         return deleted
 
+    def report_error(self, stream_id: str, error: BaseException) -> None:
+        """Call the `on_error` hook: for a source that deals with an exception itself instead of raising it.
+
+        The stream's status stays its own affair. Runs the hook in the calling thread; raises nothing.
+        """
+        call_hook(self._hooks.on_error, stream_id, error)
+
     @property
     def closed(self) -> bool:
         """Whether this process's part of the context was closed: it starts and follows nothing any more."""

@@ -118,3 +118,13 @@ class StoreUnavailableError(ResumableStreamError):
     def __init__(self, message: str = "", *, transient: bool = True) -> None:
         super().__init__(message)
         self.transient = transient
+
+
+class MalformedStreamError(ResumableStreamError, ValueError):
+    """Chunks or bytes of an assistant stream break the rules of their format.
+
+    What was decoded before stays valid. A lenient decoder skips what it can instead of raising this.
+    """
+
+    code = "malformed"
+    http_status = 502

@@ -7,11 +7,15 @@ from typing import Any
 
 from flask import Flask, Response, abort, jsonify, request, send_from_directory
 
+from ..assistant import assistant_blueprint
+from ..assistant.active import RECORD_PREFIX
+from ..assistant.endpoints import CHAT_KEY
 from ..context import ResumableStreamContext
 from ..stores import open_store
 from ..types import Store, StreamInfo
 from ..wsgi import ViewerCap, resume_response, resume_sse_response, sse_response
 from .answers import AnswerSource, own_text_source
+from .chat import chat_endpoints
 
 _HEARTBEAT_SECONDS = 3.0
 _LISTED = 30  # streams on the page, those with the latest news
@@ -39,6 +43,13 @@ def create_app(store: Store | str = "memory://", source: AnswerSource | None = N
     @app.get("/")
     def page() -> Response:
         return send_from_directory(str(app.root_path), "index.html")
+
+    @app.get("/chat")
+    def chat() -> Response:
+        return send_from_directory(str(app.root_path), "chat.html")
+
+    chatting = chat_endpoints(context, viewers, _HEARTBEAT_SECONDS)
+    app.register_blueprint(assistant_blueprint(chatting), url_prefix="/api/chat")
 
     @app.get("/<name>.<any(css, js):kind>")
     def asset(name: str, kind: str) -> Response:
@@ -71,10 +82,16 @@ def create_app(store: Store | str = "memory://", source: AnswerSource | None = N
 
     @app.get("/answers")
     def listing() -> Response:
-        latest = heapq.nlargest(_LISTED, context.store.streams(), key=lambda info: info.created_at)
+        shown = filter(_is_answer, context.store.streams())
+        latest = heapq.nlargest(_LISTED, shown, key=lambda info: info.created_at)
         return jsonify(title=answers.title, streams=[describe(info) for info in latest])
 
     return app
+
+
+def _is_answer(info: StreamInfo) -> bool:
+    """Whether a stream can be shown as text: those of the chat have a page of their own."""
+    return CHAT_KEY not in info.metadata and not info.stream_id.startswith(RECORD_PREFIX)
 
 
 def describe(info: StreamInfo) -> dict[str, object]:

@@ -141,6 +141,10 @@ class Endpoint:
     missing_response: WSGIApplication | None = None
     exact: bool = True
     """Whether the body is the stream's bytes and nothing else, so that its length can be known."""
+    more_headers: Callable[[StreamInfo | None, Position | None], Headers] | None = None
+    """Headers that depend on what is stored; `headers` override them."""
+    start: Callable[[], object] | None = None
+    """What elects and starts the producer, instead of `context.run`."""
 
     def __post_init__(self) -> None:
         for name in ("heartbeat", "max_seconds"):
@@ -191,7 +195,10 @@ class Endpoint:
         self, environ: dict[str, Any], position: Position | None, seen_end: bool, head: bool, place: Place | None
     ) -> Answer:
         if self.make_stream is not None and position is None and not head:
-            self.context.run(self.stream_id, self.make_stream, ttl=self.ttl, metadata=self._metadata())
+            if self.start is not None:
+                self.start()
+            else:
+                self.context.run(self.stream_id, self.make_stream, ttl=self.ttl, metadata=self._metadata())
         info = self.context.info(self.stream_id)
         if info is None and head and self.make_stream is not None and position is None:
             return Answer(_status_line(200), self._headers(None, None))
@@ -234,7 +241,11 @@ class Endpoint:
     def _headers(self, info: StreamInfo | None, position: Position | None) -> Headers:
         stored = info.metadata.get(CONTENT_TYPE_KEY) if info is not None else None
         content_type = self.content_type or stored or "application/octet-stream"
-        headers = streaming_headers(self.headers, content_type) + position_headers(self.stream_id, info, position)
+        own = list(self.headers)
+        if self.more_headers is not None:
+            names = {name.lower() for name, _ in own}
+            own += [pair for pair in self.more_headers(info, position) if pair[0].lower() not in names]
+        headers = streaming_headers(own, content_type) + position_headers(self.stream_id, info, position)
         if self.exact and info is not None and position is not None and info.status is Status.DONE:
             headers.append(("Content-Length", str(info.size - position.offset)))
         return headers

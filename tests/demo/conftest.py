@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -13,13 +11,9 @@ from pathlib import Path
 
 import pytest
 from selenium import webdriver
-from selenium.webdriver.chrome.service import Service
 
-_PROGRAMS = ("chromium", "chromedriver")
-_BROWSER_FLAGS = (
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
-    "--disable-background-networking", "--disable-component-update", "--window-size=1200,900",
-)  # fmt: skip
+from ..browser import chromium
+from ..javascript import cannot
 
 
 def until(predicate: Callable[[], object], what: str, seconds: float = 20.0) -> None:
@@ -81,19 +75,7 @@ def run_demo(tmp_path: Path) -> Iterator[Callable[..., Demo]]:
 
 @pytest.fixture(scope="session")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chrome]:
-    chromium, driver = (shutil.which(name) or shutil.which(name, path="/usr/bin") for name in _PROGRAMS)
-    if chromium is None or driver is None:
-        message = "chromium or chromedriver is missing: the page of the demo is NOT tested"
-        if os.environ.get("CI") == "true":
-            pytest.fail(message)
-        pytest.skip(message)
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    for flag in (*_BROWSER_FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('chromium')}"):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    chrome = webdriver.Chrome(options=options, service=Service(driver))
-    try:
-        yield chrome
-    finally:
-        chrome.quit()
+    with chromium(tmp_path_factory.mktemp("chromium")) as found:
+        if isinstance(found, str):
+            cannot("THE PAGES OF THE DEMO WERE", found)
+        yield found

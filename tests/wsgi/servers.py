@@ -13,9 +13,9 @@ import socketserver
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 import werkzeug.serving
@@ -147,10 +147,21 @@ def in_process(kind: str) -> Iterator[Server]:
     assert not thread.is_alive()
 
 
+T = TypeVar("T", bound="Gunicorn")
+
+
 class Gunicorn(Server):
     """gunicorn with gthread workers, in processes of its own."""
 
-    def __init__(self, directory: Path, store: str, *arguments: str, viewers: int = VIEWERS) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        store: str,
+        *arguments: str,
+        viewers: int = VIEWERS,
+        application: str = "tests.wsgi.application:from_environment()",
+        settings: Mapping[str, str] | None = None,
+    ) -> None:
         threads = viewers + THREADS - VIEWERS
         with socket.create_server(("127.0.0.1", 0)) as listener:
             super().__init__(listener.getsockname()[1], "gunicorn")
@@ -160,10 +171,11 @@ class Gunicorn(Server):
                 "TEST_VIEWERS": str(viewers),
                 "TEST_HEARTBEAT": str(HEARTBEAT),
                 "PYTHONWARNINGS": "default",
+                **(settings or {}),
             }
             root = Path(__file__).parents[2]
             command = [
-                sys.executable, "-m", "gunicorn", "tests.wsgi.application:from_environment()",
+                sys.executable, "-m", "gunicorn", application,
                 "--config", str(Path(__file__).with_name("gunicorn_conf.py")), "--chdir", str(root),
                 "--bind", f"fd://{listener.fileno()}", "--worker-class", "gthread", "--threads", str(threads),
                 "--graceful-timeout", "20", "--timeout", "60", "--worker-tmp-dir", str(directory),
@@ -186,7 +198,7 @@ class Gunicorn(Server):
     def terminate(self) -> None:
         self.process.send_signal(signal.SIGTERM)
 
-    def __enter__(self) -> Gunicorn:
+    def __enter__(self: T) -> T:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -1,0 +1,97 @@
+"""The bounded queue between the threads that write a message and the one that reads its chunks."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from types import TracebackType
+
+from ..errors import ProducerInterruptedError, StreamCancelledError, StreamFinalizedError
+from .builder import ChunkBuilder
+from .chunks import AssistantStreamChunk, Error
+from .jsontext import JsonValue
+
+MAX_QUEUED = 64
+"""Chunks that may wait for the reader before writers block."""
+
+_SLICE = 5.0  # seconds between looks at whether the other side still lives
+
+
+class ChunkQueue:
+    """A `with queue as builder:` block is one atomic write: it waits for room and holds the lock.
+
+    One lock, that of `_changed`, guards all fields. The chunks of a block are queued together, so the bound
+    may be exceeded by those of one operation. The lock is reentrant, for `cancel` may come from the garbage
+    collector in the middle of anything.
+    """
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition(threading.RLock())
+        self._chunks: deque[AssistantStreamChunk] = deque()
+        self._builder = ChunkBuilder(self._chunks.append)
+        self._finished = False  # nothing more will be written
+        self._cancelled = False  # nothing more will be read
+        self.state: JsonValue = None
+        """What update-state chunks have made of the state. Written inside a `with` block alone."""
+
+    def __enter__(self) -> ChunkBuilder:
+        self._changed.acquire()
+        try:
+            while len(self._chunks) >= MAX_QUEUED and not (self._cancelled or self._finished):
+                self._changed.wait(_SLICE)
+            if self._finished:
+                raise StreamFinalizedError("the stream was closed")
+            if self._cancelled:
+                raise StreamCancelledError("the reader of this stream has gone")
+        except BaseException:
+            self._changed.release()
+            raise
+        return self._builder
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._changed.notify_all()
+        self._changed.release()
+
+    def finish(self, error: str | None = None) -> bool:
+        """End the stream, behind an error chunk if there is an error: every open part is closed.
+
+        True if this call did it, False if it had ended before. Never blocks.
+        """
+        with self._changed:
+            if self._finished or self._cancelled:
+                return False
+            if error is not None:
+                self._builder.enqueue(Error(error=error))
+            self._builder.finish()
+            self._finished = True
+            self._changed.notify_all()
+            return True
+
+    def cancel(self) -> None:
+        """The reader goes: queued chunks are dropped, every waiting and later write raises. Idempotent."""
+        with self._changed:
+            self._cancelled = True
+            self._chunks.clear()
+            self._changed.notify_all()
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether the reader has gone."""
+        return self._cancelled
+
+    def take(self, writer: threading.Thread) -> list[AssistantStreamChunk]:
+        """Wait for chunks and take all that are there; none means the end.
+
+        ProducerInterruptedError if `writer` is gone without having ended the stream.
+        """
+        with self._changed:
+            while not (self._chunks or self._finished or self._cancelled):
+                if not writer.is_alive():
+                    raise ProducerInterruptedError("the thread that wrote this stream is gone")
+                self._changed.wait(_SLICE)
+            taken = list(self._chunks)
+            self._chunks.clear()
+            self._changed.notify_all()
+            return taken

@@ -1,0 +1,23 @@
+"""The Node process that answers for the JavaScript implementations."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from ..javascript import JavaScript, cannot, running
+
+
+@pytest.fixture(scope="session")
+def _node() -> Iterator[JavaScript | str]:
+    with running("driver.mjs") as found:
+        yield found
+
+
+@pytest.fixture
+def javascript(_node: JavaScript | str) -> JavaScript:
+    """The JavaScript implementations, or a skip (in CI a failure) that says why they are missing."""
+    if isinstance(_node, str):
+        cannot("THE JAVASCRIPT DECODERS AND ENCODERS WERE", _node)
+    return _node

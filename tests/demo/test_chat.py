@@ -1,0 +1,130 @@
+"""The chat page in a real browser: reload in the middle, drop, stop, a killed server."""
+
+from __future__ import annotations
+
+import json
+import signal
+import urllib.request
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from selenium import webdriver
+from selenium.webdriver.common.by import By
+
+from resumable_sync.demo.chat import ramble
+
+from .conftest import Demo, until
+
+QUESTION = "Who keeps the signal burning?"
+STORY = ramble(QUESTION, 70)
+
+
+class Chat:
+    """What a person sees and clicks."""
+
+    def __init__(self, browser: webdriver.Chrome, url: str) -> None:
+        self._browser = browser
+        browser.get("about:blank")
+        browser.get_log("browser")  # type: ignore[no-untyped-call]  # those of the test before are read
+        browser.get(url)
+
+    @property
+    def url(self) -> str:
+        return self._browser.current_url
+
+    def click(self, name: str) -> None:
+        self._browser.find_element(By.ID, name).click()
+
+    def ask(self, text: str) -> None:
+        self.until_status("none", "done")
+        self._browser.find_element(By.ID, "question").send_keys(text)
+        self.click("send")
+
+    def messages(self) -> list[tuple[str, str]]:
+        script = "return [...document.querySelectorAll('#messages li')].map((i) => [i.className, i.textContent])"
+        return [(kind, text) for kind, text in self._browser.execute_script(script)]
+
+    def answer(self) -> str:
+        return next((text for kind, text in self.messages() if kind == "assistant"), "")
+
+    def tools(self) -> list[str]:
+        return [tool.text for tool in self._browser.find_elements(By.CSS_SELECTOR, ".tool")]
+
+    def until_answer(self, text: str) -> None:
+        until(lambda: text in self.answer(), f"{text!r} in the answer")
+
+    def until_status(self, *wanted: str) -> None:
+        pill = (By.ID, "status")
+        until(lambda: self._browser.find_element(*pill).get_attribute("data-status") in wanted, f"one of {wanted}")
+
+    def complaints(self) -> list[str]:
+        log = self._browser.get_log("browser")  # type: ignore[no-untyped-call]
+        return [entry["message"] for entry in log if entry["level"] == "SEVERE"]
+
+
+def test_reload_and_drop_in_the_middle(run_demo: Callable[..., Demo], browser: webdriver.Chrome) -> None:
+    demo = run_demo()
+    chat = Chat(browser, f"{demo.url}chat")
+    chat.ask(QUESTION)
+    chat.until_answer("You used")
+    assert STORY not in chat.answer()
+    browser.refresh()
+    chat.until_answer("That reminds me")
+    chat.click("drop")
+    chat.until_status("dropped")
+    chat.click("drop")
+    chat.until_answer(STORY)
+    chat.until_status("done")
+    (asked, answered) = chat.messages()
+    assert asked == ("user", QUESTION) and answered[1].count("You used") == 1
+    assert chat.tools() == ['count_words\n{"text":"Who keeps the signal burning?"}\n→ {"words":5,"letters":24}']
+    browser.refresh()  # complete: kept by the page, nothing is active
+    chat.until_status("none")
+    assert chat.messages() == [asked, answered]
+    with urllib.request.urlopen(f"{demo.url}answers") as listing:
+        assert json.load(listing)["streams"] == []  # a chat is none of the streams of the other page
+    assert chat.complaints() == []
+
+
+def test_stop(run_demo: Callable[..., Demo], browser: webdriver.Chrome) -> None:
+    demo = run_demo()
+    chat = Chat(browser, f"{demo.url}chat")
+    chat.ask(QUESTION)
+    chat.until_answer("That reminds me")
+    chat.click("stop")
+    chat.until_status("done")
+    assert chat.answer().endswith("Stopped.") and STORY not in chat.answer()
+    chat.ask("Go on")
+    until(lambda: len(chat.messages()) == 4, "another answer")
+    assert chat.complaints() == []
+
+
+def test_another_viewer_and_a_killed_server(run_demo: Callable[..., Demo], browser: webdriver.Chrome) -> None:
+    demo = run_demo()
+    chat = Chat(browser, f"{demo.url}chat")
+    chat.ask(QUESTION)
+    chat.until_answer("That reminds me")
+    browser.execute_script("localStorage.clear()")  # as a browser that knows but the address
+    browser.refresh()
+    chat.until_answer("That reminds me")
+    assert [kind for kind, _ in chat.messages()] == ["assistant"]
+    demo.end(signal.SIGKILL)
+    chat.until_status("retrying")
+    demo.start()
+    chat.until_status("done")
+    assert chat.answer().endswith("The response was interrupted.")
+
+
+@pytest.mark.parametrize("body", [{}, {"id": "c"}, {"id": "c", "messages": [5]}, {"id": "c", "messages": [{}]}])
+def test_strange_questions(run_demo: Callable[..., Demo], body: Any) -> None:
+    demo = run_demo()
+    request = urllib.request.Request(
+        f"{demo.url}api/chat", json.dumps(body).encode(), {"Content-Type": "application/json"}
+    )
+    if "id" not in body:
+        with pytest.raises(urllib.error.HTTPError, match="400"):
+            urllib.request.urlopen(request)
+    else:
+        with urllib.request.urlopen(request) as response:
+            assert b'"start"' in response.readline()

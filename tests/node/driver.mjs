@@ -1,0 +1,157 @@
+// Answers questions about the JavaScript implementations: one JSON request per line, one JSON answer per line.
+import { createInterface } from "node:readline";
+import * as aui from "assistant-stream";
+import { parsePartialJsonObject } from "assistant-stream/utils";
+
+const encoders = {
+  "data-stream": aui.DataStreamEncoder,
+  "assistant-transport": aui.AssistantTransportEncoder,
+  "plain-text": aui.PlainTextEncoder,
+};
+const decoders = {
+  "data-stream": aui.DataStreamDecoder,
+  "assistant-transport": aui.AssistantTransportDecoder,
+  "plain-text": aui.PlainTextDecoder,
+  "ui-message-stream": aui.UIMessageStreamDecoder,
+};
+
+const quiet = () => {};
+console.warn = quiet; // dropped frames are reported there; stdout is for answers
+console.error = quiet;
+
+const streamOf = (items) =>
+  new ReadableStream({
+    start(controller) {
+      for (const item of items) controller.enqueue(item);
+      controller.close();
+    },
+  });
+
+const pieces = (base64, size) => {
+  const bytes = Uint8Array.from(Buffer.from(base64, "base64"));
+  const cut = [];
+  for (let at = 0; at < bytes.length; at += size || bytes.length)
+    cut.push(bytes.slice(at, at + (size || bytes.length)));
+  return cut;
+};
+
+const collect = async (stream) => {
+  const items = [];
+  for await (const item of stream) items.push(item);
+  return items;
+};
+
+// What differs between two runs, and the alias that would hold all parts twice, is left out.
+const comparable = (message) => {
+  const { content, ...rest } = message;
+  const { timing, ...metadata } = message.metadata;
+  const parts = message.parts.map(({ timing: _, ...part }) => part);
+  return { ...rest, parts, metadata };
+};
+
+const accumulated = async (stream) =>
+  (await collect(stream.pipeThrough(new aui.AssistantMessageAccumulator()))).map(comparable);
+
+const initial = {
+  role: "assistant",
+  status: { type: "complete", reason: "unknown" },
+  parts: [],
+  metadata: { unstable_state: null, unstable_data: [], unstable_annotations: [], steps: [], custom: {} },
+};
+
+const tick = () => new Promise((resolve) => setTimeout(resolve, 0));
+
+const perform = (root, handles, [name, ...args]) => {
+  let controller = root;
+  if (name.startsWith("@")) {
+    controller = root.withParentId(name.slice(1));
+    [name, ...args] = args;
+  }
+  const handle = handles[args[0]];
+  const camel = name.replace(/_([a-z])/g, (_, letter) => letter.toUpperCase());
+  switch (name) {
+    case "throw": throw new Error(args[0]);
+    case "add_tool_call_part": handles[args[0]] = controller.addToolCallPart(args[1]); return;
+    case "add_text_part": handles[args[0]] = controller.addTextPart(); return;
+    case "add_reasoning_part":
+      handles[args[0]] = controller.addReasoningPart(
+        args[1] === undefined ? undefined : { unstable_summary: args[1] },
+      );
+      return;
+    case "append_reasoning":
+      controller.appendReasoning(args[0], args[1] === undefined ? undefined : { unstable_summary: args[1] });
+      return;
+    case "append_source": controller.appendSource({ type: "source", ...args[0] }); return;
+    case "append_file": controller.appendFile({ type: "file", ...args[0] }); return;
+    case "append_data": controller.appendData({ type: "data", ...args[0] }); return;
+    case "tool.args_append": handle.argsText.append(args[1]); return;
+    case "tool.args_close": handle.argsText.close(); return;
+    case "tool.set_response": handle.setResponse(args[1]); return;
+    case "part.append": handle.append(args[1]); return;
+    case "tool.close":
+    case "part.close": handle.close(); return;
+    default: controller[camel](...args);
+  }
+};
+
+// Each operation has the time to come out before the next one, for operations of one tick are reordered.
+const run = (program) =>
+  aui.createAssistantStream(async (controller) => {
+    const handles = {};
+    for (const operation of program) {
+      if (operation[0] === "merge") controller.merge(run(operation[1]));
+      else perform(controller, handles, operation);
+      for (let turn = 0; turn < (operation[0] === "merge" ? 4 * operation[1].length + 4 : 2); turn++) await tick();
+    }
+  });
+
+const uiMessage = async (version, base64, size) => {
+  const ai = await import(`ai${version}`);
+  const transport = new ai.DefaultChatTransport({
+    api: "http://localhost/chat",
+    fetch: async () => new Response(streamOf(pieces(base64, size)), {
+      headers: { "content-type": "text/event-stream" },
+    }),
+  });
+  const stream = await transport.sendMessages({
+    chatId: "c", messages: [], trigger: "submit-message", messageId: undefined, abortSignal: undefined,
+  });
+  const errors = [];
+  let last;
+  for await (const message of ai.readUIMessageStream({ stream, onError: (error) => errors.push(String(error)) }))
+    last = JSON.stringify(message);
+  return { message: last === undefined ? null : JSON.parse(last), errors };
+};
+
+const answers = {
+  encode: async ({ format, chunks }) => {
+    const encoder = new encoders[format]();
+    const bytes = await collect(streamOf(chunks).pipeThrough(encoder));
+    return { headers: Object.fromEntries(encoder.headers), body: Buffer.concat(bytes).toString("base64") };
+  },
+  accumulate: async ({ chunks }) => accumulated(streamOf(chunks)),
+  decode: async ({ format, body, size, options }) => {
+    const decoder = new decoders[format](options);
+    return (await accumulated(streamOf(pieces(body, size)).pipeThrough(decoder))).at(-1) ?? initial;
+  },
+  aiWrite: async ({ version, chunks }) => {
+    const ai = await import(`ai${version}`);
+    const response = ai.createUIMessageStreamResponse({ stream: streamOf(chunks) });
+    return Buffer.from(await response.arrayBuffer()).toString("base64");
+  },
+  ai: async ({ version, body, size }) => uiMessage(version, body, size),
+  partial: async ({ texts }) => texts.map((text) => parsePartialJsonObject(text) ?? null),
+  program: async ({ program }) => collect(run(program)),
+};
+
+const answer = async (line) => {
+  const { ask, ...request } = JSON.parse(line);
+  try {
+    return { value: await answers[ask](request) };
+  } catch (error) {
+    return { error: String(error) };
+  }
+};
+
+for await (const line of createInterface({ input: process.stdin }))
+  process.stdout.write(JSON.stringify(await answer(line)) + "\n");
