@@ -77,15 +77,16 @@ class Committer:
         self._retry_pause = _RETRY_SECONDS[0]
 
     def open(self, lease: Lease, interval: float, on_stop: Callable[[], None]) -> Outbox:
-        """Begin to write and to renew for `lease`. `on_stop` is called, without locks, once it is refused."""
+        """Begin to write and to renew for `lease`. `on_stop` is called, without locks, once it is refused.
+        RuntimeError if no thread can be started."""
         outbox = Outbox(lease, interval, self._lock, on_stop)
         with self._lock:
-            self._outboxes.add(outbox)
-            self._next_renewal = min(self._next_renewal, outbox.renew_at)
             if self._thread is None:
                 thread = threading.Thread(target=self._run, name="resumable-sync-committer", daemon=True)
-                thread.start()
+                thread.start()  # may fail, then nothing is renewed for a producer that there is not
                 self._thread = thread
+            self._outboxes.add(outbox)
+            self._next_renewal = min(self._next_renewal, outbox.renew_at)
             self._work.notify()
         return outbox
 

@@ -9,7 +9,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Executor
+from concurrent.futures import Executor, Future
 from types import TracebackType
 
 from .committer import committer_for
@@ -229,7 +229,11 @@ class ResumableStreamContext:
 
     def _start(self, running: _Running, lease: Lease, make_stream: Source) -> None:
         committer = committer_for(self.store, self._max_pending_bytes)
-        producer = Producer(self.store, lease, make_stream, self._hooks, committer, self._heartbeat)
+        try:
+            producer = Producer(self.store, lease, make_stream, self._hooks, committer, self._heartbeat)
+        except BaseException:
+            self.store.finalize(lease, Status.INTERRUPTED, "the producer could not be started")
+            raise
         with running.lock:
             running.producers.add(producer)
             closed = running.closed.is_set()
@@ -245,9 +249,14 @@ class ResumableStreamContext:
                 with running.lock:
                     running.producers.discard(producer)
 
+        def give_up(future: Future[None]) -> None:
+            if future.cancelled():  # the executor was shut down: nobody else would ever end the stream
+                producer.stop()
+                pump()
+
         try:
             if self._executor is not None:
-                self._executor.submit(pump)
+                self._executor.submit(pump).add_done_callback(give_up)
             else:
                 # A daemon: a source that blocks must not keep the process; close() ends its stream at exit.
                 name = f"resumable-sync-producer-{lease.stream_id}"
