@@ -31,6 +31,7 @@ from .stores.memory import MemoryStore
 from .types import Batch, Entry, Lease, Status, Store, StreamInfo
 
 if TYPE_CHECKING:
+    from .stores.redis import RedisStore
     from .stores.sqlite import SQLiteStore
 
 __all__ = [
@@ -45,6 +46,7 @@ __all__ = [
     "Producer",
     "ProducerFailedError",
     "ProducerInterruptedError",
+    "RedisStore",
     "ResumableStreamContext",
     "ResumableStreamError",
     "SQLiteStore",
@@ -68,4 +70,8 @@ def __getattr__(name: str) -> Any:
         from .stores.sqlite import SQLiteStore
 
         return SQLiteStore
+    if name == "RedisStore":
+        from .stores.redis import RedisStore
+
+        return RedisStore
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
