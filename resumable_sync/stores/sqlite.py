@@ -147,7 +147,7 @@ class SQLiteStore:
             if row is not None and not row.expired:
                 return None
             if row is not None:
-                sqlite_rows.remove(connection, stream_id, row.generation)
+                sqlite_rows.remove(connection, stream_id)
             last, count = connection.execute("SELECT last_generation, stream_count FROM meta").fetchone()
             self._limits.check_streams(count)
             lease = Lease(stream_id, new_generation(last), life)
@@ -197,10 +197,7 @@ class SQLiteStore:
             self._process()
             with self._connections.write() as connection:
                 for lease in leases:
-                    error = rules.ownership_error(lease, select_living(connection, lease.stream_id))
-                    if error is None:
-                        sqlite_rows.extend(connection, lease, 0, 0, self._grace)
-                    results.append(error)
+                    results.append(self._renew(connection, lease))
         except StoreUnavailableError as unavailable:
             return [unavailable] * len(leases)
         return results
@@ -307,12 +304,14 @@ class SQLiteStore:
         validate_stream_id(stream_id)
         process = self._process()
         with self._connections.write() as connection:
-            row = select(connection, stream_id)
-            if row is not None:
-                sqlite_rows.remove(connection, stream_id, row.generation)
+            try:
+                found = select_living(connection, stream_id) is not None
+            except StoreUnavailableError:
+                found = True  # a row that cannot be read goes like any other
+            sqlite_rows.remove(connection, stream_id)
         self._sweep_soon(process)
         process.watch.publish([stream_id])
-        return row is not None and not row.expired
+        return found
 
     def sweep(self) -> int:
         """Remove expired streams and end those whose producers died, in small transactions; see `Store.sweep`."""
@@ -362,12 +361,22 @@ class SQLiteStore:
             raise StoreUnavailableError("the store is closed", transient=False)
         return self._processes.get()
 
+    def _renew(self, connection: sqlite3.Connection, lease: Lease) -> ResumableStreamError | None:
+        """One stream's part of a renewal."""
+        try:
+            error = rules.ownership_error(lease, select_living(connection, lease.stream_id))
+        except StoreUnavailableError as damaged:  # this stream's row, not the others'
+            return damaged
+        if error is None:
+            sqlite_rows.extend(connection, lease, 0, 0, self._grace)
+        return error
+
     def _append(
         self, connection: sqlite3.Connection, lease: Lease, chunks: list[bytes], length: int
     ) -> ResumableStreamError | None:
         """One stream's part of an append: all of it, or nothing and why."""
-        row = select_living(connection, lease.stream_id)
         try:
+            row = select_living(connection, lease.stream_id)
             self._limits.check_chunks(chunks)
             refused = rules.append_error(lease, row, length)
             if refused is not None or row is None:

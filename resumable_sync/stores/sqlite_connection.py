@@ -19,6 +19,7 @@ from ..fork import PerProcess, pause_at_fork
 SCHEMA_VERSION = 1
 APPLICATION_ID = 0x52535331  # "RSS1": tells our files from those of other programs
 
+_INCREMENTAL = 2  # as PRAGMA auto_vacuum answers
 _READERS = 8  # connections of a process that read at once; more would only wait for the interpreter's lock
 _FORK_SECONDS = 2.0  # that a fork waits for the present transactions
 _AUTOCHECKPOINT_PAGES = 16_384  # a safety net of 64 MiB; the janitor checkpoints long before
@@ -247,6 +248,8 @@ class Connections:
                 if connection.execute("PRAGMA user_version").fetchone()[0] != 0:
                     return
                 connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
+                if connection.execute("PRAGMA auto_vacuum").fetchone()[0] != _INCREMENTAL:
+                    connection.execute("VACUUM")  # an empty file, but made by somebody else: only this turns it on
                 connection.execute("PRAGMA journal_mode = WAL")
                 schema = resources.files(__package__).joinpath("schema.sql").read_text("utf-8")
                 connection.execute("BEGIN IMMEDIATE")
