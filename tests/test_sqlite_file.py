@@ -66,7 +66,8 @@ def test_an_empty_file_of_another_program_shrinks_too(path: Path) -> None:
 
 
 def test_a_sweep_ends_though_the_file_does_not_shrink(store: SQLiteStore) -> None:
-    alter(store.path, "PRAGMA journal_mode = DELETE", "PRAGMA auto_vacuum = NONE", "VACUUM", "PRAGMA journal_mode = WAL")
+    alter(store.path, "PRAGMA journal_mode = DELETE", "PRAGMA auto_vacuum = NONE", "VACUUM")
+    alter(store.path, "PRAGMA journal_mode = WAL")
     lease = store.acquire("large")
     assert lease is not None
     for _ in range(8):

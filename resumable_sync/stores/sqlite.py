@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import contextlib
 import json
 import os
 import sqlite3
@@ -45,6 +44,7 @@ from .sqlite_watch import Watch
 
 _CHECKPOINT_BYTES = 4 * 1024 * 1024  # written between checkpoints, which the janitor makes, off the writers' way
 _SWEEP_SECONDS = 30.0
+_PATIENCE = 1.0  # with other writers, where the store's timeout would be too long: in a close or a read
 _PAGE_OF_STREAMS = 200  # of one query of streams()
 
 
@@ -344,11 +344,15 @@ class SQLiteStore:
         closed, self._closed = self._closed, True
         if closed or process is None:
             return
-        with contextlib.suppress(StoreUnavailableError):  # then their leases run out
-            process.watch.publish(self._liveness.end_owned(process.lock.token))
+        process.watch.wake_all()  # first: the ending may have to wait for other writers
+        try:
+            process.watch.publish(self._liveness.end_owned(process.lock.token, _PATIENCE))
+            left = False
+        except StoreUnavailableError:
+            left = True  # whoever looks at them next ends them, as those of a killed process
         process.janitor.stop()
         process.watch.close()
-        process.lock.release()
+        process.lock.release(leave_proof=left)
         self._connections.close()
 
     def drop(self) -> None:
@@ -408,7 +412,7 @@ class SQLiteStore:
         if row is None:
             raise StreamNotFoundError(f"there is no stream {stream_id}")
         start = rules.start_position(stream_id, row, position)
-        if not data and self._liveness.is_orphan(row) and self._end_dead([stream_id]):
+        if not data and self._liveness.is_orphan(row) and self._end_dead([stream_id], _PATIENCE):
             return self._look(stream_id, position, max_bytes)
         return Batch(start, data, lengths, size=row.size, status=row.status, error=row.error), row.life
 
@@ -417,9 +421,9 @@ class SQLiteStore:
     ) -> None:
         sqlite_rows.end(connection, stream_id, row, status, error, self._finished_ttl)
 
-    def _end_dead(self, stream_ids: Collection[str]) -> list[str]:
+    def _end_dead(self, stream_ids: Collection[str], patience: float | None = None) -> list[str]:
         """End those of these streams whose producers died as `interrupted`; returns which."""
-        dead = self._liveness.end_dead(stream_ids)
+        dead = self._liveness.end_dead(stream_ids, patience)
         if dead:
             self._processes.get().watch.publish(dead)
         return dead

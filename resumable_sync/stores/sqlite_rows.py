@@ -99,7 +99,7 @@ def select_page(connection: sqlite3.Connection, after: str, limit: int) -> list[
 def select_many(connection: sqlite3.Connection, stream_ids: Collection[str]) -> list[tuple[str, Row]]:
     """Those of these streams that are there, also the expired."""
     ids = list(stream_ids)
-    rows = []
+    rows: list[tuple[str, Row]] = []
     for begin in range(0, len(ids), _IDS_OF_A_QUERY):
         some = ids[begin : begin + _IDS_OF_A_QUERY]
         marks = ",".join("?" * len(some))
