@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import contextvars
 import logging
+import math
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import Executor, Future
 from types import TracebackType
 
@@ -33,15 +35,30 @@ WAIT_SLICE = 15.0
 
 _ELECTION_ROUNDS = 5  # in which a stream may be deleted between a lost election and the look at the winner's
 _RETRY_SECONDS = 0.2  # between looks at a store that is unavailable
+_WAKE_SECONDS = 0.01  # between calls of a closing context to its viewers
 
 
 class _Running:
-    """What a context has under way in one process. `lock` guards `producers` and `closed`."""
+    """What a context has under way in one process. `lock` guards the fields, and the setting of `closed`."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
         self.producers: set[Producer] = set()
+        self.reading = 0  # viewers within a read of the store
         self.closed = threading.Event()
+
+    @contextlib.contextmanager
+    def read(self, cursor: str) -> Iterator[None]:
+        """For the time of a read: from here on `close` knows that there is somebody to wake."""
+        with self.lock:
+            if self.closed.is_set():
+                raise StoreUnavailableError(f"the context was closed; resume from {cursor}", transient=False)
+            self.reading += 1
+        try:
+            yield
+        finally:
+            with self.lock:
+                self.reading -= 1
 
 
 class ResumableStreamContext:
@@ -198,7 +215,9 @@ class ResumableStreamContext:
         with StoreUnavailableError. Idempotent.
 
         Returns within about `timeout` seconds (default 2), even if a source blocks: its stream is ended all
-        the same and its thread, a daemon, closes it as soon as it returns.
+        the same and its thread, a daemon, closes it as soon as it returns. Where the store does not answer in
+        that time, the endings are tried on in the background; at interpreter exit, where Python may start no
+        thread any more, one call of the store is waited for.
         """
         seconds = 2.0 if timeout is None else timeout
         deadline = time.monotonic() + seconds
@@ -208,16 +227,36 @@ class ResumableStreamContext:
             producers = list(running.producers)
         for producer in producers:
             producer.stop()
-        try:
-            self.store.wake()
-        except StoreUnavailableError:
-            pass  # a closed store has no waiting reads
+        self._wake()
         for producer in producers:  # half of the time for sources to return by themselves
             producer.ended.wait(max(0.0, deadline - seconds / 2 - time.monotonic()))
+        blocked = [producer for producer in producers if not producer.ended.is_set()]
+        if blocked:
+            self._interrupt(blocked, deadline)
+        # A viewer that was on its way into a wait was not reached by the wake.
+        pause = threading.Event()  # never set
+        while running.reading and time.monotonic() < deadline:
+            self._wake()
+            pause.wait(_WAKE_SECONDS)
+
+    def _interrupt(self, producers: Collection[Producer], deadline: float) -> None:
+        """End what these produce although their sources do not return; waits until `deadline` at most."""
+
+        def interrupt(until: float = math.inf) -> None:
+            for producer in producers:
+                if time.monotonic() < until:
+                    producer.interrupt(max(0.05, deadline - time.monotonic()))
+
+        try:
+            threading.Thread(target=interrupt, name="resumable-sync-close", daemon=True).start()
+        except RuntimeError:  # the interpreter is ending: what is left is ended with the store or its leases
+            interrupt(deadline)
         for producer in producers:
-            producer.interrupt(max(0.05, deadline - time.monotonic()))
-        for producer in producers:  # one that had begun to end by itself
             producer.ended.wait(max(0.0, deadline - time.monotonic()))
+
+    def _wake(self) -> None:
+        with contextlib.suppress(StoreUnavailableError):  # a closed store has no waiting reads
+            self.store.wake()
 
     def __enter__(self) -> ResumableStreamContext:
         return self
@@ -296,13 +335,12 @@ class ResumableStreamContext:
         heard = time.monotonic()  # when something was yielded last
         unavailable_since: float | None = None
         while True:
-            if running.closed.is_set():
-                raise StoreUnavailableError(f"the context was closed; resume from {cursor}", transient=False)
             wait = WAIT_SLICE
             if heartbeat is not None:
                 wait = min(wait, max(0.0, heard + heartbeat - time.monotonic()))
             try:
-                batch = self.store.read(stream_id, cursor, max_bytes=self._read_bytes, timeout=wait)
+                with running.read(cursor):
+                    batch = self.store.read(stream_id, cursor, max_bytes=self._read_bytes, timeout=wait)
             except (StreamNotFoundError, InvalidCursorError) as lost:
                 # The cursor was good when it was given out: what it points at is gone.
                 raise StreamLostError(f"stream {stream_id} was lost behind {cursor}: {lost}") from lost

@@ -28,10 +28,11 @@ class ProcessLock:
         # Free but for a tidying process that looks at the new file for a moment.
         self._lock.acquire(timeout=_ACQUIRE_SECONDS)
 
-    def release(self) -> None:
-        """Let go and remove the file. Idempotent."""
-        with contextlib.suppress(FileNotFoundError):
-            self._path.unlink()
+    def release(self, *, leave_proof: bool = False) -> None:
+        """Let go and remove the file, or leave it, free, as after a death (see `is_dead`). Idempotent."""
+        if not leave_proof:
+            with contextlib.suppress(FileNotFoundError):
+                self._path.unlink()
         self._lock.release()
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import contextlib
 import json
 import os
 import sqlite3
@@ -45,6 +44,7 @@ from .sqlite_watch import Watch
 
 _CHECKPOINT_BYTES = 4 * 1024 * 1024  # written between checkpoints, which the janitor makes, off the writers' way
 _SWEEP_SECONDS = 30.0
+_PATIENCE = 1.0  # with other writers, where the store's timeout would be too long: in a close or a read
 _PAGE_OF_STREAMS = 200  # of one query of streams()
 
 
@@ -147,7 +147,7 @@ class SQLiteStore:
             if row is not None and not row.expired:
                 return None
             if row is not None:
-                sqlite_rows.remove(connection, stream_id, row.generation)
+                sqlite_rows.remove(connection, stream_id)
             last, count = connection.execute("SELECT last_generation, stream_count FROM meta").fetchone()
             self._limits.check_streams(count)
             lease = Lease(stream_id, new_generation(last), life)
@@ -197,10 +197,7 @@ class SQLiteStore:
             self._process()
             with self._connections.write() as connection:
                 for lease in leases:
-                    error = rules.ownership_error(lease, select_living(connection, lease.stream_id))
-                    if error is None:
-                        sqlite_rows.extend(connection, lease, 0, 0, self._grace)
-                    results.append(error)
+                    results.append(self._renew(connection, lease))
         except StoreUnavailableError as unavailable:
             return [unavailable] * len(leases)
         return results
@@ -307,12 +304,14 @@ class SQLiteStore:
         validate_stream_id(stream_id)
         process = self._process()
         with self._connections.write() as connection:
-            row = select(connection, stream_id)
-            if row is not None:
-                sqlite_rows.remove(connection, stream_id, row.generation)
+            try:
+                found = select_living(connection, stream_id) is not None
+            except StoreUnavailableError:
+                found = True  # a row that cannot be read goes like any other
+            sqlite_rows.remove(connection, stream_id)
         self._sweep_soon(process)
         process.watch.publish([stream_id])
-        return row is not None and not row.expired
+        return found
 
     def sweep(self) -> int:
         """Remove expired streams and end those whose producers died, in small transactions; see `Store.sweep`."""
@@ -345,11 +344,15 @@ class SQLiteStore:
         closed, self._closed = self._closed, True
         if closed or process is None:
             return
-        with contextlib.suppress(StoreUnavailableError):  # then their leases run out
-            process.watch.publish(self._liveness.end_owned(process.lock.token))
+        process.watch.wake_all()  # first: the ending may have to wait for other writers
+        try:
+            process.watch.publish(self._liveness.end_owned(process.lock.token, _PATIENCE))
+            left = False
+        except StoreUnavailableError:
+            left = True  # whoever looks at them next ends them, as those of a killed process
         process.janitor.stop()
         process.watch.close()
-        process.lock.release()
+        process.lock.release(leave_proof=left)
         self._connections.close()
 
     def drop(self) -> None:
@@ -362,12 +365,22 @@ class SQLiteStore:
             raise StoreUnavailableError("the store is closed", transient=False)
         return self._processes.get()
 
+    def _renew(self, connection: sqlite3.Connection, lease: Lease) -> ResumableStreamError | None:
+        """One stream's part of a renewal."""
+        try:
+            error = rules.ownership_error(lease, select_living(connection, lease.stream_id))
+        except StoreUnavailableError as damaged:  # this stream's row, not the others'
+            return damaged
+        if error is None:
+            sqlite_rows.extend(connection, lease, 0, 0, self._grace)
+        return error
+
     def _append(
         self, connection: sqlite3.Connection, lease: Lease, chunks: list[bytes], length: int
     ) -> ResumableStreamError | None:
         """One stream's part of an append: all of it, or nothing and why."""
-        row = select_living(connection, lease.stream_id)
         try:
+            row = select_living(connection, lease.stream_id)
             self._limits.check_chunks(chunks)
             refused = rules.append_error(lease, row, length)
             if refused is not None or row is None:
@@ -399,7 +412,7 @@ class SQLiteStore:
         if row is None:
             raise StreamNotFoundError(f"there is no stream {stream_id}")
         start = rules.start_position(stream_id, row, position)
-        if not data and self._liveness.is_orphan(row) and self._end_dead([stream_id]):
+        if not data and self._liveness.is_orphan(row) and self._end_dead([stream_id], _PATIENCE):
             return self._look(stream_id, position, max_bytes)
         return Batch(start, data, lengths, size=row.size, status=row.status, error=row.error), row.life
 
@@ -408,9 +421,9 @@ class SQLiteStore:
     ) -> None:
         sqlite_rows.end(connection, stream_id, row, status, error, self._finished_ttl)
 
-    def _end_dead(self, stream_ids: Collection[str]) -> list[str]:
+    def _end_dead(self, stream_ids: Collection[str], patience: float | None = None) -> list[str]:
         """End those of these streams whose producers died as `interrupted`; returns which."""
-        dead = self._liveness.end_dead(stream_ids)
+        dead = self._liveness.end_dead(stream_ids, patience)
         if dead:
             self._processes.get().watch.publish(dead)
         return dead

@@ -19,6 +19,7 @@ from ..fork import PerProcess, pause_at_fork
 SCHEMA_VERSION = 1
 APPLICATION_ID = 0x52535331  # "RSS1": tells our files from those of other programs
 
+_INCREMENTAL = 2  # as PRAGMA auto_vacuum answers
 _READERS = 8  # connections of a process that read at once; more would only wait for the interpreter's lock
 _FORK_SECONDS = 2.0  # that a fork waits for the present transactions
 _AUTOCHECKPOINT_PAGES = 16_384  # a safety net of 64 MiB; the janitor checkpoints long before
@@ -99,17 +100,25 @@ class Connections:
             connection.close()
 
     @contextlib.contextmanager
-    def write(self) -> Iterator[Connection]:
-        """A connection within a BEGIN IMMEDIATE transaction; committed at the end, rolled back on an error."""
+    def write(self, patience: float | None = None) -> Iterator[Connection]:
+        """A connection within a BEGIN IMMEDIATE transaction; committed at the end, rolled back on an error.
+        `patience`: seconds to wait for other writers, where the store's timeout would be too long."""
         turns = self._current()
-        with self._turn(turns.writing), _translated(self.path):
+        limit = self._timeout if patience is None else min(patience, self._timeout)
+        deadline = time.monotonic() + limit
+        with self._turn(turns.writing, limit), _translated(self.path):
             with turns.lock:
                 connection, turns.writer = turns.writer, None
                 identity = turns.identity
             if connection is None:
                 connection = self._connect()
             try:
-                connection.execute("BEGIN IMMEDIATE")
+                if patience is None:
+                    connection.execute("BEGIN IMMEDIATE")
+                else:
+                    _wait_at_most(connection, deadline - time.monotonic())
+                    connection.execute("BEGIN IMMEDIATE")
+                    _wait_at_most(connection, self._timeout)
                 yield connection
                 connection.execute("COMMIT")
             except BaseException:
@@ -132,9 +141,10 @@ class Connections:
                 yield connection
 
     @contextlib.contextmanager
-    def _turn(self, turns: threading.Semaphore) -> Iterator[None]:
-        if not turns.acquire(timeout=self._timeout):
-            raise StoreUnavailableError(f"{self.path}: no connection became free within {self._timeout:g} s")
+    def _turn(self, turns: threading.Semaphore, limit: float | None = None) -> Iterator[None]:
+        limit = self._timeout if limit is None else limit
+        if not turns.acquire(timeout=limit):
+            raise StoreUnavailableError(f"{self.path}: no connection became free within {limit:g} s")
         try:
             yield
         finally:
@@ -247,6 +257,8 @@ class Connections:
                 if connection.execute("PRAGMA user_version").fetchone()[0] != 0:
                     return
                 connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
+                if connection.execute("PRAGMA auto_vacuum").fetchone()[0] != _INCREMENTAL:
+                    connection.execute("VACUUM")  # an empty file, but made by somebody else: only this turns it on
                 connection.execute("PRAGMA journal_mode = WAL")
                 schema = resources.files(__package__).joinpath("schema.sql").read_text("utf-8")
                 connection.execute("BEGIN IMMEDIATE")
@@ -261,6 +273,10 @@ class Connections:
                 connection.execute("COMMIT")
         except filelock.Timeout as error:
             raise StoreUnavailableError(f"{self.path} is being created by another process") from error
+
+
+def _wait_at_most(connection: sqlite3.Connection, seconds: float) -> None:
+    connection.execute(f"PRAGMA busy_timeout = {max(0, round(seconds * 1000)):d}")
 
 
 @contextlib.contextmanager

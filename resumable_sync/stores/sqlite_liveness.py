@@ -33,8 +33,8 @@ class Liveness:
         # file. Single dict operations are atomic, and a double look does no harm: no lock needed.
         self._looks: dict[str, tuple[float, bool]] = {}
 
-    def end_dead(self, stream_ids: Collection[str]) -> list[str]:
-        """End those of these streams whose producers died; returns which.
+    def end_dead(self, stream_ids: Collection[str], patience: float | None = None) -> list[str]:
+        """End those of these streams whose producers died; returns which. `patience`: see `Connections.write`.
 
         What was seen outside the transaction is looked at again within it: of many that try one wins, and
         a lease renewed in between saves its stream.
@@ -43,20 +43,20 @@ class Liveness:
             found = sqlite_rows.select_many(connection, stream_ids)
         dead = [stream_id for stream_id, row in found if self.is_orphan(row)]
         if dead:
-            with self._connections.write() as connection:
+            with self._connections.write(patience) as connection:
                 for stream_id in dead:
                     row = sqlite_rows.select_living(connection, stream_id)
                     if row is not None and self.is_orphan(row):
                         sqlite_rows.end(connection, stream_id, row, Status.INTERRUPTED, None, self._finished_ttl)
         return dead
 
-    def end_owned(self, token: str) -> list[str]:
+    def end_owned(self, token: str, patience: float) -> list[str]:
         """End all that the process of `token` produces; returns the stream ids."""
         mine = "SELECT stream_id FROM streams WHERE owner = ? AND status = 'streaming'"
         with self._connections.read() as connection:  # who only reads need not wait for its turn
             if connection.execute(f"{mine} LIMIT 1", (token,)).fetchone() is None:
                 return []
-        with self._connections.write() as connection:
+        with self._connections.write(patience) as connection:
             owned = connection.execute(mine, (token,)).fetchall()
             for (stream_id,) in owned:
                 row = sqlite_rows.select(connection, stream_id)

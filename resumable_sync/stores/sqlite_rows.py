@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import logging
 import sqlite3
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from ..errors import StoreUnavailableError
 from ..types import Lease, Status, StreamInfo
 from . import bootclock
+
+logger = logging.getLogger("resumable_sync")
 
 COLUMNS = (
     "generation, status, size, entries, error, metadata, ttl, owner, boot_id, lease_until, expires_boot,"
@@ -90,19 +93,37 @@ def select_page(connection: sqlite3.Connection, after: str, limit: int) -> list[
     found = connection.execute(
         f"SELECT stream_id, {COLUMNS} FROM streams WHERE stream_id > ? ORDER BY stream_id LIMIT ?", (after, limit)
     )
-    return [(stream_id, _as_row(columns)) for stream_id, *columns in found]
+    return list(_readable(found))
 
 
 def select_many(connection: sqlite3.Connection, stream_ids: Collection[str]) -> list[tuple[str, Row]]:
     """Those of these streams that are there, also the expired."""
     ids = list(stream_ids)
-    rows = []
+    rows: list[tuple[str, Row]] = []
     for begin in range(0, len(ids), _IDS_OF_A_QUERY):
         some = ids[begin : begin + _IDS_OF_A_QUERY]
         marks = ",".join("?" * len(some))
         found = connection.execute(f"SELECT stream_id, {COLUMNS} FROM streams WHERE stream_id IN ({marks})", some)
-        rows += [(stream_id, _as_row(columns)) for stream_id, *columns in found]
+        rows += _readable(found)
     return rows
+
+
+def _readable(found: Iterable[Sequence[Any]]) -> Iterator[tuple[str, Row]]:
+    """The rows that can be read: a damaged one fails those who ask for its stream, nobody else."""
+    for stream_id, *columns in found:
+        try:
+            yield stream_id, _as_row(columns)
+        except StoreUnavailableError as damaged:
+            logger.warning("stream %s is passed over: %s", stream_id, damaged)
+
+
+def check(connection: sqlite3.Connection) -> Iterator[str]:
+    """The rows that cannot be read, in words."""
+    for stream_id, *columns in connection.execute(f"SELECT stream_id, {COLUMNS} FROM streams"):
+        try:
+            _as_row(columns).info(stream_id)
+        except StoreUnavailableError as damaged:
+            yield f"stream {stream_id}: {damaged}"
 
 
 def select(connection: sqlite3.Connection, stream_id: str) -> Row | None:
@@ -156,8 +177,10 @@ def end(
     )  # fmt: skip
 
 
-def remove(connection: sqlite3.Connection, stream_id: str, generation: int) -> None:
-    """Take the stream away at once; its pages, which may be many, are left to the sweep."""
-    connection.execute("DELETE FROM streams WHERE stream_id = ?", (stream_id,))
-    connection.execute("INSERT INTO trash VALUES (?)", (generation,))
-    connection.execute("UPDATE meta SET stream_count = stream_count - 1")
+def remove(connection: sqlite3.Connection, stream_id: str) -> bool:
+    """Take the stream away at once, whatever its row holds; its pages, which may be many, are left to the sweep.
+    False if it was not there."""
+    connection.execute("INSERT INTO trash SELECT generation FROM streams WHERE stream_id = ?", (stream_id,))
+    removed = connection.execute("DELETE FROM streams WHERE stream_id = ?", (stream_id,)).rowcount
+    connection.execute("UPDATE meta SET stream_count = stream_count - ?", (removed,))
+    return removed > 0

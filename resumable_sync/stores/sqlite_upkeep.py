@@ -36,20 +36,21 @@ def sweep(connections: Connections, end_dead: Callable[[Collection[str]], object
                 for stream_id in expired:
                     found = sqlite_rows.select(connection, stream_id)  # it may have been made anew since
                     if found is not None and found.expired:
-                        sqlite_rows.remove(connection, stream_id, found.generation)
-                        removed += 1
+                        removed += sqlite_rows.remove(connection, stream_id)
     _empty_trash(connections)
     return removed
 
 
 def _empty_trash(connections: Connections) -> None:
     """Delete the pages of removed streams, some at a time, and give free space back to the file system."""
+    free_before = None
     while True:
         with connections.read() as connection:
             found = connection.execute("SELECT generation FROM trash LIMIT 1").fetchone()
             free = connection.execute("PRAGMA freelist_count").fetchone()[0]
-        if found is None and free <= _FREE_PAGES_KEPT:
+        if found is None and (free <= _FREE_PAGES_KEPT or free == free_before):
             return
+        free_before = free if found is None else None
         with connections.write() as connection:
             if found is None:
                 connection.execute(f"PRAGMA incremental_vacuum({_FREE_PAGES_KEPT // 2:d})").fetchall()
@@ -76,6 +77,7 @@ def check(connections: Connections) -> list[str]:
         for (text,) in connection.execute("PRAGMA integrity_check"):
             if text != "ok":
                 problems.append(text)
+        problems += sqlite_rows.check(connection)
         streams = connection.execute("SELECT stream_id, generation, size FROM streams").fetchall()
         for stream_id, generation, size in streams:
             found = sqlite_pages.check(connection, generation, size)
