@@ -104,6 +104,11 @@ def documented_commands() -> list[str]:
     return [word.strip("`;") for word in text.split() if word.strip("`;").startswith("+")]
 
 
+def _flat(entry: Any) -> list[Any]:
+    """An entry of ACL LOG, which is a dictionary or a list of keys and values."""
+    return [item for pair in entry.items() for item in pair] if isinstance(entry, dict) else list(entry)
+
+
 @pytest.mark.parametrize("protocol", [2, 3])
 def test_a_user_with_only_the_documented_rights(protocol: int) -> None:
     rights = documented_commands()
@@ -131,7 +136,9 @@ def test_a_user_with_only_the_documented_rights(protocol: int) -> None:
         with pytest.raises(ResumableStreamError):
             store.acquire("v")  # sweeps in vain
         assert store.delete("s") and store.sweep() == 0
-        assert server.command("ACL", "LOG") == []
+        # Servers from 7.2 on are told the client's name, and may refuse that.
+        log = map(_flat, server.command("ACL", "LOG"))
+        assert {entry[entry.index(b"object") + 1] for entry in log} <= {b"client|setinfo"}
         store.close()
         other.close()
         for trouble in ("redis://few:wrong@127.0.0.1:{}/0", "redis://nobody:s3cret@127.0.0.1:{}/0"):
