@@ -10,13 +10,13 @@ from selenium import webdriver
 from resumable_sync import ResumableStreamContext
 from resumable_sync.types import Store
 
-from ..backends import BACKENDS, Backend
+from ..backends import BACKEND_PARAMS, BACKENDS, Backend
 from ..browser import chromium
 from ..javascript import JavaScript, cannot, running
 from .support import Hooks
 
 
-@pytest.fixture(params=sorted(BACKENDS))
+@pytest.fixture(params=BACKEND_PARAMS)
 def backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
     made: Backend = BACKENDS[request.param]()
     yield made

@@ -5,7 +5,8 @@ from __future__ import annotations
 import http.client
 import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +14,9 @@ import pytest
 from resumable_sync import ResumableStreamContext, open_store
 from resumable_sync.assistant import AssistantEndpoints
 
+from ..backends import BACKEND_PARAMS
 from ..javascript import JavaScript
+from ..redis.server import shared_server
 from ..wsgi.support import wait_until
 from .application import HALF, WORDS
 from .servers import ChatServer, wire
@@ -23,14 +26,18 @@ MARK = b'"toolName":"wait","input"'  # behind the first half of an answer
 numbers = itertools.count()
 
 # The store's URL and the workers: one where the store is a process's own, else two.
-STORES = {"memory": ("memory://", 1), "sqlite": ("sqlite:///{directory}/streams.db", 2)}
+STORES: dict[str, tuple[Callable[[Path], str], int]] = {
+    "memory": (lambda directory: "memory://", 1),
+    "sqlite": (lambda directory: f"sqlite:///{directory}/streams.db", 2),
+    "redis": (lambda directory: shared_server().url, 2),
+}
 
 
-@pytest.fixture(scope="module", params=sorted(STORES))
+@pytest.fixture(scope="module", params=BACKEND_PARAMS)
 def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ChatServer]:
     directory = tmp_path_factory.mktemp("chat")
     store, workers = STORES[request.param]
-    with ChatServer(directory, store.format(directory=directory), workers) as running:
+    with ChatServer(directory, store(directory), workers) as running:
         yield running
 
 
