@@ -115,9 +115,9 @@ class MemoryStore:
                 stream.extend(frozen)
             elif b"".join(stream.slice(lease.offset, length)) != b"".join(frozen):
                 raise rules.conflict(lease)
-            lease.offset = stream.size
             self._touch(stream)
             stream.wake()
+            lease.offset = stream.size  # last: whoever is broken off before repeats it all
         return lease.cursor
 
     def append_many(
