@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import atexit
 import json
 import os
 import sqlite3
 import time
-import weakref
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -18,7 +16,7 @@ from ..errors import (
     StreamLostError,
     StreamNotFoundError,
 )
-from ..fork import PerProcess
+from ..fork import PerProcess, at_exit
 from ..types import (
     DEFAULT_GRACE,
     DEFAULT_READ_BYTES,
@@ -109,7 +107,7 @@ class SQLiteStore:
         self._liveness = Liveness(
             self._connections, self._run_directory, lambda: self._processes.get().lock.token, self._finished_ttl
         )
-        atexit.register(_close_at_exit, weakref.ref(self))  # so that no lock files and sockets are left about
+        at_exit(self, SQLiteStore.close)  # so that no lock files and sockets are left about
 
     @property
     def grace(self) -> float:
@@ -446,9 +444,3 @@ class SQLiteStore:
 
     def _house_interval(self) -> float:
         return min(_SWEEP_SECONDS, max(0.05, self._shortest_ttl / 2))
-
-
-def _close_at_exit(reference: weakref.ref[SQLiteStore]) -> None:
-    store = reference()
-    if store is not None:
-        store.close()
