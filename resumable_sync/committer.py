@@ -113,15 +113,22 @@ class Committer:
                 return
             self._writing = outbox.queued = True
             outbox.in_flight = [chunk]
+            before = outbox.lease.offset
         try:
             refused = self._write([outbox])
+        except BaseException:  # thrown in from outside, such as gevent's Timeout round a source
+            with self._lock:
+                self._take_over(outbox, before)
+            raise
         finally:
             with self._lock:
                 self._writing = False
                 if self._queue or self._awaiting_turn:
                     self._work.notify()
-        for outbox in refused:
+        if refused:
             outbox.on_stop()
+        if outbox.error is not None:
+            raise outbox.error
 
     def flush(self, outbox: Outbox, timeout: float | None = None) -> None:
         """Wait until everything handed over is stored. Raises the outbox's error, or StoreUnavailableError
@@ -240,6 +247,14 @@ class Committer:
         stopped = outbox.error is None
         self._fail(outbox, result)
         return stopped
+
+    def _take_over(self, outbox: Outbox, before: int) -> None:
+        """A direct append that began at offset `before` was broken off: the thread sees to its end."""
+        if outbox.in_flight and outbox.lease.offset > before:
+            self._settle(outbox, outbox.lease.cursor)  # a store advances the lease last
+        elif outbox.in_flight:
+            outbox.queued = False
+            self._enqueue(outbox)
 
     # Called without the lock.
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import contextvars
 import logging
 import math
 import threading
 import time
-import weakref
 from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import Executor, Future
 from types import TracebackType
@@ -24,7 +22,7 @@ from .errors import (
     StreamLostError,
     StreamNotFoundError,
 )
-from .fork import PerProcess
+from .fork import PerProcess, at_exit
 from .producer import Hooks, Producer, Source, call_hook
 from .types import DEFAULT_READ_BYTES, Batch, Entry, Lease, Status, Store, StreamInfo
 
@@ -106,7 +104,7 @@ class ResumableStreamContext:
         self._read_bytes = read_bytes
         self._running = PerProcess(_Running)
         # Registered here, after the store's own exit handlers and so run before them.
-        atexit.register(_close_at_exit, weakref.ref(self))
+        at_exit(self, _close_at_exit)
 
     def run(
         self,
@@ -309,9 +307,8 @@ class ResumableStreamContext:
 
     def _tell_producer(self, stream_id: str) -> None:
         """Let a producer of this process learn at once what happened to its stream."""
-        if self._running.get().producers:
-            committer = committer_for(self.store, self._max_pending_bytes)
-            committer.renew_now(lambda lease: lease.stream_id == stream_id)
+        committer = committer_for(self.store, self._max_pending_bytes)  # which other contexts share
+        committer.renew_now(lambda lease: lease.stream_id == stream_id)
 
     def _open(self, stream_id: str, after: str) -> str | None:
         """Check id and cursor against the store; the cursor to start from, None if there is no such stream."""
@@ -373,8 +370,7 @@ def _raise_ending(stream_id: str, batch: Batch) -> None:
         raise ProducerFailedError(batch.error or f"the source of stream {stream_id} failed at {batch.cursor}")
 
 
-def _close_at_exit(reference: weakref.ref[ResumableStreamContext]) -> None:
+def _close_at_exit(context: ResumableStreamContext) -> None:
     """End what still runs when the interpreter exits; daemon threads live until then."""
-    context = reference()
-    if context is not None and context._running.peek() is not None:
+    if context._running.peek() is not None:
         context.close()

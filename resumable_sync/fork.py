@@ -1,13 +1,18 @@
-"""State that belongs to one process: a forked child begins with its own."""
+"""State that belongs to one process: a forked child begins with its own, and the end of one closes it."""
 
 from __future__ import annotations
 
+import atexit
+import itertools
+import logging
 import os
 import threading
 import weakref
 from collections.abc import Callable
 from functools import cache
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
+
+logger = logging.getLogger("resumable_sync")
 
 T = TypeVar("T")
 
@@ -35,6 +40,33 @@ class PerProcess(Generic[T]):
     def peek(self) -> T | None:
         """This process's value if it was made already."""
         return self._values.get(os.getpid())
+
+
+def at_exit(holder: T, close: Callable[[T], object]) -> None:
+    """Call `close(holder)` when the interpreter exits, the last registered first. Keeps nothing once the holder,
+    which it holds weakly, is gone: a context for each request would fill the list of `atexit` itself."""
+    _register_exit()
+    number = next(_numbers)
+    _holders[number] = weakref.ref(holder, lambda _: _holders.pop(number, None)), close
+
+
+_holders: dict[int, tuple[weakref.ref[Any], Callable[[Any], object]]] = {}  # single operations: no lock needed
+_numbers = itertools.count()
+
+
+def _close_all() -> None:
+    for reference, close in reversed(list(_holders.values())):
+        holder = reference()
+        if holder is not None:
+            try:
+                close(holder)
+            except Exception:  # the others are still to be closed
+                logger.exception("closing %r at exit failed", holder)
+
+
+@cache
+def _register_exit() -> None:
+    atexit.register(_close_all)
 
 
 class Pausable(Protocol):

@@ -97,6 +97,7 @@ class Producer:
         """Call `callback()` once, in a thread of its own, when `cancelled` is set; at once if it is already.
 
         For breaking a wait of the source, such as closing its upstream connection. What it raises is logged.
+        It should not block: at interpreter exit, where Python may start no thread any more, exit waits for it.
         """
         with self._lock:
             if not self.cancelled.is_set():

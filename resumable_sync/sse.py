@@ -59,7 +59,8 @@ class EventParser:
         self._after_cr = False
         self._data: list[str] = []
         self._event = ""
-        self.last_event_id = ""
+        self._id = ""
+        self.last_event_id = ""  # of the last event that was complete: what a client reconnects with
         self.retry: float | None = None
 
     @property
@@ -91,6 +92,7 @@ class EventParser:
         if not line:
             data, self._data = self._data, []
             name, self._event = self._event, ""
+            self.last_event_id = self._id
             return Event("\n".join(data), name or "message", self.last_event_id) if data else None
         name, _, value = line.partition(":")
         value = value.removeprefix(" ")
@@ -99,7 +101,7 @@ class EventParser:
         elif name == "event":
             self._event = value
         elif name == "id" and "\0" not in value:
-            self.last_event_id = value
+            self._id = value
         elif name == "retry" and value.isascii() and value.isdigit():
             self.retry = int(value) / 1000
         return None

@@ -19,6 +19,8 @@ from resumable_sync import (
     ResumableStreamContext,
     Status,
     StoreUnavailableError,
+    StreamCancelledError,
+    current_producer,
 )
 from resumable_sync.stores.sqlite import SQLiteStore
 
@@ -116,4 +118,24 @@ def test_close_reaches_a_viewer_on_its_way_into_a_wait() -> None:
     assert told.wait(TIMEOUT / 2)
     thread.join(TIMEOUT)
     closer.join(TIMEOUT)
+    store.close()
+
+
+def test_a_cancel_tells_the_producer_of_another_context_at_once() -> None:
+    store, running = MemoryStore(), threading.Event()
+
+    def source() -> Iterator[bytes]:
+        running.set()
+        assert current_producer().cancelled.wait(TIMEOUT)
+        yield b""
+
+    with ResumableStreamContext(store, heartbeat=TIMEOUT) as one, ResumableStreamContext(store) as other:
+        viewer = one.run("s", source)
+        assert running.wait(TIMEOUT)
+        began = time.monotonic()
+        other.cancel("s")
+        with pytest.raises(StreamCancelledError):
+            next(viewer)
+        wait_until(lambda: not one._running.get().producers)
+        assert time.monotonic() - began < store.grace / 6  # a heartbeat would come after a third of it
     store.close()

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import socket
 import sqlite3
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from resumable_sync import Status, StoreUnavailableError
 from resumable_sync.stores.sqlite import SQLiteStore
+
+from .support import wait_until
 
 
 @pytest.fixture
@@ -80,3 +84,21 @@ def test_a_sweep_ends_though_the_file_does_not_shrink(store: SQLiteStore) -> Non
 def pages(path: Path) -> int:
     with contextlib.closing(sqlite3.connect(path)) as connection:
         return int(connection.execute("PRAGMA page_count").fetchone()[0])
+
+
+def test_a_strange_datagram_wakes_nobody_and_stops_nothing(store: SQLiteStore) -> None:
+    lease = store.acquire("s")
+    assert lease is not None
+    with ThreadPoolExecutor(1) as pool:
+        reader = pool.submit(store.read, "s", timeout=20.0)
+        inbox = wait_for_socket(store.path.with_name("streams.db-run"))
+        with contextlib.closing(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)) as stranger:
+            stranger.sendto(b"\xff\xfe\n*", str(inbox))
+        with contextlib.closing(SQLiteStore(store.path)) as other:
+            other.cancel("s")  # only the watch's thread can learn of it
+        assert reader.result(10.0).status is Status.CANCELLED
+
+
+def wait_for_socket(directory: Path) -> Path:
+    wait_until(lambda: list(directory.glob("*.sock")))
+    return next(directory.glob("*.sock"))

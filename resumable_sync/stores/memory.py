@@ -115,9 +115,9 @@ class MemoryStore:
                 stream.extend(frozen)
             elif b"".join(stream.slice(lease.offset, length)) != b"".join(frozen):
                 raise rules.conflict(lease)
-            lease.offset = stream.size
             self._touch(stream)
             stream.wake()
+            lease.offset = stream.size  # last: whoever is broken off before repeats it all
         return lease.cursor
 
     def append_many(
@@ -233,19 +233,7 @@ class MemoryStore:
         with stream.condition:
             if stream.gone:
                 return None
-            return StreamInfo(
-                stream_id=stream.stream_id,
-                status=stream.status,
-                generation=stream.generation,
-                size=stream.size,
-                entries=len(stream.chunks),
-                created_at=stream.created_at,
-                updated_at=stream.updated_at,
-                finished_at=stream.finished_at,
-                error=stream.error,
-                metadata=dict(stream.metadata),
-                producer_alive=stream.status is Status.STREAMING,
-            )
+            return stream.info()
 
     def streams(self) -> Iterator[StreamInfo]:
         """Every stream, in order of its id."""
@@ -327,25 +315,18 @@ class MemoryStore:
     # The helpers below are called with the stream's lock held, except _discard, which takes it.
 
     def _touch(self, stream: Stream) -> None:
-        now = self._clock()
-        stream.lease_until = now + self._grace
-        stream.expires_at = now + stream.ttl
-        stream.updated_at = time.time()
+        stream.touch(self._clock(), self._grace)
 
     def _expired(self, stream: Stream) -> bool:
         return stream.gone or self._clock() >= stream.expires_at
 
     def _end(self, stream: Stream, status: Status, error: str | None = None) -> None:
-        stream.status = status
-        stream.error = error
-        stream.finished_at = stream.updated_at = time.time()
-        stream.expires_at = self._clock() + (self._finished_ttl or stream.ttl)
-        stream.wake()
+        stream.end(status, error, self._clock() + (self._finished_ttl or stream.ttl))
 
     def _end_if_dead(self, stream: Stream) -> None:
-        if stream.status is Status.STREAMING and not self._expired(stream):
-            if self._clock() >= stream.lease_until:
-                self._end(stream, Status.INTERRUPTED)
+        now = self._clock()
+        if stream.status is Status.STREAMING and not stream.gone and stream.lease_until <= now < stream.expires_at:
+            self._end(stream, Status.INTERRUPTED)
 
     def _discard(self, stream: Stream) -> bool:
         """Remove the stream; True if this call did."""

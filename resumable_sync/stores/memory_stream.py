@@ -6,7 +6,7 @@ import threading
 import time
 from bisect import bisect_left, bisect_right
 
-from ..types import Status
+from ..types import Status, StreamInfo
 
 
 class Stream:
@@ -34,6 +34,36 @@ class Stream:
         self.gone = False
         self.waiting = 0
         self.condition = threading.Condition(threading.Lock())
+
+    def touch(self, now: float, grace: float) -> None:
+        """A sign of life, at `now` of the store's clock. The caller holds the lock."""
+        self.lease_until = now + grace
+        self.expires_at = now + self.ttl
+        self.updated_at = time.time()
+
+    def end(self, status: Status, error: str | None, expires_at: float) -> None:
+        """Book the ending. The caller holds the lock."""
+        self.status = status
+        self.error = error
+        self.finished_at = self.updated_at = time.time()
+        self.expires_at = expires_at
+        self.wake()
+
+    def info(self) -> StreamInfo:
+        """The public snapshot. The caller holds the lock."""
+        return StreamInfo(
+            stream_id=self.stream_id,
+            status=self.status,
+            generation=self.generation,
+            size=self.size,
+            entries=len(self.chunks),
+            created_at=self.created_at,
+            updated_at=self.updated_at,
+            finished_at=self.finished_at,
+            error=self.error,
+            metadata=dict(self.metadata),
+            producer_alive=self.status is Status.STREAMING,
+        )
 
     def wake(self) -> None:
         """Notify waiting readers. The caller holds the lock."""

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import atexit
 import json
 import os
 import sqlite3
 import time
-import weakref
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -18,7 +16,7 @@ from ..errors import (
     StreamLostError,
     StreamNotFoundError,
 )
-from ..fork import PerProcess
+from ..fork import PerProcess, at_exit
 from ..types import (
     DEFAULT_GRACE,
     DEFAULT_READ_BYTES,
@@ -28,7 +26,6 @@ from ..types import (
     Position,
     Status,
     StreamInfo,
-    new_generation,
     parse_cursor,
     validate_stream_id,
     validate_wait,
@@ -39,7 +36,8 @@ from .process_lock import ProcessLock
 from .sqlite_connection import Connections
 from .sqlite_liveness import Liveness
 from .sqlite_poll import Poller
-from .sqlite_rows import Row, select, select_living
+from .sqlite_rows import Row, select_living
+from .sqlite_steps import Steps
 from .sqlite_watch import Watch
 
 _CHECKPOINT_BYTES = 4 * 1024 * 1024  # written between checkpoints, which the janitor makes, off the writers' way
@@ -71,8 +69,9 @@ class SQLiteStore:
     their calls raise StoreUnavailableError meanwhile, and what is stored can be read.
 
     `ttl`, `finished_ttl`, `grace`: seconds, as in MemoryStore. `timeout`: seconds that a write waits for other
-    processes before StoreUnavailableError. `max_file_bytes`: a bound of the file; behind it appends fail as
-    on a full disk. Raises StoreUnavailableError if the file cannot be opened, is damaged, belongs to
+    processes before StoreUnavailableError; under gevent that wait stops the whole process, so give a fraction of
+    a second there (producers try again by themselves). `max_file_bytes`: a bound of the file; behind it appends
+    fail as on a full disk. Raises StoreUnavailableError if the file cannot be opened, is damaged, belongs to
     another program, or was made by a newer version.
     """
 
@@ -94,6 +93,7 @@ class SQLiteStore:
         self._finished_ttl = None if finished_ttl is None else rules.check_ttl(finished_ttl, "finished_ttl")
         self._grace = rules.check_ttl(grace, "grace")
         self._limits = rules.Limits(max_chunk_bytes, max_stream_bytes, max_entries, max_streams)
+        self._steps = Steps(self._limits, self._grace)
         self._shortest_ttl = min(self._ttl, self._finished_ttl or self._ttl)
         self._closed = False
         self.path = Path(path).absolute()
@@ -109,7 +109,7 @@ class SQLiteStore:
         self._liveness = Liveness(
             self._connections, self._run_directory, lambda: self._processes.get().lock.token, self._finished_ttl
         )
-        atexit.register(_close_at_exit, weakref.ref(self))  # so that no lock files and sockets are left about
+        at_exit(self, SQLiteStore.close)  # so that no lock files and sockets are left about
 
     @property
     def grace(self) -> float:
@@ -130,31 +130,21 @@ class SQLiteStore:
         details = json.dumps(rules.check_metadata(metadata))
         process = self._process()
         self._end_dead([stream_id])
+
+        def begin() -> Lease | None:
+            with self._connections.write() as connection:
+                return self._steps.begin(connection, stream_id, life, details, process.lock.token)
+
         try:
-            lease = self._begin(stream_id, life, details)
+            lease = begin()
         except LimitExceededError:
             self.sweep()  # expired streams take no room
-            lease = self._begin(stream_id, life, details)
+            lease = begin()
         process.janitor.start()
         if life < self._shortest_ttl:
             self._shortest_ttl = life
             process.janitor.hurry()  # its rounds must come more often from now on
         return lease
-
-    def _begin(self, stream_id: str, life: float, metadata: str) -> Lease | None:
-        with self._connections.write() as connection:
-            row = select(connection, stream_id)
-            if row is not None and not row.expired:
-                return None
-            if row is not None:
-                sqlite_rows.remove(connection, stream_id)
-            last, count = connection.execute("SELECT last_generation, stream_count FROM meta").fetchone()
-            self._limits.check_streams(count)
-            lease = Lease(stream_id, new_generation(last), life)
-            counters = lease.generation, count + 1
-            connection.execute("UPDATE meta SET last_generation = ?, stream_count = ?", counters)
-            sqlite_rows.insert(connection, lease, metadata, self._process().lock.token, self._grace)
-            return lease
 
     def append(self, lease: Lease, *chunks: bytes) -> str:
         """Store all chunks in one atomic step; see `Store.append`. A write transaction."""
@@ -175,7 +165,7 @@ class SQLiteStore:
             with self._connections.write() as connection:
                 for (lease, _), chunks in zip(batches, frozen):
                     length = sum(map(len, chunks))
-                    error = self._append(connection, lease, chunks, length)
+                    error = self._steps.append(connection, lease, chunks, length)
                     total += length
                     results.append(error or f"{lease.generation}-{lease.offset + length}")
         except StoreUnavailableError as unavailable:
@@ -196,8 +186,7 @@ class SQLiteStore:
         try:
             self._process()
             with self._connections.write() as connection:
-                for lease in leases:
-                    results.append(self._renew(connection, lease))
+                results += [self._steps.renew(connection, lease) for lease in leases]
         except StoreUnavailableError as unavailable:
             return [unavailable] * len(leases)
         return results
@@ -365,38 +354,6 @@ class SQLiteStore:
             raise StoreUnavailableError("the store is closed", transient=False)
         return self._processes.get()
 
-    def _renew(self, connection: sqlite3.Connection, lease: Lease) -> ResumableStreamError | None:
-        """One stream's part of a renewal."""
-        try:
-            error = rules.ownership_error(lease, select_living(connection, lease.stream_id))
-        except StoreUnavailableError as damaged:  # this stream's row, not the others'
-            return damaged
-        if error is None:
-            sqlite_rows.extend(connection, lease, 0, 0, self._grace)
-        return error
-
-    def _append(
-        self, connection: sqlite3.Connection, lease: Lease, chunks: list[bytes], length: int
-    ) -> ResumableStreamError | None:
-        """One stream's part of an append: all of it, or nothing and why."""
-        try:
-            row = select_living(connection, lease.stream_id)
-            self._limits.check_chunks(chunks)
-            refused = rules.append_error(lease, row, length)
-            if refused is not None or row is None:
-                return refused
-            if row.size != lease.offset:  # a repeated append, or the lease was used twice
-                stored, _ = sqlite_pages.read(connection, lease.generation, lease.offset, length)
-                if stored != b"".join(chunks):
-                    return rules.conflict(lease)
-                length, chunks = 0, []  # a sign of life all the same
-            self._limits.check_room(lease.stream_id, row.size + length, row.entries + len(chunks))
-        except ResumableStreamError as error:
-            return error
-        sqlite_rows.extend(connection, lease, length, len(chunks), self._grace)
-        sqlite_pages.insert(connection, lease.generation, chunks, lease.offset)
-        return None
-
     def _look(self, stream_id: str, position: Position | None, max_bytes: int) -> tuple[Batch, float]:
         """One look, without waiting, and the seconds that the stream has to live. Ends a stream of which nothing
         is left to read but a dead producer."""
@@ -446,9 +403,3 @@ class SQLiteStore:
 
     def _house_interval(self) -> float:
         return min(_SWEEP_SECONDS, max(0.05, self._shortest_ttl / 2))
-
-
-def _close_at_exit(reference: weakref.ref[SQLiteStore]) -> None:
-    store = reference()
-    if store is not None:
-        store.close()

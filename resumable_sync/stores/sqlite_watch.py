@@ -153,7 +153,8 @@ class Watch:
         if datagram == _EVERYTHING:
             self._wake(None)
         else:
-            self._wake(datagram.decode("ascii").split("\n"))
+            # From outside anything may come: what names no awaited stream wakes nobody.
+            self._wake(datagram.decode("ascii", "replace").split("\n"))
 
     def _poll(self, ids: list[str]) -> None:
         try:

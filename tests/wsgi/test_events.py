@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from resumable_sync import MemoryStore, ResumableStreamContext
-from resumable_sync.sse import HEARTBEAT, Event, parse_events
+from resumable_sync.sse import HEARTBEAT, Event, EventParser, format_event, parse_events
 from resumable_sync.wsgi import resume_sse_response, sse_response
 
 from .support import Feed, Reply, call, ended, wait_until
@@ -232,3 +232,12 @@ def test_a_gone_viewer_of_a_long_stream_is_not_written_to(context: ResumableStre
     feed.put("def")
     feed.end()
     wait_until(lambda: context.status("s") == "done")
+
+
+def test_a_client_reconnects_behind_the_last_complete_event() -> None:
+    """G1: the id of an event stands before its data; a connection cut between them has delivered nothing of it."""
+    parser = EventParser()
+    parser.feed(format_event("one", event_id="7-3") + format_event("two", event_id="7-6")[:-2])
+    assert parser.last_event_id == "7-3"
+    assert [event.id for event in parser.feed(b"\n\n")] == ["7-6"]
+    assert parser.last_event_id == "7-6"
