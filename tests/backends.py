@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from resumable_sync.stores.memory import MemoryStore
+from resumable_sync.stores.redis import RedisStore
 from resumable_sync.stores.sqlite import SQLiteStore
 from resumable_sync.types import Store
+
+from .redis.server import shared_server
 
 
 class Backend:
@@ -54,7 +60,41 @@ class SQLiteBackend(Backend):
         shutil.rmtree(self._directory)
 
 
+class RedisBackend(Backend):
+    expires_by_itself = True
+    _numbers = itertools.count()
+
+    def __init__(self) -> None:
+        self._url = shared_server().url
+        self._options: dict[int, dict[str, Any]] = {}
+        self._prefixes: list[str] = []
+
+    def make(self, **options: Any) -> Store:
+        self._prefixes.append(f"test{next(self._numbers)}")
+        return self._open({**options, "prefix": self._prefixes[-1]})
+
+    def second(self, store: Store) -> Store:
+        return self._open(self._options[id(store)])
+
+    def _open(self, options: dict[str, Any]) -> Store:
+        store = RedisStore.from_url(self._url, **options)
+        self._options[id(store)] = options
+        return store
+
+    def close(self) -> None:
+        with shared_server().client() as client:
+            for prefix in self._prefixes:
+                keys = list(client.scan_iter(f"{prefix}:*", count=1000))
+                if keys:
+                    client.unlink(*keys)
+
+
 BACKENDS: dict[str, type[Backend]] = {
     "memory": MemoryBackend,
     "sqlite": SQLiteBackend,
+    "redis": RedisBackend,
 }
+
+BACKEND_PARAMS = [
+    pytest.param(name, marks=[pytest.mark.redis] if name == "redis" else []) for name in BACKENDS
+]

@@ -10,10 +10,10 @@ import pytest
 from resumable_sync.testing import StoreContract
 from resumable_sync.types import Store
 
-from .backends import BACKENDS, Backend
+from .backends import BACKEND_PARAMS, BACKENDS, Backend
 
 
-@pytest.fixture(params=BACKENDS)
+@pytest.fixture(params=BACKEND_PARAMS)
 def backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
     """One kind of store."""
     made = BACKENDS[request.param]()

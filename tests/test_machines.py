@@ -10,10 +10,10 @@ from hypothesis.stateful import run_state_machine_as_test
 from resumable_sync.testing import StoreMachine, compare_stores
 from resumable_sync.types import Store
 
-from .backends import BACKENDS, Backend
+from .backends import BACKEND_PARAMS, BACKENDS, Backend
 
 
-@pytest.mark.parametrize("name", BACKENDS)
+@pytest.mark.parametrize("name", BACKEND_PARAMS)
 def test_store_and_model(name: str) -> None:
     class Machine(StoreMachine):
         backend: Backend
@@ -32,7 +32,8 @@ def test_store_and_model(name: str) -> None:
     run_state_machine_as_test(Machine)
 
 
-def test_all_stores_alike() -> None:
+def test_all_stores_alike(pytestconfig: pytest.Config) -> None:
+    names = [name for name in BACKENDS if name != "redis" or not pytestconfig.getoption("--without-redis")]
     backends: dict[str, Backend] = {}
 
     def make(name: str, **options: Any) -> Store:
@@ -43,7 +44,7 @@ def test_all_stores_alike() -> None:
         while backends:
             backends.popitem()[1].close()
 
-    factories = {name: (lambda name=name, **options: make(name, **options)) for name in BACKENDS}
+    factories = {name: (lambda name=name, **options: make(name, **options)) for name in names}
     run_state_machine_as_test(
         compare_stores(factories, second=lambda name, store: backends[name].second(store), close=close)
     )

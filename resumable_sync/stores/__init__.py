@@ -12,8 +12,11 @@ def open_store(url: str, **options: Any) -> Store:
     """Open the store that `url` names; `options` go to its constructor.
 
     `memory://` is private to the process. `sqlite:///relative/or` `sqlite:////absolute/path.db` (or any path
-    that ends in .db, .sqlite or .sqlite3) serves all processes of one machine. ValueError for any other URL,
-    StoreUnavailableError if the store cannot be opened.
+    that ends in .db, .sqlite or .sqlite3) serves all processes of one machine. `redis://host:port/db`,
+    `rediss://…` (TLS) and `unix:///path` as redis-py takes them, `redis+sentinel://host:port/service/db` and
+    `redis+cluster://host:port[,host:port]` serve many machines; they need `pip install "resumable_sync[redis]"`
+    (ImportError). ValueError for any other URL, StoreUnavailableError if the store cannot be opened; Redis is
+    connected to at the first use.
     """
     parts = urlsplit(url)
     if parts.scheme == "memory":
@@ -27,4 +30,8 @@ def open_store(url: str, **options: Any) -> Store:
         if not path or parts.netloc:
             raise ValueError(f"{url!r} names no file; write sqlite:///relative.db or sqlite:////absolute/path.db")
         return SQLiteStore(path, **options)
-    raise ValueError(f"{url!r} is no store; use memory:// or sqlite:///path/to/file.db")
+    if parts.scheme in ("redis", "rediss", "unix", "redis+sentinel", "redis+cluster"):
+        from .redis import RedisStore
+
+        return RedisStore.from_url(url, **options)
+    raise ValueError(f"{url!r} is no store; use memory://, sqlite:///path/to/file.db or redis://host:port/0")

@@ -2,41 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from resumable_sync.stores.sqlite import SQLiteStore
 
-Report = Callable[..., None]
+from ..figures import Report
 
-_figures = pytest.StashKey[list[str]]()
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    config.stash[_figures] = []
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    if config.stash[_figures]:
-        terminalreporter.section("figures")
-        for line in config.stash[_figures]:
-            terminalreporter.write_line(line)
-
-
-@pytest.fixture
-def report(request: pytest.FixtureRequest) -> Report:
-    """`report(worst=…)` prints figures after the run. They are never asserted on."""
-
-    def add(**values: object) -> None:
-        shown = ", ".join(
-            f"{name} {value:.3f}" if isinstance(value, float) else f"{name} {value}"
-            for name, value in values.items()
-        )
-        request.config.stash[_figures].append(f"{request.node.name}: {shown}")
-
-    return add
+__all__ = ["Report"]
 
 
 @pytest.fixture

@@ -1,0 +1,13 @@
+-- register(index zset: the ids of all streams, score 0; fresh zset: ids lately acquired, score the server's ms at
+--          which an election ended, or must have ended; id, max streams, ms that an election may take)
+--   -> 1, or 0 if the index is full.
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+if not redis.call('ZSCORE', KEYS[1], ARGV[1]) then
+  if redis.call('ZCARD', KEYS[1]) >= tonumber(ARGV[2]) then return 0 end
+  redis.call('ZADD', KEYS[1], 0, ARGV[1])
+end
+redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', string.format('%.0f', now - 60000))
+redis.call('ZADD', KEYS[2], string.format('%.0f', now + tonumber(ARGV[3])), ARGV[1])
+redis.call('PEXPIRE', KEYS[2], 120000)
+return 1

@@ -1,0 +1,433 @@
+"""Streams in Redis (6.2 or later, Valkey), for applications on many machines; also with Sentinel or Cluster.
+
+**Keys** of stream ID, with the default prefix; one hash tag, so all live in one slot of a Cluster:
+
+- `resumable:{ID}:meta`, hash: state, lease, size, times; about 400 bytes.
+- `resumable:{ID}:log`, stream: `<generation>-<end offset>` with `p`, the bytes of one append (chunks joined, up
+  to 64 KiB), and `l`, the chunks' lengths as little-endian uint32, left out for a single chunk. The first entry
+  is `<generation>-0`; the last, once the stream has ended, `<generation>-18446744073709551615` with the ending.
+- `resumable:{ID}:fence`, string: the highest generation given out; stays a day longer than the stream.
+- `resumable:{~}:index` and `:fresh`, sorted sets: the ids of all streams, and of those lately acquired.
+- `resumable:wake:…`: one short-lived key for each process that reads.
+
+All keys of a stream expire together, a little (an eighth of the ttl) after the stream's own life, so that not
+every append must renew them. Any `allkeys-*` or `volatile-*` eviction policy may take them: then readers and
+producer get StreamLostError. Use `noeviction`: appends fail while memory is full, endings and reads do not.
+
+**Commands** that a restricted user needs, on the keys `~resumable:*`: `+eval +evalsha +hmget +hget +hset +hdel
++hgetall +xlen +xadd +xrange +xread +get +set +exists +unlink +pexpire +pexpireat +time +zadd +zscore +zcard
++zremrangebyscore +zrem +zrangebylex`; with `wait_replicas` also `+wait`, on a Cluster `+cluster|slots +asking`.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from ..errors import (
+    InvalidCursorError,
+    LimitExceededError,
+    ResumableStreamError,
+    StoreUnavailableError,
+    StreamLostError,
+    StreamNotFoundError,
+)
+from ..fork import PerProcess
+from ..types import (
+    DEFAULT_GRACE,
+    DEFAULT_READ_BYTES,
+    DEFAULT_TTL,
+    Batch,
+    Lease,
+    Position,
+    Status,
+    StreamInfo,
+    parse_cursor,
+    validate_stream_id,
+    validate_wait,
+)
+from . import pages, rules
+from .redis_connect import Target, from_client, from_url
+from .redis_feed import Feeds
+from .redis_index import Index, Keys
+from .redis_link import Link
+from .redis_scripts import Argument, Call, script
+from .redis_state import Found, absent, as_message, as_page, one, parse_found
+from .redis_watch import Watch
+
+_WRITE_CONNECTIONS = 4  # of a process, to each server
+_READ_CONNECTIONS = 4
+_RANDOM_BITS = 20  # of a generation; see types.new_generation
+
+
+class _Process:
+    """What the store keeps for one process."""
+
+    def __init__(
+        self, target: Target, keys: Keys, timeout: float, wait_replicas: tuple[int, float] | None
+    ) -> None:
+        self.writes = Link(target, timeout, _WRITE_CONNECTIONS, wait_replicas)
+        self.reads = Link(target, timeout, _READ_CONNECTIONS)  # its own: viewers never hold up a producer
+        self.index = Index(self.reads, keys)
+        self.feeds = Feeds()
+        control = f"{keys.prefix}:wake:{secrets.token_hex(8)}"
+        self.watch = Watch(self.reads, self.feeds, keys.log, keys.check, control, target.is_cluster)
+        self.local: dict[str, int] = {}  # generations that are produced here; single steps, so without a lock
+
+
+class RedisStore:
+    """A store in Redis, shared by any number of processes and machines. Thread-safe and fork-safe.
+
+    `client`: a `redis.Redis` (also from `Sentinel.master_for`) or `redis.RedisCluster`; only its connection
+    settings are used, whatever else it was told, for connections of the store's own: per process at most 8, and
+    one on which all viewers wait (on a Cluster: 8 for each node, and one for each watched stream). An append is
+    one round trip.
+    What an append has returned for was executed by the primary; it survives what Redis's persistence and
+    replication survive. `wait_replicas=(n, seconds)`: acknowledge only what n replicas have confirmed.
+
+    `ttl`, `finished_ttl`, `grace`: seconds, as in MemoryStore; by the server's clock alone. `timeout`: seconds
+    that an operation keeps trying before StoreUnavailableError (it may take twice that when a server hangs).
+    `max_streams` bounds the index; other limits as in MemoryStore. The constructor does not connect.
+    ValueError for settings that cannot work.
+    """
+
+    def __init__(
+        self,
+        client: Any,
+        *,
+        prefix: str = "resumable",
+        ttl: float = DEFAULT_TTL,
+        finished_ttl: float | None = None,
+        grace: float = DEFAULT_GRACE,
+        max_chunk_bytes: int = 1024 * 1024,
+        max_stream_bytes: int = 256 * 1024 * 1024,
+        max_entries: int = 10_000_000,
+        max_streams: int = 100_000,
+        timeout: float = 5.0,
+        wait_replicas: tuple[int, float] | None = None,
+    ) -> None:
+        self._ttl = rules.check_ttl(ttl)
+        life = "" if finished_ttl is None else _milliseconds(rules.check_ttl(finished_ttl, "finished_ttl"))
+        self._grace = rules.check_ttl(grace, "grace")
+        self._limits = rules.Limits(max_chunk_bytes, max_stream_bytes, max_entries, max_streams)
+        if not prefix or not prefix.isprintable() or "{" in prefix or "}" in prefix:
+            raise ValueError(f"prefix must be printable and without braces, not {prefix!r}")
+        if wait_replicas is not None and not (wait_replicas[0] >= 1 and wait_replicas[1] > 0):
+            raise ValueError(f"wait_replicas must be (replicas >= 1, seconds > 0), not {wait_replicas!r}")
+        target = client if isinstance(client, Target) else from_client(client)
+        seconds = rules.check_ttl(timeout, "timeout")
+        self._keys = keys = Keys(prefix, life)
+        self._closed = threading.Event()
+        self._processes = PerProcess(lambda: _Process(target, keys, seconds, wait_replicas))
+
+    @classmethod
+    def from_url(cls, url: str, **options: Any) -> RedisStore:
+        """A store at redis://, rediss://, unix://, redis+sentinel:// or redis+cluster://; see `open_store`."""
+        return cls(from_url(url), **options)
+
+    @property
+    def grace(self) -> float:
+        """Seconds without append or renew after which a producer counts as dead."""
+        return self._grace
+
+    @property
+    def max_chunk_bytes(self) -> int:
+        """The largest chunk `append` takes."""
+        return self._limits.max_chunk_bytes
+
+    def acquire(
+        self, stream_id: str, *, ttl: float | None = None, metadata: Mapping[str, str] | None = None
+    ) -> Lease | None:
+        """Elect one producer; see `Store.acquire`. Three round trips.
+
+        If this raises StoreUnavailableError the stream may have begun; nobody produces it then, and it ends as
+        `interrupted` after the grace time.
+        """
+        validate_stream_id(stream_id)
+        life = self._ttl if ttl is None else rules.check_ttl(ttl)
+        details = json.dumps(rules.check_metadata(metadata))
+        process = self._process()
+        process.index.register(stream_id, self._limits.max_streams)
+        generation = int(
+            one(
+                process.writes,
+                script(
+                    "acquire", self._keys.of(stream_id), secrets.token_hex(16), secrets.randbits(_RANDOM_BITS),
+                    _milliseconds(self._grace), _milliseconds(life), self._keys.finished_ttl, details,
+                ),
+            )
+        )  # fmt: skip
+        process.index.settle(stream_id, won=generation > 0)
+        if not generation:
+            return None
+        process.local[stream_id] = generation
+        return Lease(stream_id, generation, life)
+
+    def append(self, lease: Lease, *chunks: bytes) -> str:
+        """Store all chunks in one atomic step; see `Store.append`. One round trip."""
+        result = self.append_many([(lease, chunks)])[0]
+        if isinstance(result, ResumableStreamError):
+            raise result
+        return result
+
+    def append_many(
+        self, batches: Sequence[tuple[Lease, Sequence[bytes]]]
+    ) -> list[str | ResumableStreamError]:
+        """`append` for many streams; see `Store.append_many`. One round trip, on a Cluster one to each node."""
+        results: list[str | ResumableStreamError | None] = [None] * len(batches)
+        calls: list[Call] = []
+        sent: list[tuple[int, Lease, int, int, list[pages.Page]]] = []
+        for place, (lease, chunks) in enumerate(batches):
+            frozen = rules.freeze_chunks(chunks)
+            try:
+                self._limits.check_chunks(frozen)
+            except LimitExceededError as error:
+                results[place] = error
+                continue
+            rows = pages.pack(frozen, lease.offset)
+            length = sum(map(len, frozen))
+            calls.append(self._append_call(lease, rows, length, len(frozen)))
+            sent.append((place, lease, length, len(frozen), rows))
+        try:
+            process = self._process()
+        except StoreUnavailableError as unavailable:
+            return [result or unavailable for result in results]
+        replies = process.writes.run(calls)
+        limit = process.feeds.limit
+        for (place, lease, length, count, rows), reply in zip(sent, replies):
+            feed = process.feeds.find(lease.stream_id)
+            if isinstance(reply, int):
+                lease.offset += length
+                process.local[lease.stream_id] = lease.generation
+                results[place] = lease.cursor
+                if feed is not None and rows:
+                    feed.extend(lease.generation, rows, limit, local=True)
+            else:
+                results[place] = self._append_error(lease, reply, length, count)
+                process.local.pop(lease.stream_id, None)
+                if feed is not None:
+                    feed.distrust()
+        return [result for result in results if result is not None]
+
+    def renew(self, leases: Sequence[Lease]) -> list[ResumableStreamError | None]:
+        """Say that these producers live; see `Store.renew`. One round trip, on a Cluster one to each node."""
+        try:
+            process = self._process()
+        except StoreUnavailableError as unavailable:
+            return [unavailable] * len(leases)
+        replies = process.reads.run(
+            [
+                script("renew", self._keys.of(lease.stream_id), lease.generation, lease.offset,
+                       _milliseconds(self._grace), _milliseconds(lease.ttl))
+                for lease in leases
+            ]
+        )  # fmt: skip
+        results: list[ResumableStreamError | None] = []
+        for lease, reply in zip(leases, replies):
+            error = None if isinstance(reply, int) else _ownership(lease, reply)
+            if error is not None:
+                self._lost(process, lease.stream_id)
+            results.append(error)
+        return results
+
+    def finalize(self, lease: Lease, status: Status | str, error: str | None = None) -> None:
+        """End the stream; see `Store.finalize`. One round trip."""
+        ending = rules.as_ending(status)
+        message = rules.check_error_text(error)
+        process = self._process()
+        call = script("finalize", self._keys.of(lease.stream_id), lease.generation, lease.offset, ending.value,
+                      as_message(message), self._keys.finished_ttl)  # fmt: skip
+        reply = process.writes.run([call])[0]
+        if isinstance(reply, int):
+            process.local.pop(lease.stream_id, None)
+            feed = process.feeds.find(lease.stream_id)
+            if feed is not None:
+                feed.finish(lease.generation, lease.offset, ending, message)
+            return
+        self._lost(process, lease.stream_id)
+        found = parse_found(reply)
+        if isinstance(found, ResumableStreamError):
+            raise found
+        refused = rules.finalize_error(lease, found if isinstance(found, Found) else None, ending)
+        raise refused or rules.conflict(lease)
+
+    def cancel(self, stream_id: str) -> bool:
+        """End a running stream as `cancelled`; see `Store.cancel`. One round trip."""
+        validate_stream_id(stream_id)
+        process = self._process()
+        call = script("cancel", self._keys.of(stream_id), secrets.token_hex(16), self._keys.finished_ttl)
+        cancelled = bool(one(process.writes, call))
+        self._lost(process, stream_id)
+        return cancelled
+
+    def read(
+        self,
+        stream_id: str,
+        after: str = "",
+        *,
+        max_bytes: int = DEFAULT_READ_BYTES,
+        timeout: float = 0.0,
+    ) -> Batch:
+        """Return what follows `after`, waiting at most `timeout` seconds; see `Store.read`.
+
+        One round trip if `timeout` is 0. Otherwise none for a viewer near the end of a stream that this process
+        follows already: it is served what the shared reader or the producer here has just brought, and may learn
+        CHECK_SECONDS late that the stream was deleted or lost.
+        """
+        position = parse_cursor(after)
+        deadline = time.monotonic() + validate_wait(timeout)
+        validate_stream_id(stream_id)
+        process = self._process()
+        if not timeout:
+            return self._look(process, stream_id, position, max_bytes)[0]
+        wakes = process.feeds.wakes
+        seen = False  # by this call: then it is no longer missing but lost
+        with process.feeds.listen(stream_id) as feed:
+            while True:
+                version = feed.version  # taken before the look: what comes after it is not missed
+                batch = None if position is None else feed.serve(position, max_bytes)
+                if batch is None:
+                    try:
+                        batch, due = self._look(process, stream_id, position, max_bytes)
+                    except (StreamNotFoundError, InvalidCursorError) as gone:
+                        if not seen:
+                            raise
+                        raise StreamLostError(f"stream {stream_id} was lost while it was read: {gone}") from gone
+                    seen = True
+                    position = Position(batch.generation, batch.offset - len(batch.data))
+                    if not batch.data:
+                        local = process.local.get(stream_id) == batch.generation
+                        feed.caught_up(batch, due, local)
+                        process.watch.follow(feed)
+                left = deadline - time.monotonic()
+                if batch.data or batch.status.ended or left <= 0 or wakes != process.feeds.wakes:
+                    return batch
+                feed.wait(version, left)
+                self._check_open()
+
+    def wake(self) -> None:
+        """Make blocked reads return early; see `Store.wake`."""
+        self._process().feeds.wake_all()
+
+    def status(self, stream_id: str) -> Status:
+        """Where the stream stands. One round trip."""
+        info = self.info(stream_id)
+        return Status.MISSING if info is None else info.status
+
+    def info(self, stream_id: str) -> StreamInfo | None:
+        """A snapshot of one stream, None where there is none. One round trip."""
+        return self._process().index.infos([validate_stream_id(stream_id)])[0]
+
+    def streams(self) -> Iterator[StreamInfo]:
+        """Every stream, in order of its id, in pages: not one snapshot of all."""
+        index = self._process().index
+        return (info for page in index.pages() for info in index.infos(page) if info)
+
+    def delete(self, stream_id: str) -> bool:
+        """Remove a stream, whatever its state; see `Store.delete`. Three round trips."""
+        validate_stream_id(stream_id)
+        process = self._process()
+        call = script("delete", self._keys.of(stream_id), secrets.token_hex(16), 0)
+        deleted = bool(one(process.writes, call))
+        self._lost(process, stream_id)
+        process.index.discard([stream_id])
+        return deleted
+
+    def sweep(self) -> int:
+        """Remove expired and damaged streams, end those whose producers died; see `Store.sweep`.
+
+        Redis removes expired streams by itself; this also strikes them off the index. `acquire` does it when
+        there are `max_streams` in the index.
+        """
+        return self._process().index.sweep()
+
+    def close(self) -> None:
+        """Wake blocked reads, which raise StoreUnavailableError, and close the store's connections. Idempotent.
+
+        Streams that this store still produces in this process end as `interrupted`: nobody can append to them now.
+        """
+        process = self._processes.peek()
+        if self._closed.is_set() or process is None:
+            self._closed.set()
+            return
+        self._closed.set()
+        calls = [
+            script("finalize", self._keys.of(stream_id), generation, 0, Status.INTERRUPTED.value,
+                   as_message("the store was closed"), self._keys.finished_ttl)
+            for stream_id, generation in list(process.local.items())
+        ]  # fmt: skip
+        process.watch.close()
+        if calls:
+            process.reads.run(calls)  # if Redis is away their leases run out
+        process.writes.close()
+        process.reads.close()
+
+    def _check_open(self) -> None:
+        if self._closed.is_set():
+            raise StoreUnavailableError("the store is closed", transient=False)
+
+    def _process(self) -> _Process:
+        self._check_open()
+        return self._processes.get()
+
+    def _append_call(self, lease: Lease, rows: list[pages.Page], length: int, count: int) -> Call:
+        arguments: list[Argument] = [
+            lease.generation, lease.offset, length, count, self._limits.max_stream_bytes, self._limits.max_entries,
+            _milliseconds(self._grace), _milliseconds(lease.ttl),
+        ]  # fmt: skip
+        for _, payload, lengths in rows:
+            arguments += (payload, lengths or b"")
+        return script("append", self._keys.of(lease.stream_id), *arguments)
+
+    def _append_error(self, lease: Lease, reply: Any, length: int, count: int) -> ResumableStreamError:
+        """Why the script refused."""
+        found = parse_found(reply)
+        if isinstance(found, ResumableStreamError):
+            return found
+        state = found if isinstance(found, Found) else None
+        error = rules.append_error(lease, state, length)
+        if error is None and state is not None and state.size == lease.offset:
+            try:
+                self._limits.check_room(lease.stream_id, state.size + length, state.entries + count)
+            except LimitExceededError as limit:
+                return limit
+        return error or rules.conflict(lease)
+
+    def _look(
+        self, process: _Process, stream_id: str, position: Position | None, max_bytes: int
+    ) -> tuple[Batch, float]:
+        """What Redis has, and the seconds until its state may change by itself."""
+        generation, offset = position or ("", 0)
+        call = script("read", self._keys.of(stream_id), generation, offset, max_bytes, self._keys.finished_ttl)
+        found = parse_found(process.reads.run([call])[0])
+        if isinstance(found, ResumableStreamError):
+            raise found
+        if not isinstance(found, Found):
+            raise absent(stream_id, found)
+        start = rules.start_position(stream_id, found, position)
+        data, lengths = b"", ()  # type: bytes, Sequence[int]
+        if start.offset < found.size:
+            data, lengths = pages.unpack(map(as_page, found.rows), start.offset, max_bytes)
+        return Batch(start, data, lengths, size=found.size, status=found.status, error=found.error), found.due
+
+    def _lost(self, process: _Process, stream_id: str) -> None:
+        """The stream was ended, deleted or taken over: its viewers here are to look, its producer here is none."""
+        process.local.pop(stream_id, None)
+        feed = process.feeds.find(stream_id)
+        if feed is not None:
+            feed.distrust()
+
+
+def _ownership(lease: Lease, reply: Any) -> ResumableStreamError:
+    found = parse_found(reply)
+    if isinstance(found, ResumableStreamError):
+        return found
+    return rules.ownership_error(lease, found if isinstance(found, Found) else None) or rules.conflict(lease)
+
+
+def _milliseconds(seconds: float) -> int:
+    return max(1, round(seconds * 1000))

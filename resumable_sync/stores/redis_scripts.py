@@ -1,0 +1,39 @@
+"""The Lua scripts of the Redis store, read from the package's `lua` directory."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from collections.abc import Sequence
+from importlib import resources
+from typing import NamedTuple, Union
+
+Argument = Union[str, bytes, int]
+
+
+class Call(NamedTuple):
+    """One command. `key` tells a cluster where it belongs; `source` is the script's text if it is one."""
+
+    key: str
+    arguments: tuple[Argument, ...]
+    source: str | None = None
+
+    def in_full(self) -> Call:
+        """The script with its text instead of its digest, for a server that does not know it yet."""
+        return Call(self.key, ("EVAL", self.source or "", *self.arguments[2:]))
+
+
+@functools.cache
+def _load(name: str) -> tuple[str, str]:
+    """The script's text, behind what all share, and its digest."""
+    folder = resources.files(__package__) / "lua"
+    text = (folder / f"{name}.lua").read_text("utf-8")
+    if name not in ("register", "settle", "strike"):  # those of the index
+        text = (folder / "shared.lua").read_text("utf-8") + text
+    return text, hashlib.sha1(text.encode("utf-8")).hexdigest()
+
+
+def script(name: str, keys: Sequence[str], *arguments: Argument) -> Call:
+    """A call of `lua/<name>.lua`."""
+    text, digest = _load(name)
+    return Call(keys[0], ("EVALSHA", digest, len(keys), *keys, *arguments), text)
