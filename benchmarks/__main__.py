@@ -21,11 +21,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     names = [scenario.name for scenario in SCENARIOS]
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Benchmarks of resumable_sync.")
     parser.add_argument("scenario", nargs="*", help=f"what to run (default: all): {', '.join(names)}")
-    parser.add_argument("--peers", action="store_true", help="also run other libraries, installed from npm and PyPI")
+    parser.add_argument("--peers", action="store_true", help="also run other libraries, from npm and PyPI")
     parser.add_argument("--quick", action="store_true", help="little work: shows that all runs, not how fast")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")
     parser.add_argument("--plot", type=Path, metavar="DIR", help="write SVG plots and the Markdown table there")
-    parser.add_argument("--from-json", type=Path, metavar="FILE", help="report on an earlier run instead of running")
+    parser.add_argument("--from-json", type=Path, metavar="FILE", help="report on an earlier run instead")
     options = parser.parse_args(arguments)
     unknown = set(options.scenario) - set(names)
     if unknown:

@@ -20,7 +20,8 @@ def redis_server(directory: Path) -> Iterator[str | None]:
         yield None
         return
     path = directory / "redis.sock"
-    settings = ["--port", "0", "--unixsocket", str(path), "--save", "", "--appendonly", "no", "--dir", str(directory)]
+    place = ["--port", "0", "--unixsocket", str(path), "--dir", str(directory)]
+    settings = [*place, "--save", "", "--appendonly", "no"]
     server = subprocess.Popen([program, *settings], stdout=subprocess.DEVNULL)
     try:
         _await_start(path, server)

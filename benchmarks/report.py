@@ -43,11 +43,11 @@ def figures(document: Mapping[str, Any], headlines: Mapping[str, Sequence[str]])
 def aims(document: Mapping[str, Any]) -> Rows:
     """A row for each aim: what it is, the limit, what was measured."""
     marks = {True: "yes", False: "no", None: "-"}
-    return [
-        (aim["title"], aim["limit"], "not measured" if aim["value"] is None else number(aim["value"]),
-         marks[aim["met"]])
-        for aim in document["aims"]
-    ]  # fmt: skip
+    rows: Rows = []
+    for aim in document["aims"]:
+        value = "not measured" if aim["value"] is None else number(aim["value"])
+        rows.append((aim["title"], aim["limit"], value, marks[aim["met"]]))
+    return rows
 
 
 def text_table(header: tuple[str, ...], rows: Rows) -> str:

@@ -20,7 +20,7 @@ _PROCESS_SECONDS = 240.0
 
 @dataclass(frozen=True)
 class Contestant:
-    """One way of doing a scenario's work. `programs`: one, or a producer and a viewer in processes of their own."""
+    """One way of doing a scenario's work. `programs`: one, or a producer and a viewer, each in its own process."""
 
     name: str
     programs: tuple[str, ...]
@@ -159,6 +159,8 @@ class _Process:
 
     def result(self) -> dict[str, Any]:
         found = self._line()
+        while "event" in found:
+            found = self._line()
         if "metrics" not in found:
             raise RunFailed(f"{self._name}: no result but {found}")
         return found

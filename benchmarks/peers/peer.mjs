@@ -253,6 +253,7 @@ const programs = {
     await library.run("stored", listSource(listOf(job.chunks)));
     await library.ended(1);
     say("begun");
+    await go();
     return { metrics: {}, sha256: await digestOfStream(library, "stored") };
   },
 

@@ -1,4 +1,4 @@
-"""Runs one program in this process: `python -m benchmarks.programs MODULE.FUNCTION JOB`, both from the benchmark."""
+"""Runs one program in this process: `python -m benchmarks.programs MODULE.FUNCTION JOB`."""
 
 from __future__ import annotations
 

@@ -25,7 +25,8 @@ def hot(job: Job) -> dict[str, Any]:
         produced.context.run(f"hot-{number}", lambda: made)
     produced.wait(streams)
     seconds = time.perf_counter() - begin
-    metrics = {"chunks_per_s": streams * len(made) / seconds, "cpu_us_per_chunk": _cpu_us(cpu, streams * len(made))}
+    total = streams * len(made)
+    metrics = {"chunks_per_s": total / seconds, "cpu_us_per_chunk": _cpu_us(cpu, total)}
     digests = {sha256(produced.context.require_resume(f"hot-{number}")) for number in range(streams)}
     if len(digests) != 1:
         raise AssertionError("the streams differ")
@@ -55,7 +56,7 @@ def acknowledged(job: Job) -> dict[str, Any]:
         data += batch.data
         cursor = batch.cursor
     store.close()
-    return {"metrics": metrics, "sha256": sha256([data])}
+    return {"metrics": metrics, "sha256": sha256([bytes(data)])}
 
 
 def _cpu_us(before: float, count: int) -> float:

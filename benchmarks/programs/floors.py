@@ -146,7 +146,8 @@ def _database(job: Job) -> sqlite3.Connection:
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = NORMAL")
     connection.execute(
-        "CREATE TABLE pages (stream INTEGER, place INTEGER, payload BLOB, PRIMARY KEY (stream, place)) WITHOUT ROWID"
+        "CREATE TABLE pages (stream INTEGER, place INTEGER, payload BLOB, PRIMARY KEY (stream, place))"
+        " WITHOUT ROWID"
     )
     return connection
 

@@ -72,25 +72,34 @@ def sha256(pieces: Iterable[bytes]) -> str:
 class Stamped:
     """A paced source: `rate` chunks a second, each with the time when it was made. Pacing is its only wait.
 
-    The pace is kept from the start on, so a source that was held up catches up.
+    The pace is kept from the start on, so a source that was held up catches up. `greet`: the first chunk is made
+    at once, so that a viewer that has it is known to be there.
     """
 
-    def __init__(self, count: int, rate: float) -> None:
+    def __init__(self, count: int, rate: float, *, greet: bool = False) -> None:
         self._count = count
+        self._greet = greet
         self._rate = rate
         self._digest = hashlib.sha256()
         self.begin = threading.Event()  # no chunk is made before it is set
 
     def __call__(self) -> Iterator[bytes]:
+        first = 0
+        if self._greet:
+            yield self._make(0)
+            first = 1
         self.begin.wait()
-        start = time.monotonic()
-        for number in range(self._count):
+        start = time.monotonic() - first / self._rate
+        for number in range(first, self._count):
             early = start + number / self._rate - time.monotonic()
             if early > 0:
                 time.sleep(early)
-            made = b"%020d %042d\n" % (time.monotonic_ns(), number)
-            self._digest.update(made)
-            yield made
+            yield self._make(number)
+
+    def _make(self, number: int) -> bytes:
+        made = b"%020d %042d\n" % (time.monotonic_ns(), number)
+        self._digest.update(made)
+        return made
 
     @property
     def sha256(self) -> str:
@@ -154,7 +163,9 @@ def resident_bytes(peak: bool = False) -> int:
 
 
 class RedisMeter:
-    """CPU seconds, commands and connections of the Redis server, since this was made. Its own are taken off."""
+    """CPU seconds, commands (those inside scripts too), and connections of the Redis server, since this was made.
+
+    Its own are taken off."""
 
     def __init__(self, path: str) -> None:
         import redis

@@ -1,7 +1,7 @@
 """Latency of live chunks: from when the source made one to when the viewer's generator returned it.
 
-The time is in the chunk itself (CLOCK_MONOTONIC, which all processes share). Sources are paced and idle in between.
-Not measured: a network, and what a web server adds.
+The time is in the chunk itself (CLOCK_MONOTONIC, which all processes share). Sources are paced, and idle in
+between. Not measured: a network, and what a web server adds.
 """
 
 from __future__ import annotations
