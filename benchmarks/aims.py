@@ -117,7 +117,7 @@ AIMS = [
 
 
 def judge(scenarios: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Each aim whose scenario was run: its limit, what was measured, whether that is enough. None: not measured."""
+    """Each aim whose scenario was run: its limit, what was measured, whether it is enough (None: unknown)."""
     judged = []
     for aim in AIMS:
         if aim.measured.scenario not in scenarios:

@@ -26,7 +26,7 @@ def _three(value: float) -> str:
 
 def figures(document: Mapping[str, Any], headlines: Mapping[str, Sequence[str]]) -> Rows:
     """A row for each contestant of each scenario, with its headline metrics."""
-    rows = []
+    rows: Rows = []
     for name, scenario in document["scenarios"].items():
         for contestant, result in scenario["results"].items():
             metrics = result["metrics"]

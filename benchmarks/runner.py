@@ -40,7 +40,7 @@ class Scenario:
     work: Mapping[str, Any]
     quick: Mapping[str, Any]
     """What `--quick` does instead: the same work, less of it."""
-    rounds: int = 5
+    rounds: int = 3
     comparable: bool = True
     """Whether all contestants deliver the very same bytes, so that their digests are compared."""
     headline: Sequence[str] = ()

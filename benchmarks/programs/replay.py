@@ -1,7 +1,8 @@
 """Replay of what is stored, and resuming somewhere in it.
 
-Measured: one pass over the viewer's generator, which hands out joined pieces; a second pass is hashed. The stream was stored either by a hot source, so that many chunks share a row, or chunk by chunk, as by a slow
-source. Memory: growth of the process's peak during the pass, which keeps nothing. Not measured: a cold disk.
+Measured: one pass over the viewer's generator, which hands out joined pieces; a second pass is hashed. The stream
+was stored either by a hot source, so that many chunks share a row, or chunk by chunk, as by a slow source. Memory:
+growth of the process's peak during the pass, which keeps nothing. Not measured: a cold disk.
 """
 
 from __future__ import annotations
