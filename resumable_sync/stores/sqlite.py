@@ -379,9 +379,11 @@ class SQLiteStore:
         self, connection: sqlite3.Connection, lease: Lease, chunks: list[bytes], length: int
     ) -> list[Page] | ResumableStreamError:
         """One stream's part of an append: all of it, as pages if they are new; or nothing and why."""
-        row = select_living(connection, lease.stream_id)
         try:
             self._limits.check_chunks(chunks)
+            if sqlite_rows.advance(connection, lease, length, len(chunks), self._grace, self._limits):
+                return sqlite_pages.insert(connection, lease.generation, chunks, lease.offset)
+            row = select_living(connection, lease.stream_id)
             refused = rules.append_error(lease, row, length)
             if refused is not None or row is None:
                 return refused or StreamLostError(f"stream {lease.stream_id} is gone")

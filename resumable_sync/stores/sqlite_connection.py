@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
+from types import TracebackType
 
 import filelock
 
@@ -74,7 +75,7 @@ class Connections:
     def read(self) -> Iterator[Connection]:
         """A connection within a read transaction: all that is selected is of one snapshot. Not to be nested."""
         turns = self._current()
-        with self._turn(turns.reading), _translated(self.path):
+        with self._turn(turns.reading), _Translated(self.path):
             with turns.lock:
                 connection = turns.idle_readers.pop() if turns.idle_readers else None
                 identity = turns.identity
@@ -97,7 +98,7 @@ class Connections:
     def write(self) -> Iterator[Connection]:
         """A connection within a BEGIN IMMEDIATE transaction; committed at the end, rolled back on an error."""
         turns = self._current()
-        with self._turn(turns.writing), _translated(self.path):
+        with self._turn(turns.writing), _Translated(self.path):
             with turns.lock:
                 connection, turns.writer = turns.writer, None
                 identity = turns.identity
@@ -122,18 +123,12 @@ class Connections:
     @contextlib.contextmanager
     def outside_transactions(self) -> Iterator[Connection]:
         """A new connection in autocommit mode, closed at the end of the block."""
-        with self._turn(self._current().reading), _translated(self.path):
+        with self._turn(self._current().reading), _Translated(self.path):
             with contextlib.closing(self._connect()) as connection:
                 yield connection
 
-    @contextlib.contextmanager
-    def _turn(self, turns: threading.Semaphore) -> Iterator[None]:
-        if not turns.acquire(timeout=self._timeout):
-            raise StoreUnavailableError(f"{self.path}: no connection became free within {self._timeout:g} s")
-        try:
-            yield
-        finally:
-            turns.release()
+    def _turn(self, semaphore: threading.Semaphore) -> _Turn:
+        return _Turn(semaphore, self._timeout, self.path)
 
     def before_fork(self) -> None:
         """Wait for the present transactions, at most some seconds, and close all idle connections."""
@@ -153,7 +148,7 @@ class Connections:
 
     def _connect(self) -> Connection:
         """A new connection, in autocommit mode; creates the file where there is none."""
-        with _translated(self.path):
+        with _Translated(self.path):
             # Borrowed by one thread at a time, not always the same: see _Turns.
             connection = sqlite3.connect(
                 self.path,
@@ -253,14 +248,48 @@ class Connections:
             raise StoreUnavailableError(f"{self.path} is being created by another process") from error
 
 
-@contextlib.contextmanager
-def _translated(path: Path) -> Iterator[None]:
-    """Turn errors of SQLite and of the file system into StoreUnavailableError, here and nowhere else."""
-    try:
-        yield
-    except (sqlite3.OperationalError, OSError) as error:
-        # Locked, full, unreadable, no such directory: may pass, so trying again is sensible.
-        raise StoreUnavailableError(f"{path}: {error}") from error
-    except sqlite3.DatabaseError as error:
-        # Not a database, malformed: will not pass.
-        raise StoreUnavailableError(f"{path} is damaged or no SQLite file: {error}", transient=False) from error
+class _Translated:
+    """Turns errors of SQLite and of the file system into StoreUnavailableError, here and nowhere else.
+
+    A class, as is _Turn: every transaction passes both, and generators cost three times as much.
+    """
+
+    __slots__ = ("_path",)
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None:
+            return
+        if isinstance(error, (sqlite3.OperationalError, OSError)):
+            # Locked, full, unreadable, no such directory: may pass, so trying again is sensible.
+            raise StoreUnavailableError(f"{self._path}: {error}") from error
+        if isinstance(error, sqlite3.DatabaseError):
+            # Not a database, malformed: will not pass.
+            raise StoreUnavailableError(
+                f"{self._path} is damaged or no SQLite file: {error}", transient=False
+            ) from error
+
+
+class _Turn:
+    """Holds one of the semaphore's turns."""
+
+    __slots__ = ("_semaphore", "_timeout", "_path")
+
+    def __init__(self, semaphore: threading.Semaphore, timeout: float, path: Path) -> None:
+        self._semaphore = semaphore
+        self._timeout = timeout
+        self._path = path
+
+    def __enter__(self) -> None:
+        if not self._semaphore.acquire(timeout=self._timeout):
+            raise StoreUnavailableError(f"{self._path}: no connection became free within {self._timeout:g} s")
+
+    def __exit__(self, *raised: object) -> None:
+        self._semaphore.release()

@@ -1,8 +1,9 @@
 """How a waiting reader of the SQLite store learns that something was committed, here or in another process.
 
-In this process the writer tells it directly, and what it wrote (see Recent). Other processes send a datagram naming
-the changed streams to each process that has waiting readers (a UNIX socket beside the file); it is a hint only. What
-never misses is the poll: one thread for each process looks at SQLite's data_version while anybody waits.
+In this process the writer tells it directly, and what it wrote (see Recent). Other processes send a datagram
+naming the changed streams to each process that has waiting readers (a UNIX socket beside the file); it is a hint
+only. What never misses is the poll: one thread for each process looks at SQLite's data_version while anybody
+waits.
 """
 
 from __future__ import annotations
