@@ -32,6 +32,7 @@ from ..types import (
 )
 from . import rules, sqlite_pages, sqlite_rows, sqlite_upkeep
 from .janitor import Janitor
+from .pages import Page
 from .process_lock import ProcessLock
 from .sqlite_connection import Connections
 from .sqlite_liveness import Liveness
@@ -158,6 +159,7 @@ class SQLiteStore:
     ) -> list[str | ResumableStreamError]:
         """`append` for many streams in one write transaction; see `Store.append_many`."""
         results: list[str | ResumableStreamError] = []
+        written: dict[str, tuple[int, list[Page]]] = {}
         total = 0
         frozen = [rules.freeze_chunks(chunks) for _, chunks in batches]
         try:
@@ -165,16 +167,21 @@ class SQLiteStore:
             with self._connections.write() as connection:
                 for (lease, _), chunks in zip(batches, frozen):
                     length = sum(map(len, chunks))
-                    error = self._steps.append(connection, lease, chunks, length)
+                    found = self._steps.append(connection, lease, chunks, length)
                     total += length
-                    results.append(error or f"{lease.generation}-{lease.offset + length}")
+                    if isinstance(found, list):
+                        results.append(f"{lease.generation}-{lease.offset + length}")
+                        written[lease.stream_id] = lease.generation, found
+                    else:
+                        results.append(found)
+                        written[lease.stream_id] = 0, []
         except StoreUnavailableError as unavailable:
             return [unavailable] * len(batches)
         # Committed: only now may the leases and the readers know.
         for (lease, _), chunks, result in zip(batches, frozen, results):
             if isinstance(result, str):
                 lease.offset += sum(map(len, chunks))
-        process.watch.publish([lease.stream_id for lease, _ in batches])
+        process.watch.publish_pages(written)
         process.unchecked_bytes += total
         if process.unchecked_bytes > _CHECKPOINT_BYTES:
             process.janitor.hurry()
@@ -234,22 +241,30 @@ class SQLiteStore:
         if not timeout:
             return self._look(stream_id, position, max_bytes)[0]
         with watch.listen(stream_id) as channel:
-            seen = False
+            seen = False  # by this call: then it is no longer missing but lost
+            woken = True
             while True:
-                version = channel.version  # taken before the look: a commit after it is not missed
-                try:
-                    batch, life = self._look(stream_id, position, max_bytes)
-                except StreamNotFoundError as missing:
-                    if seen:
-                        raise StreamLostError(f"stream {stream_id} was deleted or has expired") from missing
-                    raise
-                seen, position = True, Position(batch.generation, batch.offset - len(batch.data))
+                version, changes = channel.version, channel.changes  # before the look: nothing after it is missed
+                # Behind a wait without any news the file has the last word.
+                known = channel.serve(position, max_bytes) if position is not None and woken else None
+                if known is None:
+                    try:
+                        known = self._look(stream_id, position, max_bytes)
+                    except StreamNotFoundError as missing:
+                        if seen:
+                            raise StreamLostError(f"stream {stream_id} was deleted or has expired") from missing
+                        raise
+                    seen = True
+                    position = Position(known[0].generation, known[0].offset - len(known[0].data))
+                    if known[0].offset == known[0].size:
+                        channel.caught_up(*known, changes)
+                batch, life = known
                 left = deadline - time.monotonic()
-                if batch.data or batch.status.ended or watch.wakes != wakes:
+                if batch.data or batch.status.ended or left <= 0 or watch.wakes != wakes:
                     return batch
                 # Nobody commits an expiry: the next look is due when the stream's life ends, if not before.
-                if not channel.wait(version, min(left, life)) and left <= life:
-                    return batch  # nothing was committed since the look
+                woken = channel.wait(version, min(left, life))
+                self._process()  # raises once the store is closed
 
     def wake(self) -> None:
         """Make blocked reads return early; see `Store.wake`."""

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
+from types import TracebackType
 
 import filelock
 
@@ -80,7 +81,7 @@ class Connections:
     def read(self) -> Iterator[Connection]:
         """A connection within a read transaction: all that is selected is of one snapshot. Not to be nested."""
         turns = self._current()
-        with self._turn(turns.reading), _translated(self.path):
+        with self._turn(turns.reading), _Translated(self.path):
             with turns.lock:
                 connection = turns.idle_readers.pop() if turns.idle_readers else None
                 identity = turns.identity
@@ -106,7 +107,7 @@ class Connections:
         turns = self._current()
         limit = self._timeout if patience is None else min(patience, self._timeout)
         deadline = time.monotonic() + limit
-        with self._turn(turns.writing, limit), _translated(self.path):
+        with self._turn(turns.writing, limit), _Translated(self.path):
             with turns.lock:
                 connection, turns.writer = turns.writer, None
                 identity = turns.identity
@@ -136,19 +137,12 @@ class Connections:
     @contextlib.contextmanager
     def outside_transactions(self) -> Iterator[Connection]:
         """A new connection in autocommit mode, closed at the end of the block."""
-        with self._turn(self._current().reading), _translated(self.path):
+        with self._turn(self._current().reading), _Translated(self.path):
             with contextlib.closing(self._connect()) as connection:
                 yield connection
 
-    @contextlib.contextmanager
-    def _turn(self, turns: threading.Semaphore, limit: float | None = None) -> Iterator[None]:
-        limit = self._timeout if limit is None else limit
-        if not turns.acquire(timeout=limit):
-            raise StoreUnavailableError(f"{self.path}: no connection became free within {limit:g} s")
-        try:
-            yield
-        finally:
-            turns.release()
+    def _turn(self, semaphore: threading.Semaphore, limit: float | None = None) -> _Turn:
+        return _Turn(semaphore, self._timeout if limit is None else limit, self.path)
 
     def before_fork(self) -> None:
         """Wait for the present transactions, at most some seconds, and close all idle connections."""
@@ -168,7 +162,7 @@ class Connections:
 
     def _connect(self) -> Connection:
         """A new connection, in autocommit mode; creates the file where there is none."""
-        with _translated(self.path):
+        with _Translated(self.path):
             # Borrowed by one thread at a time, not always the same: see _Turns.
             connection = sqlite3.connect(
                 self.path,
@@ -279,14 +273,48 @@ def _wait_at_most(connection: sqlite3.Connection, seconds: float) -> None:
     connection.execute(f"PRAGMA busy_timeout = {max(0, round(seconds * 1000)):d}")
 
 
-@contextlib.contextmanager
-def _translated(path: Path) -> Iterator[None]:
-    """Turn errors of SQLite and of the file system into StoreUnavailableError, here and nowhere else."""
-    try:
-        yield
-    except (sqlite3.OperationalError, OSError) as error:
-        # Locked, full, unreadable, no such directory: may pass, so trying again is sensible.
-        raise StoreUnavailableError(f"{path}: {error}") from error
-    except sqlite3.DatabaseError as error:
-        # Not a database, malformed: will not pass.
-        raise StoreUnavailableError(f"{path} is damaged or no SQLite file: {error}", transient=False) from error
+class _Translated:
+    """Turns errors of SQLite and of the file system into StoreUnavailableError, here and nowhere else.
+
+    A class, as is _Turn: every transaction passes both, and generators cost three times as much.
+    """
+
+    __slots__ = ("_path",)
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None:
+            return
+        if isinstance(error, (sqlite3.OperationalError, OSError)):
+            # Locked, full, unreadable, no such directory: may pass, so trying again is sensible.
+            raise StoreUnavailableError(f"{self._path}: {error}") from error
+        if isinstance(error, sqlite3.DatabaseError):
+            # Not a database, malformed: will not pass.
+            raise StoreUnavailableError(
+                f"{self._path} is damaged or no SQLite file: {error}", transient=False
+            ) from error
+
+
+class _Turn:
+    """Holds one of the semaphore's turns."""
+
+    __slots__ = ("_semaphore", "_timeout", "_path")
+
+    def __init__(self, semaphore: threading.Semaphore, timeout: float, path: Path) -> None:
+        self._semaphore = semaphore
+        self._timeout = timeout
+        self._path = path
+
+    def __enter__(self) -> None:
+        if not self._semaphore.acquire(timeout=self._timeout):
+            raise StoreUnavailableError(f"{self._path}: no connection became free within {self._timeout:g} s")
+
+    def __exit__(self, *raised: object) -> None:
+        self._semaphore.release()

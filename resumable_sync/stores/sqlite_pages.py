@@ -10,13 +10,17 @@ from ..errors import StreamLostError
 from . import pages
 
 
-def insert(connection: sqlite3.Connection, generation: int, chunks: Sequence[bytes], offset: int) -> None:
-    """Put chunks at `offset`."""
-    for end, payload, lengths in pages.pack(chunks, offset):
+def insert(
+    connection: sqlite3.Connection, generation: int, chunks: Sequence[bytes], offset: int
+) -> list[pages.Page]:
+    """Put chunks at `offset`; returns them as pages."""
+    rows = pages.pack(chunks, offset)
+    for end, payload, lengths in rows:
         connection.execute(
             "INSERT INTO pages VALUES (?, ?, ?, ?, ?)",
             (generation, end, payload, lengths, _checksum(end, payload, lengths)),
         )
+    return rows
 
 
 def read(

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
+from ..types import Status
 from . import sqlite_rows
 from .sqlite_connection import Connections
+
+
+State = tuple[int, int, Status]
+"""Generation, size, status."""
 
 
 class Poller:
@@ -13,23 +18,22 @@ class Poller:
 
     def __init__(self, connections: Connections) -> None:
         self._connections = connections
-        self._seen: dict[str, tuple[int, int, str] | None] = {}
+        self._seen: dict[str, State | None] = {}
 
-    def changes(self, stream_ids: Collection[str]) -> list[str]:
-        """Those of these streams that changed since the last call, or that it did not name."""
+    def changes(self, stream_ids: Collection[str]) -> dict[str, State | None]:
+        """Those of these streams that changed since the last call, or that it did not name; None: not there."""
         with self._connections.read() as connection:
             # SQLite raises data_version with every commit of another connection; reading it costs next to nothing.
             # As this connection saw it last, all that was committed up to then has been looked at.
             version = connection.execute("PRAGMA data_version").fetchone()[0]
             if version == connection.seen_version and self._seen.keys() >= set(stream_ids):
-                return []
+                return {}
             found = sqlite_rows.select_many(connection, stream_ids)
             connection.seen_version = version
-        seen: dict[str, tuple[int, int, str] | None] = dict.fromkeys(stream_ids)
+        seen: dict[str, State | None] = dict.fromkeys(stream_ids)
         seen.update((stream_id, (row.generation, row.size, row.status)) for stream_id, row in found)
-        changed = [stream_id for stream_id, state in seen.items() if state != self._seen.get(stream_id, _UNSEEN)]
+        unseen = object()
+        before = self._seen
+        changed = {name: state for name, state in seen.items() if state != before.get(name, unseen)}
         self._seen = seen
         return changed
-
-
-_UNSEEN = (-1, -1, "")

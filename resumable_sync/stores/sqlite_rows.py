@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from ..errors import StoreUnavailableError
 from ..types import Lease, Status, StreamInfo
-from . import bootclock
+from . import bootclock, rules
 
 logger = logging.getLogger("resumable_sync")
 
@@ -156,6 +156,21 @@ def extend(connection: sqlite3.Connection, lease: Lease, length: int, entries: i
         " expires_at = ?, updated_at = ? WHERE stream_id = ?",
         (length, entries, now + grace, now + lease.ttl, wall + lease.ttl, wall, lease.stream_id),
     )
+
+
+def advance(
+    connection: sqlite3.Connection, lease: Lease, length: int, entries: int, grace: float, limits: rules.Limits
+) -> bool:
+    """Book an append if the row is as the lease expects, in one statement; False, and nothing is done, if not."""
+    now, wall = bootclock.now(), time.time()
+    found = connection.execute(
+        "UPDATE streams SET size = size + ?, entries = entries + ?, lease_until = ?, expires_boot = ?,"
+        " expires_at = ?, updated_at = ? WHERE stream_id = ? AND generation = ? AND status = 'streaming'"
+        " AND size = ? AND boot_id = ? AND expires_boot > ? AND size <= ? AND entries <= ?",
+        (length, entries, now + grace, now + lease.ttl, wall + lease.ttl, wall, lease.stream_id, lease.generation,
+         lease.offset, bootclock.boot_id(), now, limits.max_stream_bytes - length, limits.max_entries - entries),
+    )  # fmt: skip
+    return found.rowcount == 1
 
 
 def end(

@@ -6,9 +6,10 @@ from __future__ import annotations
 import sqlite3
 from dataclasses import dataclass
 
-from ..errors import ResumableStreamError
+from ..errors import ResumableStreamError, StreamLostError
 from ..types import Lease, new_generation
 from . import rules, sqlite_pages, sqlite_rows
+from .pages import Page
 from .sqlite_rows import select, select_living
 
 
@@ -38,14 +39,18 @@ class Steps:
 
     def append(
         self, connection: sqlite3.Connection, lease: Lease, chunks: list[bytes], length: int
-    ) -> ResumableStreamError | None:
-        """Append all chunks, `length` bytes, or nothing, and say why. The lease advances with the commit."""
+    ) -> list[Page] | ResumableStreamError:
+        """Append all chunks, `length` bytes, as pages; or nothing, and say why. No pages are new where a repeated
+        append was stored before. The lease advances with the commit."""
         try:
-            row = select_living(connection, lease.stream_id)
             self.limits.check_chunks(chunks)
+            if sqlite_rows.advance(connection, lease, length, len(chunks), self.grace, self.limits):
+                return sqlite_pages.insert(connection, lease.generation, chunks, lease.offset)
+            # Something is not as the lease expects: a look tells what.
+            row = select_living(connection, lease.stream_id)
             refused = rules.append_error(lease, row, length)
             if refused is not None or row is None:
-                return refused
+                return refused or StreamLostError(f"stream {lease.stream_id} is gone")
             if row.size != lease.offset:  # a repeated append, or the lease was used twice
                 stored, _ = sqlite_pages.read(connection, lease.generation, lease.offset, length)
                 if stored != b"".join(chunks):
@@ -55,8 +60,7 @@ class Steps:
         except ResumableStreamError as error:
             return error
         sqlite_rows.extend(connection, lease, length, len(chunks), self.grace)
-        sqlite_pages.insert(connection, lease.generation, chunks, lease.offset)
-        return None
+        return sqlite_pages.insert(connection, lease.generation, chunks, lease.offset)
 
     def renew(self, connection: sqlite3.Connection, lease: Lease) -> ResumableStreamError | None:
         """Renew the lease, or say why not."""

@@ -1,8 +1,9 @@
 """How a waiting reader of the SQLite store learns that something was committed, here or in another process.
 
-In this process the writer tells it directly. Other processes send a datagram naming the changed streams to
-each process that has waiting readers (a UNIX socket beside the file); it is a hint only. What never misses is
-the poll: one thread for each process looks at SQLite's data_version while anybody waits.
+In this process the writer tells it directly, and what it wrote (see Recent). Other processes send a datagram
+naming the changed streams to each process that has waiting readers (a UNIX socket beside the file); it is a hint
+only. What never misses is the poll: one thread for each process looks at SQLite's data_version while anybody
+waits.
 """
 
 from __future__ import annotations
@@ -13,12 +14,14 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from ..errors import ResumableStreamError
-from .channel import Channel
+from ..types import Status
+from .pages import Page
 from .sqlite_poll import Poller
+from .sqlite_recent import Recent
 
 logger = logging.getLogger("resumable_sync")
 
@@ -26,7 +29,8 @@ _POLL_SECONDS = 0.05  # between looks at data_version where hints arrive
 _POLL_SECONDS_WITHOUT_HINTS = 0.005
 _CHECK_SECONDS = 0.5  # between looks whether the producers of awaited streams live
 _JOIN_SECONDS = 1.0
-_IDLE_SECONDS = 5.0  # without a waiting reader before the thread and its socket go
+_LINGER_SECONDS = 1.0  # that a stream stays watched after its last reader left: most come right back
+_IDLE_SECONDS = 5.0  # without a watched stream before the thread and its socket go
 _DATAGRAM_BYTES = 8192
 _SUN_PATH_BYTES = 100  # of a socket's address; Linux allows 108, other systems less
 _COARSE_CLOCK_SECONDS = 0.05  # a directory's mtime may stand still this long while entries are added
@@ -49,21 +53,22 @@ class Watch:
         self._poller = poller
         self._check = check
         self._lock = threading.Lock()
-        self._channels: dict[str, Channel] = {}
+        self._channels: dict[str, Recent] = {}
         self._thread: threading.Thread | None = None
         self._closed = False
         self.wakes = 0  # grows with every wake_all()
         self._peers = _Peers(directory, name)
 
     @contextlib.contextmanager
-    def listen(self, stream_id: str) -> Iterator[Channel]:
+    def listen(self, stream_id: str) -> Iterator[Recent]:
         """Register a reader for the time of the block: from here on no change goes unnoticed."""
+        nudge = False
         with self._lock:
             channel = self._channels.get(stream_id)
             if channel is None:
-                channel = self._channels[stream_id] = Channel()
+                channel = self._channels[stream_id] = Recent()
+                nudge = len(self._channels) == 1 and self._thread is not None
             channel.listeners += 1
-            nudge = len(self._channels) == 1 and channel.listeners == 1 and self._thread is not None
             if self._thread is None and not self._closed:
                 self._thread = threading.Thread(target=self._run, name="resumable-sync-watch", daemon=True)
                 self._thread.start()
@@ -74,13 +79,22 @@ class Watch:
         finally:
             with self._lock:
                 channel.listeners -= 1
-                if not channel.listeners:
-                    self._channels.pop(stream_id, None)
+                channel.idle_since = time.monotonic()
 
     def publish(self, stream_ids: Collection[str]) -> None:
         """Tell the readers of these streams, here and elsewhere, that something was committed. Never blocks."""
         self._wake(stream_ids)
         self._peers.tell(stream_ids)
+
+    def publish_pages(self, written: Mapping[str, tuple[int, Sequence[Page]]]) -> None:
+        """As `publish`, for what this process has appended: generation and pages by stream; no pages: unknown."""
+        for stream_id, (generation, rows) in written.items():
+            channel = self._channels.get(stream_id)  # a dict is read atomically
+            if channel is not None and rows:
+                channel.extend(generation, rows)
+            elif channel is not None:
+                channel.forget()
+        self._peers.tell(written)
 
     def wake_all(self) -> None:
         """Make every waiting reader of this process look."""
@@ -106,7 +120,7 @@ class Watch:
                 found = map(self._channels.get, stream_ids)
                 channels = [channel for channel in found if channel is not None]
         for channel in channels:
-            channel.bump()
+            channel.forget()
 
     def _run(self) -> None:
         try:
@@ -125,7 +139,7 @@ class Watch:
             while True:
                 now = time.monotonic()
                 with self._lock:
-                    ids = list(self._channels)
+                    ids = self._watched(now)
                     if ids:
                         idle_since = now
                     if self._closed or now - idle_since > _IDLE_SECONDS:
@@ -143,6 +157,13 @@ class Watch:
                 else:
                     self._receive(inbox, wait)
 
+    def _watched(self, now: float) -> list[str]:
+        """The streams with readers, without those that nobody came back to. Called with the lock held."""
+        for stream_id, channel in list(self._channels.items()):
+            if not channel.listeners and now - channel.idle_since > _LINGER_SECONDS:
+                del self._channels[stream_id]
+        return list(self._channels)
+
     def _receive(self, inbox: socket.socket, wait: float) -> None:
         """Wait for hints and pass them on."""
         inbox.settimeout(wait or 0.0001)
@@ -157,8 +178,18 @@ class Watch:
             self._wake(datagram.decode("ascii", "replace").split("\n"))
 
     def _poll(self, ids: list[str]) -> None:
+        with self._lock:
+            channels = {stream_id: self._channels[stream_id] for stream_id in ids if stream_id in self._channels}
+        known = {stream_id: channel.tail() for stream_id, channel in channels.items()}
         try:
-            self._wake(self._poller.changes(ids))
+            changes = self._poller.changes(channels)
+            for stream_id, state in changes.items():
+                channel, tail = channels[stream_id], known[stream_id]
+                # What was known before must be there, and no more than is known now: else it was somebody else.
+                if state is None or state[2] is not Status.STREAMING or state[0] != tail.generation:
+                    channel.forget()
+                elif not tail.offset <= state[1] <= channel.tail().offset:
+                    channel.forget()
         except ResumableStreamError:
             self._wake(None)  # each reader looks for itself and reports the trouble to its caller
 

@@ -1,0 +1,265 @@
+"""The scenarios: who competes, and with how much work."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from .runner import Contestant, Scenario
+
+STORES = ("memory", "sqlite", "redis")
+
+
+def _ours(program: str | tuple[str, ...], stores: Sequence[str] = STORES, **arguments: Any) -> list[Contestant]:
+    programs = (program,) if isinstance(program, str) else program
+    return [
+        Contestant(f"ours {store}", programs, {"store": store, **arguments}, needs_redis=store == "redis")
+        for store in stores
+    ]
+
+
+def _floor(name: str, program: str, *, redis: bool = False, **arguments: Any) -> Contestant:
+    return Contestant(f"floor: {name}", (f"floors.{program}",), arguments, "floor", redis)
+
+
+def _node(program: str | tuple[str, ...], *names: str) -> list[Contestant]:
+    programs = (program,) if isinstance(program, str) else program
+    known = {
+        "memory": ("npm assistant-stream, in memory", {"library": "assistant-stream", "store": "memory"}),
+        "ioredis": ("npm assistant-stream, ioredis", {"library": "assistant-stream", "store": "ioredis"}),
+        "redis": ("npm assistant-stream, node-redis", {"library": "assistant-stream", "store": "redis"}),
+        "pubsub": ("npm resumable-stream", {"library": "resumable-stream", "store": "ioredis"}),
+    }
+    return [
+        Contestant(known[name][0], programs, known[name][1], "node", needs_redis=name != "memory")
+        for name in names
+    ]
+
+
+def _python(program: str | tuple[str, ...], *names: str) -> list[Contestant]:
+    programs = (program,) if isinstance(program, str) else program
+    known = {
+        "assistant": ("PyPI assistant-stream", {"library": "assistant-stream", "store": "redis"}),
+        "assistant-memory": (
+            "PyPI assistant-stream, in memory",
+            {"library": "assistant-stream", "store": "memory"},
+        ),
+        "pubsub": ("PyPI resumable-stream", {"library": "resumable-stream", "store": "redis"}),
+        "sse": ("PyPI resumable-sse", {"library": "resumable-sse", "store": "redis"}),
+    }
+    return [
+        Contestant(known[name][0], programs, known[name][1], "python", needs_redis=name != "assistant-memory")
+        for name in names
+    ]
+
+
+_ALL_NODE = ("memory", "ioredis", "redis")
+_PAIR = ("tail.producer", "tail.viewer")
+
+
+def _fan_out(viewers: int) -> Scenario:
+    return Scenario(
+        f"fan-out-{viewers}",
+        f"Latency of 20 chunks a second for {viewers} viewers of one stream, one process",
+        [
+            *_ours("tail.one_process"),
+            _floor("Condition wake", "condition_wake"),
+            *_node("tail", "ioredis", "pubsub"),
+        ],
+        {"streams": 1, "viewers": viewers, "chunks": 60, "rate": 20},
+        {"streams": 1, "viewers": min(viewers, 50), "chunks": 25, "rate": 100},
+        rounds=2,
+        comparable=False,
+        headline=("p50_ms", "p99_ms", "cpu_us_per_delivery", "commands_per_chunk", "connections"),
+    )
+
+
+def _replay(name: str, title: str, chunks: int, rounds: int, *more: Contestant, stores: Sequence[str]) -> Scenario:
+    return Scenario(
+        name,
+        title,
+        [
+            *_ours("replay.one_process", ("memory",), singly=False),
+            *_ours(("replay.fill", "replay.read"), ("sqlite", "redis"), singly=False),
+            *(
+                Contestant(f"ours {store}, a row for each chunk", ("replay.fill", "replay.read"),
+                           {"store": store, "singly": True}, needs_redis=store == "redis")
+                for store in stores
+            ),
+            _floor("XRANGE by 1000, a row for each chunk", "redis_xrange", redis=True),
+            _floor("SQLite pages of 1000", "sqlite_pages"),
+            *more,
+        ],
+        {"chunks": chunks},
+        {"chunks": min(chunks, 10_000) // 5},
+        rounds=rounds,
+        headline=("chunks_per_s", "first_byte_ms", "peak_mib"),
+    )  # fmt: skip
+
+
+SCENARIOS = [
+    Scenario(
+        "append",
+        "One hot stream, as far ahead of the store as by default",
+        [
+            *_ours("append.hot"),
+            _floor("one script call with 100 chunks", "redis_script", redis=True, batch=100),
+            _floor("SQLite rows, 100 a commit", "sqlite_rows"),
+            *_node("append", *_ALL_NODE),
+            *_python("append", "assistant", "assistant-memory"),
+        ],
+        {"streams": 1, "chunks": 20_000},
+        {"streams": 1, "chunks": 2_000},
+        headline=("chunks_per_s", "cpu_us_per_chunk"),
+    ),
+    Scenario(
+        "append-acknowledged",
+        "One hot stream, each chunk acknowledged before the next",
+        [
+            *_ours("append.acknowledged"),
+            _floor("redis-py evalsha(), the same script", "redis_same_script", redis=True, store="redis"),
+            _floor("redis-py evalsha(), one XADD", "redis_script", redis=True, batch=1),
+            *_node("append", "ioredis", "redis"),
+            *_python("append", "assistant"),
+        ],
+        {"streams": 1, "chunks": 10_000},
+        {"streams": 1, "chunks": 1_000},
+        headline=("chunks_per_s", "cpu_us_per_chunk"),
+    ),
+    Scenario(
+        "hot-streams",
+        "100 hot streams together",
+        [*_ours("append.hot"), *_node("append", *_ALL_NODE), *_python("append", "assistant")],
+        {"streams": 100, "chunks": 20_000},
+        {"streams": 100, "chunks": 2_000},
+        headline=("chunks_per_s", "cpu_us_per_chunk"),
+    ),
+    Scenario(
+        "tail",
+        "Latency of live chunks, 100 a second, one viewer, one process",
+        [
+            *_ours("tail.one_process"),
+            _floor("Condition wake", "condition_wake"),
+            _floor("XREAD wake", "xread_wake", redis=True),
+            *_node("tail", "memory", "ioredis", "pubsub"),
+            *_python("tail", "assistant", "pubsub", "sse"),
+        ],
+        {"streams": 1, "viewers": 1, "chunks": 300, "rate": 100},
+        {"streams": 1, "viewers": 1, "chunks": 40, "rate": 200},
+        comparable=False,
+        headline=("p50_ms", "p99_ms"),
+    ),
+    Scenario(
+        "tail-across",
+        "Latency of live chunks, 100 a second, producer and viewer in two processes",
+        [
+            *_ours(_PAIR, ("sqlite", "redis")),
+            *_node(("producer", "viewer"), "ioredis", "pubsub"),
+        ],
+        {"streams": 1, "viewers": 1, "chunks": 300, "rate": 100},
+        {"streams": 1, "viewers": 1, "chunks": 40, "rate": 200},
+        comparable=False,
+        headline=("p50_ms", "p99_ms"),
+    ),
+    Scenario(
+        "many-streams",
+        "100 streams at 50 chunks a second each, a viewer each, one process",
+        [
+            *_ours("tail.one_process"),
+            *_node("tail", "memory", "ioredis", "redis"),
+            *_python("tail", "assistant"),
+        ],
+        {"streams": 100, "viewers": 1, "chunks": 150, "rate": 50},
+        {"streams": 20, "viewers": 1, "chunks": 30, "rate": 50},
+        rounds=2,
+        comparable=False,
+        headline=("p50_ms", "p99_ms", "cpu_s", "redis_cpu_s", "connections"),
+    ),
+    Scenario(
+        "many-streams-across",
+        "100 streams at 50 chunks a second each, producers in one process and a viewer each in another",
+        [*_ours(_PAIR, ("sqlite", "redis")), *_node(("producer", "viewer"), "ioredis", "redis")],
+        {"streams": 100, "viewers": 1, "chunks": 150, "rate": 50},
+        {"streams": 20, "viewers": 1, "chunks": 30, "rate": 50},
+        rounds=2,
+        comparable=False,
+        headline=("p50_ms", "p99_ms", "cpu_s", "redis_cpu_s", "connections"),
+    ),
+    _replay(
+        "replay-10k",
+        "Replay of 10,000 stored chunks",
+        10_000,
+        3,
+        *_node(("fill", "read"), "ioredis", "redis"),
+        *_node("read", "memory"),
+        *_python("replay", "assistant", "assistant-memory"),
+        stores=("sqlite", "redis"),
+    ),
+    _replay("replay-1m", "Replay of 1,000,000 stored chunks", 1_000_000, 2, stores=()),
+    *map(_fan_out, (1, 10, 100, 500)),
+    Scenario(
+        "resume",
+        "Resuming at a random byte, against the length of the stream",
+        _ours("replay.resume"),
+        {"lengths": [1_000, 10_000, 100_000, 1_000_000], "resumes": 300},
+        {"lengths": [200, 2_000], "resumes": 20},
+        rounds=2,
+        comparable=False,
+        headline=("p50_ms_1000", "p50_ms_10000", "p50_ms_100000", "p50_ms_1000000", "longest_over_shortest"),
+    ),
+    Scenario(
+        "election",
+        "Electing the producer of a fresh stream; a race of 8 threads",
+        [*_ours("state.election"), *_node("election", "memory", "ioredis", "redis")],
+        {"elections": 500},
+        {"elections": 50},
+        comparable=False,
+        headline=("p50_ms", "p99_ms", "race_ms"),
+    ),
+    Scenario(
+        "memory",
+        "Bytes that a stored chunk of 64 bytes takes",
+        _ours("state.memory_per_chunk"),
+        {"chunks": 100_000},
+        {"chunks": 5_000},
+        rounds=2,
+        comparable=False,
+        headline=("bytes_hot", "bytes_singly"),
+    ),
+    Scenario(
+        "idle",
+        "1,000 parked viewers of 100 silent streams",
+        [
+            *_ours("state.parked"),
+            Contestant("floor: bare threads", ("state.bare_threads",), kind="floor"),
+        ],
+        {"viewers": 1000, "streams": 100, "seconds": 5},
+        {"viewers": 50, "streams": 5, "seconds": 0.3},
+        rounds=2,
+        comparable=False,
+        headline=("kib_per_viewer", "cpu_percent", "redis_cpu_percent", "connections"),
+    ),
+    Scenario(
+        "growth",
+        "Append, read and election, against the number of streams in the store",
+        _ours("state.growth"),
+        {"steps": [10, 100, 1_000, 10_000], "operations": 300},
+        {"steps": [10, 100], "operations": 20},
+        rounds=2,
+        comparable=False,
+        headline=("append_growth", "read_growth", "election_growth", "append_ms_10000"),
+    ),
+    Scenario(
+        "http",
+        "HTTP from the memory store: first byte, replay, latency of 20 live chunks a second for 100 viewers",
+        [
+            Contestant(f"ours {server}", ("http.serve",), {"server": server})
+            for server in ("gunicorn gthread", "waitress")
+        ],
+        {"viewers": 100, "chunks": 100, "rate": 20, "stored": 500_000, "requests": 100},
+        {"viewers": 10, "chunks": 30, "rate": 50, "stored": 5_000, "requests": 10},
+        rounds=2,
+        comparable=False,
+        headline=("first_byte_ms", "chunks_per_s", "p50_ms", "p99_ms", "viewers"),
+    ),
+]

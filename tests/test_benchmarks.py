@@ -1,0 +1,36 @@
+"""The benchmarks run. What they measure is not judged here."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks.scenarios import SCENARIOS
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.mark.timeout(180)
+def test_quick_run(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "benchmarks", "--quick", "--json", "figures.json", "--plot", "plots"]
+    environment = {"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin:/usr/local/bin"}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    document = json.loads((tmp_path / "figures.json").read_text("utf-8"))
+    assert document.keys() == {"schema", "quick", "environment", "scenarios", "aims", "seconds"}
+    assert document["environment"].keys() >= {"commit", "cpu", "cores", "python", "sqlite", "packages", "peers"}
+    assert list(document["scenarios"]) == [scenario.name for scenario in SCENARIOS]
+    for scenario in SCENARIOS:
+        measured = document["scenarios"][scenario.name]
+        assert not measured["failed"]
+        for contestant in scenario.contestants:
+            if contestant.kind not in ("ours", "floor"):
+                assert contestant.name not in measured["results"]
+            elif shutil.which("redis-server") or not contestant.needs_redis:
+                metrics = measured["results"][contestant.name]["metrics"]
+                assert metrics.keys() & set(scenario.headline), contestant.name
+                assert all(len(metric["samples"]) == measured["rounds"] for metric in metrics.values())
+            assert contestant.name in done.stdout or contestant.kind in ("node", "python")
