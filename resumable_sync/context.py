@@ -13,50 +13,25 @@ from concurrent.futures import Executor, Future
 from types import TracebackType
 
 from .committer import committer_for
-from .errors import (
-    InvalidCursorError,
-    ProducerFailedError,
-    ProducerInterruptedError,
-    StoreUnavailableError,
-    StreamCancelledError,
-    StreamLostError,
-    StreamNotFoundError,
-)
+from .errors import StoreUnavailableError, StreamNotFoundError
+from .following import Viewers, follow
 from .fork import PerProcess, at_exit
 from .producer import Hooks, Producer, Source, call_hook
 from .types import DEFAULT_READ_BYTES, Batch, Entry, Lease, Status, Store, StreamInfo
 
 logger = logging.getLogger("resumable_sync")
 
-WAIT_SLICE = 15.0
-"""Seconds that one wait of a viewer lasts at most before it looks at the store again by itself."""
-
 _ELECTION_ROUNDS = 5  # in which a stream may be deleted between a lost election and the look at the winner's
-_RETRY_SECONDS = 0.2  # between looks at a store that is unavailable
 _WAKE_SECONDS = 0.01  # between calls of a closing context to its viewers
 
 
 class _Running:
-    """What a context has under way in one process. `lock` guards the fields, and the setting of `closed`."""
+    """What a context has under way in one process. `lock` guards `producers`."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
         self.producers: set[Producer] = set()
-        self.reading = 0  # viewers within a read of the store
-        self.closed = threading.Event()
-
-    @contextlib.contextmanager
-    def read(self, cursor: str) -> Iterator[None]:
-        """For the time of a read: from here on `close` knows that there is somebody to wake."""
-        with self.lock:
-            if self.closed.is_set():
-                raise StoreUnavailableError(f"the context was closed; resume from {cursor}", transient=False)
-            self.reading += 1
-        try:
-            yield
-        finally:
-            with self.lock:
-                self.reading -= 1
+        self.viewers = Viewers()
 
 
 class ResumableStreamContext:
@@ -124,7 +99,7 @@ class ResumableStreamContext:
         Raises InvalidStreamIdError, LimitExceededError, StoreUnavailableError, ValueError, before anything runs.
         """
         running = self._running.get()
-        if running.closed.is_set():
+        if running.viewers.closed.is_set():
             raise StoreUnavailableError("the context is closed", transient=False)
         for _ in range(_ELECTION_ROUNDS):
             lease = self.store.acquire(stream_id, ttl=self._ttl if ttl is None else ttl, metadata=metadata)
@@ -206,7 +181,7 @@ class ResumableStreamContext:
     @property
     def closed(self) -> bool:
         """Whether this process's part of the context was closed: it starts and follows nothing any more."""
-        return self._running.get().closed.is_set()
+        return self._running.get().viewers.closed.is_set()
 
     def close(self, timeout: float | None = None) -> None:
         """End what runs here: producers as `interrupted`, after all they made is stored; viewers of this process
@@ -221,7 +196,7 @@ class ResumableStreamContext:
         deadline = time.monotonic() + seconds
         running = self._running.get()
         with running.lock:
-            running.closed.set()
+            running.viewers.close()
             producers = list(running.producers)
         for producer in producers:
             producer.stop()
@@ -233,7 +208,7 @@ class ResumableStreamContext:
             self._interrupt(blocked, deadline)
         # A viewer that was on its way into a wait was not reached by the wake.
         pause = threading.Event()  # never set
-        while running.reading and time.monotonic() < deadline:
+        while running.viewers.reading and time.monotonic() < deadline:
             self._wake()
             pause.wait(_WAKE_SECONDS)
 
@@ -273,7 +248,7 @@ class ResumableStreamContext:
             raise
         with running.lock:
             running.producers.add(producer)
-            closed = running.closed.is_set()
+            closed = running.viewers.closed.is_set()
         if closed:  # close() came in between and has not seen this producer
             producer.stop()
         scope = contextvars.copy_context()
@@ -327,47 +302,7 @@ class ResumableStreamContext:
         return (batch.data for batch in self._batches(stream_id, cursor, None))
 
     def _batches(self, stream_id: str, cursor: str, heartbeat: float | None) -> Iterator[Batch]:
-        """Follow the stream: the one loop over `read`."""
-        running = self._running.get()
-        heard = time.monotonic()  # when something was yielded last
-        unavailable_since: float | None = None
-        while True:
-            wait = WAIT_SLICE
-            if heartbeat is not None:
-                wait = min(wait, max(0.0, heard + heartbeat - time.monotonic()))
-            try:
-                with running.read(cursor):
-                    batch = self.store.read(stream_id, cursor, max_bytes=self._read_bytes, timeout=wait)
-            except (StreamNotFoundError, InvalidCursorError) as lost:
-                # The cursor was good when it was given out: what it points at is gone.
-                raise StreamLostError(f"stream {stream_id} was lost behind {cursor}: {lost}") from lost
-            except StoreUnavailableError as unavailable:
-                now = time.monotonic()
-                unavailable_since = unavailable_since or now
-                if not unavailable.transient or now - unavailable_since >= self.store.grace:
-                    raise
-                running.closed.wait(_RETRY_SECONDS)
-                continue
-            unavailable_since = None
-            if batch.data:
-                cursor = batch.cursor
-                yield batch
-                heard = time.monotonic()
-            elif batch.status.ended:
-                return _raise_ending(stream_id, batch)
-            elif heartbeat is not None and time.monotonic() - heard >= heartbeat:
-                yield batch
-                heard = time.monotonic()
-
-
-def _raise_ending(stream_id: str, batch: Batch) -> None:
-    """Return for `done`, raise for the other endings."""
-    if batch.status is Status.CANCELLED:
-        raise StreamCancelledError(f"stream {stream_id} was cancelled at {batch.cursor}")
-    if batch.status is Status.INTERRUPTED:
-        raise ProducerInterruptedError(f"the producer of stream {stream_id} was lost at {batch.cursor}")
-    if batch.status is Status.ERROR:
-        raise ProducerFailedError(batch.error or f"the source of stream {stream_id} failed at {batch.cursor}")
+        return follow(self.store, self._running.get().viewers, stream_id, cursor, self._read_bytes, heartbeat)
 
 
 def _close_at_exit(context: ResumableStreamContext) -> None:

@@ -31,18 +31,16 @@ from ..types import (
     validate_wait,
 )
 from . import rules, sqlite_pages, sqlite_rows, sqlite_upkeep
-from .janitor import Janitor
 from .pages import Page
 from .process_lock import ProcessLock
 from .sqlite_connection import Connections
+from .sqlite_house import House
 from .sqlite_liveness import Liveness
 from .sqlite_poll import Poller
 from .sqlite_rows import Row, select_living
 from .sqlite_steps import Steps
 from .sqlite_watch import Watch
 
-_CHECKPOINT_BYTES = 4 * 1024 * 1024  # written between checkpoints, which the janitor makes, off the writers' way
-_SWEEP_SECONDS = 30.0
 _PATIENCE = 1.0  # with other writers, where the store's timeout would be too long: in a close or a read
 _PAGE_OF_STREAMS = 200  # of one query of streams()
 
@@ -54,9 +52,7 @@ class _Process:
         self.lock = ProcessLock(store._run_directory)
         poller = Poller(store._connections)
         self.watch = Watch(store._run_directory, self.lock.token, poller, store._end_dead)
-        self.janitor = Janitor("resumable-sync-sqlite-janitor", store._keep_house, store._house_interval)
-        self.unchecked_bytes = 0  # written since the last checkpoint, roughly: a lost update costs nothing
-        self.sweep_at = time.monotonic() + _SWEEP_SECONDS
+        self.house = House(store._connections, store._run_directory, store._end_dead, store._shortest_ttl)
 
 
 class SQLiteStore:
@@ -141,10 +137,7 @@ class SQLiteStore:
         except LimitExceededError:
             self.sweep()  # expired streams take no room
             lease = begin()
-        process.janitor.start()
-        if life < self._shortest_ttl:
-            self._shortest_ttl = life
-            process.janitor.hurry()  # its rounds must come more often from now on
+        process.house.expect(life)
         return lease
 
     def append(self, lease: Lease, *chunks: bytes) -> str:
@@ -182,9 +175,7 @@ class SQLiteStore:
             if isinstance(result, str):
                 lease.offset += sum(map(len, chunks))
         process.watch.publish_pages(written)
-        process.unchecked_bytes += total
-        if process.unchecked_bytes > _CHECKPOINT_BYTES:
-            process.janitor.hurry()
+        process.house.wrote(total)
         return results
 
     def renew(self, leases: Sequence[Lease]) -> list[ResumableStreamError | None]:
@@ -313,14 +304,13 @@ class SQLiteStore:
             except StoreUnavailableError:
                 found = True  # a row that cannot be read goes like any other
             sqlite_rows.remove(connection, stream_id)
-        self._sweep_soon(process)
+        process.house.sweep_soon()
         process.watch.publish([stream_id])
         return found
 
     def sweep(self) -> int:
         """Remove expired streams and end those whose producers died, in small transactions; see `Store.sweep`."""
-        self._process()
-        return sqlite_upkeep.sweep(self._connections, self._end_dead)
+        return self._process().house.sweep()
 
     def check(self) -> list[str]:
         """Verify the file and that each stream's bytes are there; returns what is wrong, in words. Reads all."""
@@ -335,7 +325,7 @@ class SQLiteStore:
             connection.execute("INSERT INTO trash SELECT generation FROM streams")
             connection.execute("DELETE FROM streams")
             connection.execute("UPDATE meta SET stream_count = 0")
-        self._sweep_soon(process)
+        process.house.sweep_soon()
         process.watch.publish(ids)
         return len(ids)
 
@@ -354,7 +344,7 @@ class SQLiteStore:
             left = False
         except StoreUnavailableError:
             left = True  # whoever looks at them next ends them, as those of a killed process
-        process.janitor.stop()
+        process.house.stop()
         process.watch.close()
         process.lock.release(leave_proof=left)
         self._connections.close()
@@ -399,22 +389,3 @@ class SQLiteStore:
         if dead:
             self._processes.get().watch.publish(dead)
         return dead
-
-    def _sweep_soon(self, process: _Process) -> None:
-        process.sweep_at = 0.0
-        process.janitor.start()
-        process.janitor.hurry()
-
-    def _keep_house(self) -> None:
-        """A round of the janitor."""
-        process = self._process()
-        if process.unchecked_bytes > _CHECKPOINT_BYTES:
-            process.unchecked_bytes = 0
-            sqlite_upkeep.checkpoint(self._connections)
-        if time.monotonic() >= process.sweep_at:
-            process.sweep_at = time.monotonic() + self._house_interval()
-            self.sweep()
-            sqlite_upkeep.tidy(self._connections, self._run_directory)
-
-    def _house_interval(self) -> float:
-        return min(_SWEEP_SECONDS, max(0.05, self._shortest_ttl / 2))

@@ -99,7 +99,7 @@ def test_locked_file_under_a_context(path: Path) -> None:
 
 def test_dead_producer_of_a_locked_file(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The ending cannot be written while the file is locked: readers are told that, in bounded time."""
-    monkeypatch.setattr("resumable_sync.context.WAIT_SLICE", 0.5)
+    monkeypatch.setattr("resumable_sync.following.WAIT_SLICE", 0.5)
     store = SQLiteStore(path, timeout=0.2, grace=1.0)
     with Process(PROGRAMS, "append", path, "dead", 1, 1) as producer:
         producer.until("stored")

@@ -33,7 +33,7 @@ def test_expiry_is_loud(
     rounds: int, any_store: Store, report: Report, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nobody renews: readers that wait learn of it within a wait slice, the writer at its next append."""
-    monkeypatch.setattr("resumable_sync.context.WAIT_SLICE", 0.5)
+    monkeypatch.setattr("resumable_sync.following.WAIT_SLICE", 0.5)
     leases = []
     followers = []
     for number in range(rounds):

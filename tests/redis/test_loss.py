@@ -15,7 +15,7 @@ from resumable_sync import (
     StreamLostError,
     StreamNotFoundError,
 )
-from resumable_sync.context import WAIT_SLICE
+from resumable_sync.following import WAIT_SLICE
 from resumable_sync.stores.redis import RedisStore
 from resumable_sync.testing.kit import acquired
 

@@ -1,0 +1,99 @@
+"""How viewers follow a stream: the one loop over `Store.read`."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Iterator
+
+from .errors import (
+    InvalidCursorError,
+    ProducerFailedError,
+    ProducerInterruptedError,
+    StoreUnavailableError,
+    StreamCancelledError,
+    StreamLostError,
+    StreamNotFoundError,
+)
+from .types import Batch, Status, Store
+
+WAIT_SLICE = 15.0
+"""Seconds that one wait of a viewer lasts at most before it looks at the store again by itself."""
+
+_RETRY_SECONDS = 0.2  # between looks at a store that is unavailable
+
+
+class Viewers:
+    """The viewers of one context in one process. `_lock` guards `reading`, and the setting of `closed`."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self.reading = 0  # viewers within a read of the store
+        self.closed = threading.Event()
+
+    def close(self) -> None:
+        """Let no read begin any more."""
+        with self._lock:
+            self.closed.set()
+
+    @contextlib.contextmanager
+    def read(self, cursor: str) -> Iterator[None]:
+        """For the time of a read: from here on whoever closes knows that there is somebody to wake."""
+        with self._lock:
+            if self.closed.is_set():
+                raise StoreUnavailableError(f"the context was closed; resume from {cursor}", transient=False)
+            self.reading += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self.reading -= 1
+
+
+def follow(
+    store: Store, viewers: Viewers, stream_id: str, cursor: str, read_bytes: int, heartbeat: float | None
+) -> Iterator[Batch]:
+    """Yield what follows `cursor`, a good one, until the stream's ending, which is raised unless it is `done`.
+
+    With `heartbeat`, an empty batch is yielded whenever that many seconds brought nothing.
+    """
+    heard = time.monotonic()  # when something was yielded last
+    unavailable_since: float | None = None
+    while True:
+        wait = WAIT_SLICE
+        if heartbeat is not None:
+            wait = min(wait, max(0.0, heard + heartbeat - time.monotonic()))
+        try:
+            with viewers.read(cursor):
+                batch = store.read(stream_id, cursor, max_bytes=read_bytes, timeout=wait)
+        except (StreamNotFoundError, InvalidCursorError) as lost:
+            # The cursor was good when it was given out: what it points at is gone.
+            raise StreamLostError(f"stream {stream_id} was lost behind {cursor}: {lost}") from lost
+        except StoreUnavailableError as unavailable:
+            now = time.monotonic()
+            unavailable_since = unavailable_since or now
+            if not unavailable.transient or now - unavailable_since >= store.grace:
+                raise
+            viewers.closed.wait(_RETRY_SECONDS)
+            continue
+        unavailable_since = None
+        if batch.data:
+            cursor = batch.cursor
+            yield batch
+            heard = time.monotonic()
+        elif batch.status.ended:
+            return _raise_ending(stream_id, batch)
+        elif heartbeat is not None and time.monotonic() - heard >= heartbeat:
+            yield batch
+            heard = time.monotonic()
+
+
+def _raise_ending(stream_id: str, batch: Batch) -> None:
+    """Return for `done`, raise for the other endings."""
+    if batch.status is Status.CANCELLED:
+        raise StreamCancelledError(f"stream {stream_id} was cancelled at {batch.cursor}")
+    if batch.status is Status.INTERRUPTED:
+        raise ProducerInterruptedError(f"the producer of stream {stream_id} was lost at {batch.cursor}")
+    if batch.status is Status.ERROR:
+        raise ProducerFailedError(batch.error or f"the source of stream {stream_id} failed at {batch.cursor}")
