@@ -66,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options.json.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     print(report.report(document, headlines))
     if options.plot:
-        plot.write(document, options.plot)
+        plot.write(document, headlines, options.plot)
     return 0
 
 

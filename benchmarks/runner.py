@@ -86,7 +86,8 @@ class Runner:
                 except RunFailed as error:
                     if contestant.kind in ("ours", "floor"):
                         raise
-                    failed[contestant.name] = str(error)  # a peer that cannot do the work is reported so
+                    # A peer that cannot do the work is reported so, with the last line that it wrote.
+                    failed[contestant.name] = str(error).strip().splitlines()[-1]
         if scenario.comparable:
             _compare_digests(scenario.name, found)
         return {

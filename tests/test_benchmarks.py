@@ -20,6 +20,7 @@ def test_quick_run(tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     document = json.loads((tmp_path / "figures.json").read_text("utf-8"))
+    assert (tmp_path / "plots" / "append.svg").read_text("utf-8").startswith("<svg")
     assert document.keys() == {"schema", "quick", "environment", "scenarios", "aims", "seconds"}
     assert document["environment"].keys() >= {"commit", "cpu", "cores", "python", "sqlite", "packages", "peers"}
     assert list(document["scenarios"]) == [scenario.name for scenario in SCENARIOS]

@@ -44,7 +44,7 @@ class AssistantStream(Library):
         else:
             import redis.asyncio
 
-            client = redis.asyncio.Redis(unix_socket_path=job["redis"])
+            client = redis.asyncio.Redis(unix_socket_path=job["redis"], max_connections=2000)
             store = resumable.create_redis_resumable_stream_store(client)
         self._tasks: list[Awaitable[None]] = []
         self._context = resumable.create_resumable_stream_context(store=store, wait_until=self._tasks.append)
