@@ -148,7 +148,6 @@ class AssistantEndpoints:
         self._prefix = prefix.rstrip("/")
         self._max_body_bytes = max_body_bytes
         self._ttl = ttl
-        self._format_error = format_error
         self._following: dict[str, Any] = {
             "heartbeat": heartbeat, "max_seconds": max_seconds, "viewers": viewers, "format_error": format_error,
         }  # fmt: skip

@@ -7,22 +7,20 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from ..support import wait_until
+
 DEADLINE = 20.0
 
 
 def until(predicate: Callable[[], object], what: str, seconds: float = DEADLINE) -> None:
     """Return once `predicate()` is true; fail after `seconds`."""
-    deadline = time.monotonic() + seconds
-    while not predicate():
-        assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
-        time.sleep(0.01)  # between looks, not instead of them
+    wait_until(predicate, seconds, what)
 
 
 def heed_signals() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,14 +13,12 @@ from selenium import webdriver
 
 from ..browser import chromium
 from ..javascript import cannot
+from ..support import wait_until
 
 
 def until(predicate: Callable[[], object], what: str, seconds: float = 20.0) -> None:
     """Return once `predicate()` is true; fail after `seconds`."""
-    deadline = time.monotonic() + seconds
-    while not predicate():
-        assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
-        time.sleep(0.02)  # between looks, not instead of them
+    wait_until(predicate, seconds, what)
 
 
 class Demo:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import queue
-import threading
-import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 from wsgiref.util import setup_testing_defaults
@@ -12,14 +10,12 @@ from wsgiref.util import setup_testing_defaults
 from resumable_sync import current_producer
 from resumable_sync.sse import Event, parse_events
 
+from .. import support
+
 
 def wait_until(predicate: Callable[[], bool], seconds: float = 10.0) -> None:
     """Look every few milliseconds; fail after `seconds`."""
-    deadline = time.monotonic() + seconds
-    pause = threading.Event()
-    while not predicate():
-        assert time.monotonic() < deadline, f"not within {seconds} s: {predicate}"
-        pause.wait(0.01)
+    support.wait_until(predicate, seconds)
 
 
 class Feed:
