@@ -55,7 +55,8 @@ from .redis_connect import Target, from_client, from_url
 from .redis_feed import Feeds
 from .redis_index import Index, Keys, milliseconds, verify
 from .redis_link import Link
-from .redis_state import Found, absent, as_page, one, parse_found
+from .redis_look import look
+from .redis_state import one
 from .redis_watch import Watch
 
 _GROUP_SECONDS = 1.0  # for which a group commit repeats what fails for the moment
@@ -345,18 +346,7 @@ class RedisStore:
     def _look(
         self, process: _Process, stream_id: str, position: Position | None, max_bytes: int
     ) -> tuple[Batch, float]:
-        """What Redis has, and the seconds until its state may change by itself."""
-        call = self._calls.read(stream_id, position, max_bytes)
-        found = parse_found(process.reads.run([call])[0])
-        if isinstance(found, ResumableStreamError):
-            raise found
-        if not isinstance(found, Found):
-            raise absent(stream_id, found)
-        start = rules.start_position(stream_id, found, position)
-        data, lengths = b"", ()  # type: bytes, Sequence[int]
-        if start.offset < found.size:
-            data, lengths = pages.unpack(map(as_page, found.rows), start.offset, max_bytes)
-        return Batch(start, data, lengths, size=found.size, status=found.status, error=found.error), found.due
+        return look(process.reads, self._calls.keys, stream_id, position, max_bytes)
 
     def _lost(self, process: _Process, stream_id: str) -> None:
         """The stream was ended, deleted or taken over: its viewers here are to look, its producer here is none."""

@@ -67,38 +67,33 @@ class Calls:
     """Makes the calls of a store with these settings. Immutable; thread-safe. `grace`: ms."""
 
     def __init__(self, keys: Keys, limits: rules.Limits, grace: int) -> None:
-        self._keys = keys
+        self.keys = keys
         self._limits = limits
         self._grace = grace
 
     def acquire(self, stream_id: str, ttl: float, metadata: str) -> Call:
         token, random = secrets.token_hex(16), secrets.randbits(_RANDOM_BITS)
-        keys, life, finished = self._keys.of(stream_id), milliseconds(ttl), self._keys.finished_ttl
+        keys, life, finished = self.keys.of(stream_id), milliseconds(ttl), self.keys.finished_ttl
         return script("acquire", keys, token, random, self._grace, life, finished, metadata)
 
     def append(self, lease: Lease, chunks: Sequence[bytes]) -> Append:
-        return Append(self._keys, self._limits, self._grace, lease, chunks)
+        return Append(self.keys, self._limits, self._grace, lease, chunks)
 
     def renew(self, lease: Lease) -> Call:
         life = milliseconds(lease.ttl)
-        return script("renew", self._keys.of(lease.stream_id), lease.generation, lease.offset, self._grace, life)
+        return script("renew", self.keys.of(lease.stream_id), lease.generation, lease.offset, self._grace, life)
 
     def finalize(self, lease: Lease, ending: Status, message: str | None) -> Call:
-        keys = self._keys.of(lease.stream_id)
+        keys = self.keys.of(lease.stream_id)
         text = as_message(message)
-        finished_ttl = self._keys.finished_ttl
+        finished_ttl = self.keys.finished_ttl
         return script("finalize", keys, lease.generation, lease.offset, ending.value, text, finished_ttl)
 
     def cancel(self, stream_id: str) -> Call:
-        return script("cancel", self._keys.of(stream_id), secrets.token_hex(16), self._keys.finished_ttl)
+        return script("cancel", self.keys.of(stream_id), secrets.token_hex(16), self.keys.finished_ttl)
 
     def delete(self, stream_id: str) -> Call:
-        return script("delete", self._keys.of(stream_id), secrets.token_hex(16), 0)
-
-    def read(self, stream_id: str, position: Position | None, max_bytes: int) -> Call:
-        generation, offset = position or ("", 0)
-        keys = self._keys.of(stream_id)
-        return script("read", keys, generation, offset, max_bytes, self._keys.finished_ttl)
+        return script("delete", self.keys.of(stream_id), secrets.token_hex(16), 0)
 
 
 def renewal_error(lease: Lease, reply: Any) -> ResumableStreamError | None:

@@ -36,7 +36,7 @@ class Keys:
 
     def check(self, stream_id: str) -> Call:
         """A look at the state alone."""
-        return script("read", self.of(stream_id), "", _NOWHERE, 1, self.finished_ttl)
+        return script("look", self.of(stream_id), "", _NOWHERE, self.finished_ttl)
 
 
 class Index:

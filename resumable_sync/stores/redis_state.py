@@ -10,13 +10,12 @@ from redis.exceptions import ResponseError
 
 from ..errors import ResumableStreamError, StreamLostError, StreamNotFoundError
 from ..types import Status, StreamInfo
-from .pages import Page
 from .redis_link import Link, failure
 from .redis_scripts import Call
 
 
 class Found(NamedTuple):
-    """A stream's state, as `append`, `renew`, `finalize` (the first four fields) and `read` tell it."""
+    """A stream's state, as `append`, `renew`, `finalize` (the first four fields) and `look` tell it."""
 
     generation: int
     status: Status
@@ -25,7 +24,6 @@ class Found(NamedTuple):
     error: str | None = None
     due: float = 0.0
     """Seconds until its lease or its life runs out."""
-    rows: Sequence[Any] = ()
 
 
 def parse_found(reply: Any) -> Found | str | ResumableStreamError:
@@ -38,8 +36,8 @@ def parse_found(reply: Any) -> Found | str | ResumableStreamError:
     generation, status, size, entries = reply[1:5]
     found = Found(int(generation), Status(status.decode("ascii")), int(size), int(entries))
     if len(reply) > 5:
-        error, due, rows = reply[5:8]
-        found = found._replace(error=parse_message(error), due=int(due) / 1000, rows=rows)
+        error, due = reply[5:7]
+        found = found._replace(error=parse_message(error), due=int(due) / 1000)
     return found
 
 
@@ -93,14 +91,3 @@ def parse_info(stream_id: str, reply: Sequence[bytes]) -> StreamInfo:
         metadata=json.loads(meta["metadata"]),
         producer_alive=status is Status.STREAMING,
     )
-
-
-def as_page(row: Any) -> Page:
-    """A row of the log as a page. StreamLostError if it is none: somebody else wrote into the log."""
-    try:
-        row_id, fields = row
-        if fields[0] != b"p":
-            raise ValueError(fields[0])
-        return int(row_id.rpartition(b"-")[2]), fields[1], fields[3] if len(fields) > 3 else None
-    except (ValueError, IndexError, TypeError) as wrong:
-        raise StreamLostError(f"the stream's log holds what is not of it: {row!r:.80}") from wrong

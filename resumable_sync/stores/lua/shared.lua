@@ -15,17 +15,19 @@ local function load()
   if not (f[1] and f[8]) or tonumber(f[7]) <= now then return nil, {'missing'} end
   if redis.call('XLEN', KEYS[2]) ~= tonumber(f[5]) then return nil, {'damaged'} end
   return {generation = f[1], status = f[2], size = tonumber(f[3]), entries = tonumber(f[4]), rows = tonumber(f[5]),
-    ttl = tonumber(f[6]), kept = tonumber(f[8]), lease = tonumber(f[9] or 0), error = f[10] or ''}
+    ttl = tonumber(f[6]), expires = tonumber(f[7]), kept = tonumber(f[8]), lease = tonumber(f[9] or 0),
+    error = f[10] or ''}
 end
 local function report(s) return {'found', s.generation, s.status, text(s.size), text(s.entries)} end
 -- Let the stream live `life` ms from now, and write its state. The keys live longer: not every append renews that.
 local function keep(s, life, ...)
-  if now + life > s.kept then
-    s.kept = now + life + math.max(1000, math.floor(life / 8))
+  s.expires = now + life
+  if s.expires > s.kept then
+    s.kept = s.expires + math.max(1000, math.floor(life / 8))
     for i = 1, 3 do redis.call('PEXPIREAT', KEYS[i], text(s.kept + (i == 3 and DAY or 0))) end
   end
   redis.call('HSET', KEYS[1], 'size', text(s.size), 'entries', text(s.entries), 'rows', text(s.rows),
-    'expires', text(now + life), 'kept', text(s.kept), 'updated', text(now), ...)
+    'expires', text(s.expires), 'kept', text(s.kept), 'updated', text(now), ...)
 end
 -- HDEL comes first: it needs no memory, and after it a server without memory lets the rest of the script through.
 local function finish(s, status, message, life)
