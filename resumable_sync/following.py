@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import threading
 import time
 from collections.abc import Iterator
@@ -25,30 +24,29 @@ _RETRY_SECONDS = 0.2  # between looks at a store that is unavailable
 
 
 class Viewers:
-    """The viewers of one context in one process. `_lock` guards `reading`, and the setting of `closed`."""
+    """The viewers of one context in one process. Without a lock, which all of them would share: single operations
+    of a set are atomic, a viewer enters before it looks whether it is closed, and who closes does that before it
+    looks who is within. So one of the two sees the other.
+    """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self.reading = 0  # viewers within a read of the store
+        self.reading: set[object] = set()  # viewers within a read of the store
         self.closed = threading.Event()
 
     def close(self) -> None:
         """Let no read begin any more."""
-        with self._lock:
-            self.closed.set()
+        self.closed.set()
 
-    @contextlib.contextmanager
-    def read(self, cursor: str) -> Iterator[None]:
-        """For the time of a read: from here on whoever closes knows that there is somebody to wake."""
-        with self._lock:
-            if self.closed.is_set():
-                raise StoreUnavailableError(f"the context was closed; resume from {cursor}", transient=False)
-            self.reading += 1
-        try:
-            yield
-        finally:
-            with self._lock:
-                self.reading -= 1
+    def enter(self, viewer: object, cursor: str) -> None:
+        """A read begins: from here on whoever closes knows that there is somebody to wake."""
+        self.reading.add(viewer)
+        if self.closed.is_set():
+            self.reading.discard(viewer)
+            raise StoreUnavailableError(f"the context was closed; resume from {cursor}", transient=False)
+
+    def leave(self, viewer: object) -> None:
+        """The read is over."""
+        self.reading.discard(viewer)
 
 
 def follow(
@@ -58,15 +56,16 @@ def follow(
 
     With `heartbeat`, an empty batch is yielded whenever that many seconds brought nothing.
     """
+    viewer = object()
     heard = time.monotonic()  # when something was yielded last
     unavailable_since: float | None = None
     while True:
         wait = WAIT_SLICE
         if heartbeat is not None:
             wait = min(wait, max(0.0, heard + heartbeat - time.monotonic()))
+        viewers.enter(viewer, cursor)
         try:
-            with viewers.read(cursor):
-                batch = store.read(stream_id, cursor, max_bytes=read_bytes, timeout=wait)
+            batch = store.read(stream_id, cursor, max_bytes=read_bytes, timeout=wait)
         except (StreamNotFoundError, InvalidCursorError) as lost:
             # The cursor was good when it was given out: what it points at is gone.
             raise StreamLostError(f"stream {stream_id} was lost behind {cursor}: {lost}") from lost
@@ -77,6 +76,8 @@ def follow(
                 raise
             viewers.closed.wait(_RETRY_SECONDS)
             continue
+        finally:
+            viewers.leave(viewer)
         unavailable_since = None
         if batch.data:
             cursor = batch.cursor

@@ -34,7 +34,7 @@ failover unless the store was told to wait for replicas.
 from __future__ import annotations
 
 import enum
-import math
+import functools
 import re
 import secrets
 import time
@@ -111,10 +111,21 @@ def parse_cursor(cursor: str) -> Position | None:
     """
     if cursor == "":
         return None
-    match = _CURSOR.fullmatch(cursor) if isinstance(cursor, str) else None
+    if not isinstance(cursor, str):
+        raise _not_a_cursor(cursor)
+    return _parse_cursor(cursor)
+
+
+@functools.lru_cache(maxsize=1024)  # the viewers of a stream ask for what follows the same cursors
+def _parse_cursor(cursor: str) -> Position:
+    match = _CURSOR.fullmatch(cursor)
     if match is None:
-        raise InvalidCursorError(f"not a cursor: {cursor!r:.80}; expected '<generation>-<offset>' or ''")
+        raise _not_a_cursor(cursor)
     return Position(int(match[1]), int(match[2]))
+
+
+def _not_a_cursor(cursor: object) -> InvalidCursorError:
+    return InvalidCursorError(f"not a cursor: {cursor!r:.80}; expected '<generation>-<offset>' or ''")
 
 
 def validate_stream_id(stream_id: str) -> str:
@@ -128,7 +139,7 @@ def validate_stream_id(stream_id: str) -> str:
 
 def validate_wait(timeout: float) -> float:
     """Return `timeout` in seconds if it lies in 0 to MAX_WAIT, else ValueError (no wait is unbounded)."""
-    if not (math.isfinite(timeout) and 0 <= timeout <= MAX_WAIT):
+    if not 0 <= timeout <= MAX_WAIT:  # nor is NaN
         raise ValueError(f"timeout must be 0 to {MAX_WAIT:g} seconds, not {timeout!r}")
     return timeout
 

@@ -106,7 +106,7 @@ class MemoryStore:
         self._limits.check_chunks(frozen)
         length = sum(map(len, frozen))
         stream = self._owned(lease)
-        with stream.condition:
+        with stream.lock:
             error = rules.append_error(lease, self._state(stream), length)
             if error is not None:
                 raise error
@@ -116,8 +116,9 @@ class MemoryStore:
             elif b"".join(stream.slice(lease.offset, length)) != b"".join(frozen):
                 raise rules.conflict(lease)
             self._touch(stream)
-            stream.wake()
-            lease.offset = stream.size  # last: whoever is broken off before repeats it all
+            size = stream.size
+        stream.readers.bump()
+        lease.offset = size  # last: whoever is broken off before repeats it all
         return lease.cursor
 
     def append_many(
@@ -138,7 +139,7 @@ class MemoryStore:
         for lease in leases:
             try:
                 stream = self._owned(lease)
-                with stream.condition:
+                with stream.lock:
                     error = rules.ownership_error(lease, self._state(stream))
                     if error is None:
                         self._touch(stream)
@@ -151,7 +152,7 @@ class MemoryStore:
         """End the stream; see `Store.finalize`."""
         ending = rules.as_ending(status)
         stream = self._owned(lease)
-        with stream.condition:
+        with stream.lock:
             refused = rules.finalize_error(lease, self._state(stream), ending)
             if refused is not None:
                 raise refused
@@ -163,7 +164,7 @@ class MemoryStore:
         stream = self._find(validate_stream_id(stream_id))
         if stream is None:
             return False
-        with stream.condition:
+        with stream.lock:
             if stream.gone or stream.status is not Status.STREAMING:
                 return False
             self._end(stream, Status.CANCELLED)
@@ -181,44 +182,38 @@ class MemoryStore:
         position = parse_cursor(after)
         wakes = self._wakes
         deadline = time.monotonic() + validate_wait(timeout)
-        stream = self._find(validate_stream_id(stream_id))
-        if stream is None:
-            self._check_open()  # a store that closes drops its streams: they are not missing
-            raise StreamNotFoundError(f"there is no stream {stream_id}")
-        with stream.condition:
+        validate_stream_id(stream_id)
+        stream = self._directory().streams.get(stream_id)  # a dict is read atomically
+        waited = False
+        if stream is not None:
             while True:
-                self._check_open()
-                if self._expired(stream):
-                    break
-                start = rules.start_position(stream_id, stream, position)
-                self._end_if_dead(stream)
-                now = time.monotonic()
-                over = now >= deadline or wakes is not self._wakes
-                if over or stream.size > start.offset or stream.status.ended:
-                    chunks = stream.slice(start.offset, max_bytes)
+                version = stream.readers.version  # taken before the look: what comes after it is not missed
+                with stream.lock:
+                    if self._expired(stream):
+                        break
+                    start = rules.start_position(stream_id, stream, position)
+                    self._end_if_dead(stream)
+                    found = stream.slice(start.offset, max_bytes)
                     size, status, error = stream.size, stream.status, stream.error
-                    break
-                # The wait ends in time for the lease and the ttl to be looked at, whichever is first.
-                until_due = min(stream.lease_until, stream.expires_at) - self._clock()
-                stream.waiting += 1
-                try:
-                    stream.condition.wait(min(deadline - now, until_due))
-                finally:
-                    stream.waiting -= 1
-        if stream.gone or self._expired(stream):
-            self._check_open()
+                    # The wait ends in time for the lease and the ttl to be looked at, whichever is first.
+                    due = min(stream.lease_until, stream.expires_at) - self._clock()
+                left = deadline - time.monotonic()
+                if found or status.ended or left <= 0 or wakes is not self._wakes:
+                    lengths = list(map(len, found))
+                    return Batch(start, b"".join(found), lengths, size=size, status=status, error=error)
+                waited = True
+                stream.readers.wait(version, min(left, due))
             self._discard(stream)
+        self._check_open()  # a store that closes drops its streams: they are neither missing nor lost
+        if waited:
             raise StreamLostError(f"stream {stream_id} was deleted or has expired")
-        return Batch(
-            start, b"".join(chunks), list(map(len, chunks)), size=size, status=status, error=error
-        )
+        raise StreamNotFoundError(f"there is no stream {stream_id}")
 
     def wake(self) -> None:
         """Make blocked reads return early; see `Store.wake`."""
         self._wakes = object()  # one assignment: unlike +=, no wake of another thread can undo it
         for stream in self._snapshot():
-            with stream.condition:
-                stream.wake()
+            stream.readers.bump()
 
     def status(self, stream_id: str) -> Status:
         """Where the stream stands."""
@@ -230,7 +225,7 @@ class MemoryStore:
         stream = self._find(validate_stream_id(stream_id))
         if stream is None:
             return None
-        with stream.condition:
+        with stream.lock:
             if stream.gone:
                 return None
             return stream.info()
@@ -249,7 +244,7 @@ class MemoryStore:
         """Remove expired streams and end those whose producers died. Returns how many were removed."""
         removed = 0
         for stream in self._snapshot():
-            with stream.condition:
+            with stream.lock:
                 self._end_if_dead(stream)
                 expired = self._expired(stream)
             removed += expired and self._discard(stream)
@@ -290,7 +285,7 @@ class MemoryStore:
             stream = directory.streams.get(stream_id)
         if stream is None:
             return None
-        with stream.condition:
+        with stream.lock:
             self._end_if_dead(stream)
             if not stream.gone and not self._expired(stream):
                 return stream
@@ -330,10 +325,10 @@ class MemoryStore:
 
     def _discard(self, stream: Stream) -> bool:
         """Remove the stream; True if this call did."""
-        with stream.condition:
+        with stream.lock:
             first = not stream.gone
             stream.gone = True
-            stream.wake()
+        stream.readers.bump()
         directory = self._directories.get()
         with directory.lock:
             if directory.streams.get(stream.stream_id) is stream:

@@ -7,14 +7,15 @@ import time
 from bisect import bisect_left, bisect_right
 
 from ..types import Status, StreamInfo
+from .channel import Channel
 
 
 class Stream:
-    """One generation. Its condition's lock guards every field; `gone` only ever turns True."""
+    """One generation. `lock` guards every field but `readers`, where readers wait; `gone` only ever turns True."""
 
     __slots__ = (
         "stream_id", "generation", "status", "error", "metadata", "ttl", "chunks", "ends", "size",
-        "created_at", "updated_at", "finished_at", "lease_until", "expires_at", "gone", "waiting", "condition",
+        "created_at", "updated_at", "finished_at", "lease_until", "expires_at", "gone", "readers", "lock",
     )  # fmt: skip
 
     def __init__(self, stream_id: str, generation: int, ttl: float, metadata: dict[str, str]) -> None:
@@ -32,8 +33,8 @@ class Stream:
         self.lease_until = 0.0
         self.expires_at = 0.0
         self.gone = False
-        self.waiting = 0
-        self.condition = threading.Condition(threading.Lock())
+        self.readers = Channel()
+        self.lock = threading.Lock()
 
     def touch(self, now: float, grace: float) -> None:
         """A sign of life, at `now` of the store's clock. The caller holds the lock."""
@@ -47,7 +48,7 @@ class Stream:
         self.error = error
         self.finished_at = self.updated_at = time.time()
         self.expires_at = expires_at
-        self.wake()
+        self.readers.bump()
 
     def info(self) -> StreamInfo:
         """The public snapshot. The caller holds the lock."""
@@ -64,11 +65,6 @@ class Stream:
             metadata=dict(self.metadata),
             producer_alive=self.status is Status.STREAMING,
         )
-
-    def wake(self) -> None:
-        """Notify waiting readers. The caller holds the lock."""
-        if self.waiting:
-            self.condition.notify_all()
 
     def extend(self, chunks: list[bytes]) -> None:
         """Put chunks at the end. The caller holds the lock."""

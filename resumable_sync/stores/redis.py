@@ -49,7 +49,7 @@ from ..types import (
     validate_stream_id,
     validate_wait,
 )
-from . import pages, rules
+from . import rules
 from .redis_calls import Calls, finalize_error, renewal_error
 from .redis_connect import Target, from_client, from_url
 from .redis_feed import Feeds
@@ -252,7 +252,8 @@ class RedisStore:
             return self._look(process, stream_id, position, max_bytes)[0]
         wakes = process.feeds.wakes
         seen = False  # by this call: then it is no longer missing but lost
-        with process.feeds.listen(stream_id) as feed:
+        feed = process.feeds.enter(stream_id)
+        try:
             while True:
                 version = feed.version  # taken before the look: what comes after it is not missed
                 batch = None if position is None else feed.serve(position, max_bytes)
@@ -270,10 +271,12 @@ class RedisStore:
                         feed.caught_up(batch, due, local)
                         process.watch.follow(feed)
                 left = deadline - time.monotonic()
-                if batch.data or batch.status.ended or left <= 0 or wakes != process.feeds.wakes:
+                if batch.data or batch.status.ended or left <= 0 or wakes is not process.feeds.wakes:
                     return batch
                 feed.wait(version, left)
                 self._check_open()
+        finally:
+            process.feeds.leave(feed)
 
     def wake(self) -> None:
         """Make blocked reads return early; see `Store.wake`."""

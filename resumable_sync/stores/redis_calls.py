@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..errors import LimitExceededError, ResumableStreamError
-from ..types import Lease, Position, Status
+from ..types import Lease, Status
 from . import pages, rules
 from .redis_index import Keys, milliseconds
 from .redis_scripts import Argument, Call, script

@@ -46,7 +46,8 @@ def _look(
     if not isinstance(found, Found):
         raise absent(stream_id, found)
     start = rules.start_position(stream_id, found, position)
-    data, lengths = b"", ()  # type: bytes, Sequence[int]
+    data = b""
+    lengths: Sequence[int] = ()
     if start.offset < found.size:
         rows = _rows(replies[1], found.size) if position is not None else []
         if not rows and position is None:

@@ -231,31 +231,34 @@ class SQLiteStore:
         wakes = watch.wakes
         if not timeout:
             return self._look(stream_id, position, max_bytes)[0]
-        with watch.listen(stream_id) as channel:
-            seen = False  # by this call: then it is no longer missing but lost
-            woken = True
+        channel = watch.enter(stream_id)
+        seen = False  # by this call: then it is no longer missing but lost
+        woken = True
+        try:
             while True:
                 version, changes = channel.version, channel.changes  # before the look: nothing after it is missed
                 # Behind a wait without any news the file has the last word.
-                known = channel.serve(position, max_bytes) if position is not None and woken else None
-                if known is None:
+                batch = channel.serve(position, max_bytes) if position is not None and woken else None
+                life = channel.life
+                if batch is None:
                     try:
-                        known = self._look(stream_id, position, max_bytes)
+                        batch, life = self._look(stream_id, position, max_bytes)
                     except StreamNotFoundError as missing:
                         if seen:
                             raise StreamLostError(f"stream {stream_id} was deleted or has expired") from missing
                         raise
                     seen = True
-                    position = Position(known[0].generation, known[0].offset - len(known[0].data))
-                    if known[0].offset == known[0].size:
-                        channel.caught_up(*known, changes)
-                batch, life = known
+                    position = Position(batch.generation, batch.offset - len(batch.data))
+                    if batch.offset == batch.size:
+                        channel.caught_up(batch, life, changes)
                 left = deadline - time.monotonic()
-                if batch.data or batch.status.ended or left <= 0 or watch.wakes != wakes:
+                if batch.data or batch.status.ended or left <= 0 or watch.wakes is not wakes:
                     return batch
                 # Nobody commits an expiry: the next look is due when the stream's life ends, if not before.
                 woken = channel.wait(version, min(left, life))
                 self._process()  # raises once the store is closed
+        finally:
+            watch.leave(channel)
 
     def wake(self) -> None:
         """Make blocked reads return early; see `Store.wake`."""

@@ -2,52 +2,32 @@
 
 from __future__ import annotations
 
-import threading
 import time
-from bisect import bisect_right
 from collections.abc import Sequence
 
 from ..types import Batch, Position, Status
-from . import pages
-from .channel import Channel
 from .pages import Page
+from .tail import Tail
 
 RECENT_BYTES = 256 * 1024
 """Payload that is held for one stream at most (or one page)."""
 
 
-class Recent(Channel):
-    """The viewers of one stream in this process, and its newest pages. `_lock` guards the fields below it.
+class Recent(Tail):
+    """The newest pages of one running stream.
 
-    Held are the bytes `_end - _held` to `_end` of `_generation`, without a gap; 0 is no generation. Everything
-    that happens to the stream, here or elsewhere, either extends them or makes them unknown, so who has read
-    up to `_end` may wait without another look at the file.
+    Everything that happens to the stream, here or elsewhere, either extends them or makes them unknown, so who
+    has read up to the end may wait without another look at the file, until the stream may have expired.
     """
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.idle_since = time.monotonic()  # guarded by the lock of the watch, as `listeners` is
-        self._lock = threading.Lock()
-        self.changes = 0  # grows with all that happens to the stream
-        self._generation = 0
-        self._end = 0
-        self._held = 0
-        self._pages: list[Page] = []
-        self._look_at = 0.0  # monotonic: the stream may have expired then
+    def __init__(self, stream_id: str) -> None:
+        super().__init__(stream_id)
+        self.changes = 0  # grows with all that happens to the stream; guarded by the lock
 
-    def serve(self, position: Position, max_bytes: int) -> tuple[Batch, float] | None:
-        """What follows `position`, and the seconds until a look is due; None if only the file tells."""
-        with self._lock:
-            end, left = self._end, self._look_at - time.monotonic()
-            if position.generation != self._generation or left <= 0:
-                return None
-            if not end - self._held <= position.offset <= end:
-                return None
-            found = self._pages[bisect_right(self._pages, position.offset, key=_end_of) :]
-        if not found:
-            return Batch(position, b"", (), size=end, status=Status.STREAMING), left
-        data, lengths = pages.unpack(found, position.offset, max_bytes)
-        return Batch(position, data, lengths, size=end, status=Status.STREAMING), left
+    @property
+    def life(self) -> float:
+        """Seconds until a look is due."""
+        return self._good_until - time.monotonic()
 
     def caught_up(self, batch: Batch, life: float, changes: int) -> None:
         """A look found the end of a running stream that lives `life` seconds. `changes`: taken before the look."""
@@ -56,23 +36,21 @@ class Recent(Channel):
         with self._lock:
             if self.changes != changes:
                 return  # what was found may be outdated
-            if batch.generation != self._generation or batch.size != self._end:
+            if batch.generation != self.generation or batch.size != self.end:
                 self._restart(batch.generation, batch.size)
-            self._look_at = time.monotonic() + life
+            self._good_until = time.monotonic() + life
 
     def extend(self, generation: int, rows: Sequence[Page]) -> None:
         """This process has committed these pages. Wakes all that wait."""
         with self._lock:
             self.changes += 1
             first = rows[0]
-            if generation != self._generation or first[0] - len(first[1]) != self._end:
+            if generation != self.generation or first[0] - len(first[1]) != self.end:
                 self._restart(0, 0)
             else:
-                self._pages += rows
-                self._end = rows[-1][0]
-                self._held += sum(len(payload) for _, payload, _ in rows)
-                if self._held > RECENT_BYTES:
-                    self._shorten()
+                for row in rows:
+                    self._add(row)
+                self._shorten(RECENT_BYTES)
         self.bump()
 
     def forget(self) -> None:
@@ -85,19 +63,4 @@ class Recent(Channel):
     def tail(self) -> Position:
         """Up to where the stream is known."""
         with self._lock:
-            return Position(self._generation, self._end)
-
-    def _restart(self, generation: int, end: int) -> None:
-        self._generation, self._end, self._held, self._pages = generation, end, 0, []
-
-    def _shorten(self) -> None:
-        """Drop the oldest pages, down to half, so that it is not done for each."""
-        dropped = 0
-        while self._held > RECENT_BYTES // 2 and dropped < len(self._pages) - 1:
-            self._held -= len(self._pages[dropped][1])
-            dropped += 1
-        self._pages = self._pages[dropped:]
-
-
-def _end_of(page: Page) -> int:
-    return page[0]
+            return Position(self.generation, self.end)

@@ -22,6 +22,7 @@ from ..types import Status
 from .pages import Page
 from .sqlite_poll import Poller
 from .sqlite_recent import Recent
+from .tail import Tails
 
 logger = logging.getLogger("resumable_sync")
 
@@ -36,8 +37,8 @@ _SUN_PATH_BYTES = 100  # of a socket's address; Linux allows 108, other systems 
 _COARSE_CLOCK_SECONDS = 0.05  # a directory's mtime may stand still this long while entries are added
 
 
-class Watch:
-    """The waiting readers of one process. `_lock` guards `_channels`, `_thread` and `_closed`.
+class Watch(Tails[Recent]):
+    """The waiting readers of one process. The lock guards `_thread` and `_closed` too.
 
     `poller` tells which streams changed; `check(ids)` ends those whose producers died. Both are called by
     the watch's thread, without locks.
@@ -50,36 +51,26 @@ class Watch:
         poller: Poller,
         check: Callable[[Collection[str]], object],
     ) -> None:
+        super().__init__(Recent, _LINGER_SECONDS)
         self._poller = poller
         self._check = check
-        self._lock = threading.Lock()
-        self._channels: dict[str, Recent] = {}
         self._thread: threading.Thread | None = None
         self._closed = False
-        self.wakes = 0  # grows with every wake_all()
+        self._idle = False  # the thread is in the long wait of a process without readers
         self._peers = _Peers(directory, name)
 
-    @contextlib.contextmanager
-    def listen(self, stream_id: str) -> Iterator[Recent]:
-        """Register a reader for the time of the block: from here on no change goes unnoticed."""
-        nudge = False
-        with self._lock:
-            channel = self._channels.get(stream_id)
-            if channel is None:
-                channel = self._channels[stream_id] = Recent()
-                nudge = len(self._channels) == 1 and self._thread is not None
-            channel.listeners += 1
-            if self._thread is None and not self._closed:
-                self._thread = threading.Thread(target=self._run, name="resumable-sync-watch", daemon=True)
-                self._thread.start()
-        if nudge:  # the thread may be in the long wait of an idle process
-            self._peers.nudge_self()
-        try:
-            yield channel
-        finally:
+    def enter(self, stream_id: str) -> Recent:
+        """The stream's tail, for a reader who must `leave` it again: meanwhile no change goes unnoticed."""
+        tail = super().enter(stream_id)
+        if self._thread is None or self._idle:
             with self._lock:
-                channel.listeners -= 1
-                channel.idle_since = time.monotonic()
+                nudge, self._idle = self._idle, False
+                if self._thread is None and not self._closed:
+                    self._thread = threading.Thread(target=self._run, name="resumable-sync-watch", daemon=True)
+                    self._thread.start()
+            if nudge:
+                self._peers.nudge_self()
+        return tail
 
     def publish(self, stream_ids: Collection[str]) -> None:
         """Tell the readers of these streams, here and elsewhere, that something was committed. Never blocks."""
@@ -89,17 +80,12 @@ class Watch:
     def publish_pages(self, written: Mapping[str, tuple[int, Sequence[Page]]]) -> None:
         """As `publish`, for what this process has appended: generation and pages by stream; no pages: unknown."""
         for stream_id, (generation, rows) in written.items():
-            channel = self._channels.get(stream_id)  # a dict is read atomically
-            if channel is not None and rows:
-                channel.extend(generation, rows)
-            elif channel is not None:
-                channel.forget()
+            tail = self.find(stream_id)
+            if tail is not None and rows:
+                tail.extend(generation, rows)
+            elif tail is not None:
+                tail.forget()
         self._peers.tell(written)
-
-    def wake_all(self) -> None:
-        """Make every waiting reader of this process look."""
-        self.wakes += 1
-        self._wake(None)
 
     def close(self) -> None:
         """Wake all readers and end the thread; waits for it, a second at most."""
@@ -112,15 +98,15 @@ class Watch:
             thread.join(_JOIN_SECONDS)
         self._peers.close()
 
-    def _wake(self, stream_ids: Collection[str] | None) -> None:
-        with self._lock:
-            if stream_ids is None:
-                channels = list(self._channels.values())
-            else:
-                found = map(self._channels.get, stream_ids)
-                channels = [channel for channel in found if channel is not None]
-        for channel in channels:
-            channel.forget()
+    def _wake(self, stream_ids: Collection[str]) -> None:
+        for stream_id in stream_ids:
+            tail = self.find(stream_id)
+            if tail is not None:
+                tail.forget()
+
+    def _wake_every(self) -> None:
+        for tail in self.watched():
+            tail.forget()
 
     def _run(self) -> None:
         try:
@@ -139,9 +125,11 @@ class Watch:
             while True:
                 now = time.monotonic()
                 with self._lock:
-                    ids = self._watched(now)
+                    # Who registers behind this section finds what it has set, so `enter` looks without the lock.
+                    ids = [tail.stream_id for tail in self._watched()]
                     if ids:
                         idle_since = now
+                    self._idle = not ids
                     if self._closed or now - idle_since > _IDLE_SECONDS:
                         self._thread = None
                         return
@@ -157,13 +145,6 @@ class Watch:
                 else:
                     self._receive(inbox, wait)
 
-    def _watched(self, now: float) -> list[str]:
-        """The streams with readers, without those that nobody came back to. Called with the lock held."""
-        for stream_id, channel in list(self._channels.items()):
-            if not channel.listeners and now - channel.idle_since > _LINGER_SECONDS:
-                del self._channels[stream_id]
-        return list(self._channels)
-
     def _receive(self, inbox: socket.socket, wait: float) -> None:
         """Wait for hints and pass them on."""
         inbox.settimeout(wait or 0.0001)
@@ -172,32 +153,31 @@ class Watch:
         except TimeoutError:
             return
         if datagram == _EVERYTHING:
-            self._wake(None)
+            self._wake_every()
         else:
             # From outside anything may come: what names no awaited stream wakes nobody.
             self._wake(datagram.decode("ascii", "replace").split("\n"))
 
     def _poll(self, ids: list[str]) -> None:
-        with self._lock:
-            channels = {stream_id: self._channels[stream_id] for stream_id in ids if stream_id in self._channels}
-        known = {stream_id: channel.tail() for stream_id, channel in channels.items()}
+        tails = {stream_id: tail for stream_id in ids if (tail := self.find(stream_id)) is not None}
+        known = {stream_id: tail.tail() for stream_id, tail in tails.items()}
         try:
-            changes = self._poller.changes(channels)
+            changes = self._poller.changes(tails)
             for stream_id, state in changes.items():
-                channel, tail = channels[stream_id], known[stream_id]
+                tail, before = tails[stream_id], known[stream_id]
                 # What was known before must be there, and no more than is known now: else it was somebody else.
-                if state is None or state[2] is not Status.STREAMING or state[0] != tail.generation:
-                    channel.forget()
-                elif not tail.offset <= state[1] <= channel.tail().offset:
-                    channel.forget()
+                if state is None or state[2] is not Status.STREAMING or state[0] != before.generation:
+                    tail.forget()
+                elif not before.offset <= state[1] <= tail.tail().offset:
+                    tail.forget()
         except ResumableStreamError:
-            self._wake(None)  # each reader looks for itself and reports the trouble to its caller
+            self._wake_every()  # each reader looks for itself and reports the trouble to its caller
 
     def _guarded_check(self, ids: list[str]) -> None:
         try:
             self._check(ids)
         except ResumableStreamError:
-            self._wake(None)  # as above: a locked or full file is for the readers to report
+            self._wake_every()  # as above: a locked or full file is for the readers to report
 
 
 _EVERYTHING = b"*"
