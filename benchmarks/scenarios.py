@@ -166,6 +166,7 @@ SCENARIOS = [
         "100 streams at 50 chunks a second each, a viewer each, one process",
         [
             *_ours("tail.one_process"),
+            _floor("Condition wake", "condition_wake"),
             *_node("tail", "memory", "ioredis", "redis"),
             *_python("tail", "assistant"),
         ],

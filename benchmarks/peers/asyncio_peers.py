@@ -121,15 +121,16 @@ LIBRARIES = {
 class Stamped:
     """A paced source whose chunks tell when they were made."""
 
-    def __init__(self, job: dict[str, Any], text: bool) -> None:
+    def __init__(self, job: dict[str, Any], text: bool, number: int) -> None:
         self._job = job
+        self._delay = number / job["streams"] / job["rate"]  # out of step with the others
         self._text = text
         self.digest = hashlib.sha256()
         self.begin = asyncio.Event()
 
     async def __call__(self) -> AsyncIterator[Any]:
         await self.begin.wait()
-        start = time.monotonic()
+        start = time.monotonic() + self._delay
         for number in range(self._job["chunks"]):
             early = start + number / self._job["rate"] - time.monotonic()
             if early > 0:
@@ -197,7 +198,7 @@ async def digest_of(library: Library, stream_id: str) -> str:
 
 async def tail(job: dict[str, Any], library: Library) -> dict[str, Any]:
     """One viewer for each stream, in this process."""
-    sources = [Stamped(job, library.text) for _ in range(job["streams"])]
+    sources = [Stamped(job, library.text, number) for number in range(job["streams"])]
     arrivals, followers = [], []
     for number, source in enumerate(sources):
         await library.run(f"live-{number}", source)

@@ -83,7 +83,8 @@ function listSource(made) {
 }
 
 class Stamped {
-  constructor() {
+  constructor(number) {
+    this.delay = (number / job.streams / job.rate) * 1000; // out of step with the others
     this.hash = createHash("sha256");
     this.begin = new Promise((resolve) => { this.go = resolve; });
   }
@@ -93,7 +94,7 @@ class Stamped {
     return new ReadableStream({
       pull: async (controller) => {
         await this.begin;
-        start ??= performance.now();
+        start ??= performance.now() + this.delay;
         if (next === job.chunks) {
           controller.close();
           return;
@@ -192,7 +193,7 @@ const programs = {
 
   async tail() {
     const library = await open();
-    const sources = Array.from({ length: job.streams }, () => new Stamped());
+    const sources = Array.from({ length: job.streams }, (_, number) => new Stamped(number));
     const arrivals = [];
     const followers = [];
     for (const [number, source] of sources.entries()) {
@@ -222,7 +223,7 @@ const programs = {
 
   async producer() {
     const library = await open();
-    const sources = Array.from({ length: job.streams }, () => new Stamped());
+    const sources = Array.from({ length: job.streams }, (_, number) => new Stamped(number));
     for (const [number, source] of sources.entries()) await library.run(`live-${number}`, source.source);
     say("begun");
     await go();

@@ -17,6 +17,7 @@ from .support import (
     check_arrivals,
     chunks,
     fresh_path,
+    independent,
     latency_metrics,
     sha256,
     start_threads,
@@ -159,40 +160,53 @@ def _insert(connection: sqlite3.Connection, rows: list[tuple[int, int, bytes]], 
         connection.execute("COMMIT")
 
 
-def condition_wake(job: Job) -> dict[str, Any]:
-    """`viewers` threads that wait on one Condition; the source notifies all. No store at all."""
-    changed = threading.Condition()
-    log: list[bytes] = []
-    source = Stamped(job["chunks"], job["rate"])
-    ended = False
+class _Log:
+    """Chunks in a list, and a Condition."""
 
-    def pieces() -> Iterator[bytes]:
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._chunks: list[bytes] = []
+        self._ended = False
+
+    def take(self, source: Iterator[bytes]) -> None:
+        for made in source:
+            with self._changed:
+                self._chunks.append(made)
+                self._changed.notify_all()
+        with self._changed:
+            self._ended = True
+            self._changed.notify_all()
+
+    def pieces(self) -> Iterator[bytes]:
         seen = 0
         while True:
-            with changed:
-                changed.wait_for(lambda: len(log) > seen or ended)
-                found = log[seen:]
+            with self._changed:
+                self._changed.wait_for(lambda: len(self._chunks) > seen or self._ended)
+                found = self._chunks[seen:]
             if not found:
                 return
             seen += len(found)
             yield b"".join(found)
 
-    arrivals = [Arrivals() for _ in range(job["viewers"])]
-    threads = start_threads(functools.partial(arrived.follow, pieces()) for arrived in arrivals)
+
+def condition_wake(job: Job) -> dict[str, Any]:
+    """A thread for each source and each viewer; a list and a Condition for each stream. No store at all."""
+    sources = independent(job["streams"], job["chunks"], job["rate"])
+    logs = [_Log() for _ in sources]
+    viewed = [number for number in range(len(sources)) for _ in range(job["viewers"])]
+    arrivals = [Arrivals() for _ in viewed]
+    threads = start_threads(
+        functools.partial(arrived.follow, logs[number].pieces()) for number, arrived in zip(viewed, arrivals)
+    )
+    threads += start_threads(functools.partial(log.take, source()) for log, source in zip(logs, sources))
     cpu = time.process_time()
-    source.begin.set()
-    for made in source():
-        with changed:
-            log.append(made)
-            changed.notify_all()
-    with changed:
-        ended = True
-        changed.notify_all()
+    for source in sources:
+        source.begin.set()
     for thread in threads:
         thread.join()
     used = time.process_time() - cpu
     metrics = {"cpu_s": used, "cpu_us_per_delivery": used / (len(arrivals) * job["chunks"]) * 1e6}
-    digest = check_arrivals([source] * len(arrivals), arrivals)
+    digest = check_arrivals([sources[number] for number in viewed], arrivals)
     return {"metrics": metrics | latency_metrics(arrivals), "delivered": digest}
 
 

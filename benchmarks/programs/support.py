@@ -73,11 +73,12 @@ class Stamped:
     """A paced source: `rate` chunks a second, each with the time when it was made. Pacing is its only wait.
 
     The pace is kept from the start on, so a source that was held up catches up. `greet`: the first chunk is made
-    at once, so that a viewer that has it is known to be there.
+    at once, so that a viewer that has it is known to be there. `delay`: seconds by which the first one is late.
     """
 
-    def __init__(self, count: int, rate: float, *, greet: bool = False) -> None:
+    def __init__(self, count: int, rate: float, *, greet: bool = False, delay: float = 0.0) -> None:
         self._count = count
+        self._delay = delay
         self._greet = greet
         self._rate = rate
         self._digest = hashlib.sha256()
@@ -89,7 +90,7 @@ class Stamped:
             yield self._make(0)
             first = 1
         self.begin.wait()
-        start = time.monotonic() - first / self._rate
+        start = time.monotonic() + self._delay - first / self._rate
         for number in range(first, self._count):
             early = start + number / self._rate - time.monotonic()
             if early > 0:
@@ -105,6 +106,11 @@ class Stamped:
     def sha256(self) -> str:
         """The digest of all that was made."""
         return self._digest.hexdigest()
+
+
+def independent(streams: int, count: int, rate: float) -> list[Stamped]:
+    """A source for each of many streams, out of step: their chunks come evenly spread over time."""
+    return [Stamped(count, rate, delay=number / streams / rate) for number in range(streams)]
 
 
 class Arrivals:

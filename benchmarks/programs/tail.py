@@ -1,7 +1,7 @@
 """Latency of live chunks: from when the source made one to when the viewer's generator returned it.
 
-The time is in the chunk itself (CLOCK_MONOTONIC, which all processes share). Sources are paced, and idle in
-between. Not measured: a network, and what a web server adds.
+The time is in the chunk itself (CLOCK_MONOTONIC, which all processes share). Sources are paced, idle in
+between, and out of step with one another. Not measured: a network, and what a web server adds.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from .support import (
     Job,
     Produced,
     RedisMeter,
-    Stamped,
     check_arrivals,
+    independent,
     latency_metrics,
     sha256,
     start_threads,
@@ -29,7 +29,7 @@ def one_process(job: Job) -> dict[str, Any]:
     """`streams` streams with `viewers` viewers each; all in this process."""
     store = job.open()
     produced = Produced(store)
-    sources = [Stamped(job["chunks"], job["rate"]) for _ in range(job["streams"])]
+    sources = independent(job["streams"], job["chunks"], job["rate"])
     viewed = [source for source in sources for _ in range(job["viewers"])]
     arrivals = [Arrivals() for _ in viewed]
     for number, source in enumerate(sources):
@@ -60,7 +60,7 @@ def producer(job: Job) -> dict[str, Any]:
     """The producing half of a pair of processes."""
     store = job.open()
     produced = Produced(store)
-    sources = [Stamped(job["chunks"], job["rate"]) for _ in range(job["streams"])]
+    sources = independent(job["streams"], job["chunks"], job["rate"])
     for number, source in enumerate(sources):
         produced.context.run(f"live-{number}", source)
     job.say("begun")

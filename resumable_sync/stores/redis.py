@@ -60,8 +60,8 @@ from .redis_state import one
 from .redis_watch import Watch
 
 _GROUP_SECONDS = 1.0  # for which a group commit repeats what fails for the moment
-_WRITE_CONNECTIONS = 4  # of a process, to each server
-_READ_CONNECTIONS = 4
+_WRITE_CONNECTIONS = 2  # of a process, to each server
+_READ_CONNECTIONS = 2
 
 
 class _Process:
@@ -83,9 +83,9 @@ class RedisStore:
     """A store in Redis, shared by any number of processes and machines. Thread-safe and fork-safe.
 
     `client`: a `redis.Redis` (also from `Sentinel.master_for`) or `redis.RedisCluster`; only its connection
-    settings are used, whatever else it was told, for connections of the store's own: per process at most 8, and
-    one on which all viewers wait (on a Cluster: 8 for each node, and one for each watched stream). An append is
-    one round trip.
+    settings are used, whatever else it was told, for connections of the store's own: per process at most 4 (mostly
+    2), and one on which all viewers wait (on a Cluster: 4 for each node, and one for each watched stream). An
+    append is one round trip.
     What an append has returned for was executed by the primary; it survives what Redis's persistence and
     replication survive. `wait_replicas=(n, seconds)`: acknowledge only what n replicas have confirmed.
 

@@ -36,6 +36,7 @@ _LATER = re.compile(
 )
 _FULL = re.compile(r"\bOOM\b|maxmemory")
 _ASKING = ("ASKING",)
+_CROWDED_SECONDS = 0.02  # that a call waits for a connection before another one is made
 
 Reply = Any
 """What Redis answered, strings as bytes; or the exception that stands for it."""
@@ -64,57 +65,77 @@ def is_passing(reply: Reply) -> bool:
 
 
 class Node:
-    """A server, over at most `connections` connections, kept when idle. `_lock` guards `_idle` and `_closed`."""
+    """A server, over at most `connections` connections, kept when idle. `_returned` guards all fields.
+
+    Trips share a connection one after the other; another one is made only where none came free for some time.
+    """
 
     def __init__(self, endpoint: Endpoint, timeout: float, connections: int) -> None:
         self.endpoint = endpoint
         self._timeout = timeout
-        self._free = threading.BoundedSemaphore(connections)
-        self._lock = threading.Lock()
+        self._limit = connections
+        self._returned = threading.Condition(threading.Lock())  # signalled when a connection is idle or closed
+        self._open = 0
         self._idle: list[Any] = []
         self._closed = False
 
     def send(self, calls: Sequence[Call]) -> Trip:
         """Write all calls on one connection. The trip must be finished or closed."""
-        if not self._free.acquire(timeout=self._timeout):
-            raise TimeoutError("all connections of the store are busy")
+        connection = self._take()
         try:
-            with self._lock:
-                connection = self._idle.pop() if self._idle else None
             if connection is None:
                 connection = self.endpoint.connection(self._timeout)
-            try:
-                packed = connection.pack_commands([call.arguments for call in calls])
-                connection.send_packed_command(packed, check_health=False)
-            except BaseException:
-                connection.disconnect()
-                raise
+            packed = connection.pack_commands([call.arguments for call in calls])
+            connection.send_packed_command(packed, check_health=False)
         except BaseException:
-            self._free.release()
+            self.give_back(connection, usable=False)
             raise
         return Trip(self, connection, len(calls))
 
     def give_back(self, connection: Any, *, usable: bool) -> None:
-        """End of a trip."""
-        with self._lock:
+        """End of a trip. `connection`: None if none could be made."""
+        with self._returned:
             usable = usable and not self._closed
             if usable:
                 self._idle.append(connection)
-        if not usable:
+            else:
+                self._open -= 1
+            self._returned.notify()
+        if not usable and connection is not None:
             connection.disconnect()
-        self._free.release()
 
     def drop_idle(self) -> None:
         """Forget the idle connections: after one broke the others are not worth much."""
-        with self._lock:
+        with self._returned:
             dropped, self._idle = self._idle, []
+            self._open -= len(dropped)
+            self._returned.notify_all()
         for connection in dropped:
             connection.disconnect()
 
     def close(self) -> None:
         """Close the connections; those in use when they come back."""
-        self._closed = True
+        with self._returned:
+            self._closed = True
         self.drop_idle()
+
+    def _take(self) -> Any:
+        """An idle connection; None if one is to be made, which counts as open from here on."""
+        with self._returned:
+            if not self._idle and self._open:
+                began = time.monotonic()
+                while not self._idle and self._open:
+                    waited = time.monotonic() - began
+                    if self._open < self._limit and waited >= _CROWDED_SECONDS:
+                        break
+                    if waited >= self._timeout:
+                        raise TimeoutError("all connections of the store are busy")
+                    until = _CROWDED_SECONDS if self._open < self._limit else self._timeout
+                    self._returned.wait(until - waited)
+            if self._idle:
+                return self._idle.pop()
+            self._open += 1
+            return None
 
 
 class Trip:
@@ -163,7 +184,7 @@ class Link:
         self._connections = connections
         self._target = target
         self._closed = threading.Event()
-        self._lock = threading.Lock()  # guards _nodes
+        self._lock = threading.Lock()  # guards changes of _nodes
         self._nodes: dict[Endpoint, Node] = {}
         self._slots = SlotMap(target, min(timeout, 2.0)) if target.is_cluster else None
 
@@ -179,7 +200,10 @@ class Link:
         pause = 0.0
         while True:
             again = []
-            for place, call, reply in zip(places, pending, self._attempt(pending)):
+            found = self._attempt(pending)
+            if not any(isinstance(reply, Exception) for reply in found) and len(found) == len(calls):
+                return found
+            for place, call, reply in zip(places, pending, found):
                 if isinstance(reply, AskError) and not isinstance(reply, MovedError):
                     reply = self._ask(call, reply)
                 replies[place] = reply
@@ -214,9 +238,15 @@ class Link:
 
     def _attempt(self, calls: Sequence[Call]) -> list[Reply]:
         """One try of all calls."""
+        if self._slots is None:
+            try:
+                node = self._node(self._target.endpoints[0])
+                return self._confirmed(node.send([*calls, *self._epilogue]).replies())
+            except (RedisError, OSError) as error:
+                return [error] * len(calls)
         replies: list[Reply] = [None] * len(calls)
         try:
-            groups = self._route(calls)
+            groups = self._route(calls, self._slots)
         except (RedisError, OSError) as error:
             return [error] * len(calls)
         trips: list[tuple[list[int], Trip]] = []
@@ -275,22 +305,22 @@ class Link:
         except (RedisError, OSError) as error:
             return error
 
-    def _route(self, calls: Sequence[Call]) -> Iterable[tuple[Node, list[int]]]:
-        if self._slots is None:
-            return [(self._node(self._target.endpoints[0]), list(range(len(calls))))]
+    def _route(self, calls: Sequence[Call], slots: SlotMap) -> Iterable[tuple[Node, list[int]]]:
         groups: dict[Endpoint, list[int]] = {}
         for place, call in enumerate(calls):
-            groups.setdefault(self._slots.find(call.key), []).append(place)
+            groups.setdefault(slots.find(call.key), []).append(place)
         return [(self._node(endpoint), groups[endpoint]) for endpoint in sorted(groups, key=lambda e: e.address)]
 
     def _node(self, endpoint: Endpoint) -> Node:
-        with self._lock:
-            node = self._nodes.get(endpoint)
-            if node is None:
-                node = self._nodes[endpoint] = Node(endpoint, self._reply_timeout, self._connections)
-                if self._closed.is_set():
-                    node.close()
-            return node
+        node = self._nodes.get(endpoint)  # a dict is read atomically
+        if node is None:
+            with self._lock:
+                node = self._nodes.get(endpoint)
+                if node is None:
+                    node = self._nodes[endpoint] = Node(endpoint, self._reply_timeout, self._connections)
+                    if self._closed.is_set():
+                        node.close()
+        return node
 
     def recover(self) -> None:
         """After a failure: see whether slots have moved."""

@@ -13,8 +13,8 @@ local generation = math.max(math.floor(now / 1000) * 1048576 + tonumber(ARGV[2])
 -- Only where something is left: a deletion would open the way for the rest on a server without memory.
 if redis.call('EXISTS', KEYS[1], KEYS[2]) > 0 then redis.call('UNLINK', KEYS[1], KEYS[2]) end
 s = {generation = text(generation), status = 'streaming', size = 0, entries = 0, rows = 1, kept = 0, error = ''}
-redis.call('HSET', KEYS[1], 'generation', s.generation, 'token', ARGV[1], 'lease', text(now + tonumber(ARGV[3])),
-  'ttl', ARGV[4], 'metadata', ARGV[6], 'created', text(now), 'status', s.status, 'error', s.error)
+redis.call('HSET', KEYS[1], 'generation', s.generation, 'token', ARGV[1], 'lease', now + ARGV[3],
+  'ttl', ARGV[4], 'metadata', ARGV[6], 'created', now, 'status', s.status, 'error', s.error)
 redis.call('XADD', KEYS[2], s.generation .. '-0', 'b', '1')
 redis.call('SET', KEYS[3], s.generation)
 keep(s, tonumber(ARGV[4]))

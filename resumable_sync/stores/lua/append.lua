@@ -29,5 +29,5 @@ elseif s.size == offset + length then
 else
   return report(s)
 end
-keep(s, tonumber(ARGV[8]), 'lease', text(now + tonumber(ARGV[7])))
+keep(s, tonumber(ARGV[8]), 'lease', now + ARGV[7])
 return 1

@@ -6,7 +6,8 @@
 --                    last <generation>-18446744073709551615 {e: status, n: size, m: error}; {x: 1} if deleted
 --   3 fence  string  the highest generation given out, kept for longer than the stream
 local LAST, DAY, time = '-18446744073709551615', 86400000, redis.call('TIME')
-local function text(number) return string.format('%.0f', number) end -- tostring turns big numbers into 1e+15
+-- In replies and ids; tostring turns big numbers into 1e+15. redis.call writes whole numbers out by itself.
+local function text(number) return string.format('%.0f', number) end
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 -- The stream's state; else nil and {'missing'}, or {'damaged'} where a part of it was evicted or trimmed.
 local function load()
@@ -24,18 +25,19 @@ local function keep(s, life, ...)
   s.expires = now + life
   if s.expires > s.kept then
     s.kept = s.expires + math.max(1000, math.floor(life / 8))
-    for i = 1, 3 do redis.call('PEXPIREAT', KEYS[i], text(s.kept + (i == 3 and DAY or 0))) end
+    for i = 1, 3 do redis.call('PEXPIREAT', KEYS[i], s.kept + (i == 3 and DAY or 0)) end
+    redis.call('HSET', KEYS[1], 'kept', s.kept)
   end
-  redis.call('HSET', KEYS[1], 'size', text(s.size), 'entries', text(s.entries), 'rows', text(s.rows),
-    'expires', text(s.expires), 'kept', text(s.kept), 'updated', text(now), ...)
+  redis.call('HSET', KEYS[1], 'size', s.size, 'entries', s.entries, 'rows', s.rows, 'expires', s.expires,
+    'updated', now, ...)
 end
 -- HDEL comes first: it needs no memory, and after it a server without memory lets the rest of the script through.
 local function finish(s, status, message, life)
   redis.call('HDEL', KEYS[1], 'lease')
-  redis.call('XADD', KEYS[2], s.generation .. LAST, 'e', status, 'n', text(s.size), 'm', message)
+  redis.call('XADD', KEYS[2], s.generation .. LAST, 'e', status, 'n', s.size, 'm', message)
   s.status, s.error, s.rows, s.kept = status, message, s.rows + 1, 0
   life = life == '' and s.ttl or tonumber(life)
-  keep(s, life, 'status', status, 'error', message, 'finished', text(now))
+  keep(s, life, 'status', status, 'error', message, 'finished', now)
 end
 local function reap(s, life)
   if s.status == 'streaming' and s.lease <= now then finish(s, 'interrupted', '', life) end
