@@ -17,7 +17,7 @@ from .errors import StoreUnavailableError, StreamNotFoundError
 from .following import Viewers, follow
 from .fork import PerProcess, at_exit
 from .producer import Hooks, Producer, Source, call_hook
-from .types import DEFAULT_READ_BYTES, Batch, Entry, Lease, Status, Store, StreamInfo
+from .types import DEFAULT_READ_BYTES, Batch, Entry, Lease, Position, Status, Store, StreamInfo
 
 logger = logging.getLogger("resumable_sync")
 
@@ -105,9 +105,9 @@ class ResumableStreamContext:
             lease = self.store.acquire(stream_id, ttl=self._ttl if ttl is None else ttl, metadata=metadata)
             if lease is not None:
                 call_hook(self._hooks.on_acquire, stream_id, "producer")
-                start = lease.cursor
+                first = Batch(Position(lease.generation, 0), b"", (), size=0, status=Status.STREAMING)
                 self._start(running, lease, make_stream)
-                return self._pieces(stream_id, start)
+                return self._pieces(stream_id, first)
             found = self._open(stream_id, "")
             if found is not None:
                 call_hook(self._hooks.on_acquire, stream_id, "consumer")
@@ -126,8 +126,8 @@ class ResumableStreamContext:
         StoreUnavailableError (also when this context is closed: resume elsewhere). One thread at a time
         may use a generator; it holds nothing while it is not running.
         """
-        start = self._open(stream_id, after)
-        return None if start is None else self._pieces(stream_id, start)
+        first = self._open(stream_id, after)
+        return None if first is None else self._pieces(stream_id, first)
 
     def require_resume(self, stream_id: str, after: str = "") -> Iterator[bytes]:
         """As `resume`, but raises StreamNotFoundError if there is no such stream."""
@@ -135,8 +135,8 @@ class ResumableStreamContext:
 
     def entries(self, stream_id: str, after: str = "") -> Iterator[Entry]:
         """As `require_resume`, chunk by chunk as the producer made them, each with the cursor behind it."""
-        start = self._require_open(stream_id, after)
-        return (entry for batch in self._batches(stream_id, start, None) for entry in batch.entries)
+        first = self._require_open(stream_id, after)
+        return (entry for batch in self._batches(stream_id, first, None) for entry in batch.entries)
 
     def batches(self, stream_id: str, after: str = "", *, heartbeat: float | None = None) -> Iterator[Batch]:
         """As `require_resume`, but yields what each read found.
@@ -285,24 +285,21 @@ class ResumableStreamContext:
         committer = committer_for(self.store, self._max_pending_bytes)  # which other contexts share
         committer.renew_now(lambda lease: lease.stream_id == stream_id)
 
-    def _open(self, stream_id: str, after: str) -> str | None:
-        """Check id and cursor against the store; the cursor to start from, None if there is no such stream."""
+    def _open(self, stream_id: str, after: str) -> Batch | None:
+        """Check id and cursor against the store: what a viewer gets first; None if there is no such stream."""
         try:
-            return self.store.read(stream_id, after, max_bytes=1).start
+            return self._require_open(stream_id, after)
         except StreamNotFoundError:
             return None
 
-    def _require_open(self, stream_id: str, after: str) -> str:
-        start = self._open(stream_id, after)
-        if start is None:
-            raise StreamNotFoundError(f"there is no stream {stream_id}")
-        return start
+    def _require_open(self, stream_id: str, after: str) -> Batch:
+        return self.store.read(stream_id, after, max_bytes=self._read_bytes)
 
-    def _pieces(self, stream_id: str, cursor: str) -> Iterator[bytes]:
-        return (batch.data for batch in self._batches(stream_id, cursor, None))
+    def _pieces(self, stream_id: str, first: Batch) -> Iterator[bytes]:
+        return (batch.data for batch in self._batches(stream_id, first, None))
 
-    def _batches(self, stream_id: str, cursor: str, heartbeat: float | None) -> Iterator[Batch]:
-        return follow(self.store, self._running.get().viewers, stream_id, cursor, self._read_bytes, heartbeat)
+    def _batches(self, stream_id: str, first: Batch, heartbeat: float | None) -> Iterator[Batch]:
+        return follow(self.store, self._running.get().viewers, stream_id, first, self._read_bytes, heartbeat)
 
 
 def _close_at_exit(context: ResumableStreamContext) -> None:

@@ -50,22 +50,43 @@ class Viewers:
 
 
 def follow(
-    store: Store, viewers: Viewers, stream_id: str, cursor: str, read_bytes: int, heartbeat: float | None
+    store: Store, viewers: Viewers, stream_id: str, first: Batch, read_bytes: int, heartbeat: float | None
 ) -> Iterator[Batch]:
-    """Yield what follows `cursor`, a good one, until the stream's ending, which is raised unless it is `done`.
+    """Yield `first`, a read that was made already, and what follows it, until the stream's ending, which is raised
+    unless it is `done`.
 
     With `heartbeat`, an empty batch is yielded whenever that many seconds brought nothing.
     """
+    batch = first
+    del first
     viewer = object()
     heard = time.monotonic()  # when something was yielded last
-    unavailable_since: float | None = None
     while True:
+        if batch.data:
+            yield batch
+            heard = time.monotonic()
+        elif batch.status.ended:
+            return _raise_ending(stream_id, batch)
+        elif heartbeat is not None and time.monotonic() - heard >= heartbeat:
+            yield batch
+            heard = time.monotonic()
         wait = WAIT_SLICE
         if heartbeat is not None:
             wait = min(wait, max(0.0, heard + heartbeat - time.monotonic()))
+        cursor = batch.cursor
+        del batch  # its bytes are not to be kept for as long as the viewer waits
+        batch = _read(store, viewers, viewer, stream_id, cursor, read_bytes, wait)
+
+
+def _read(
+    store: Store, viewers: Viewers, viewer: object, stream_id: str, cursor: str, read_bytes: int, wait: float
+) -> Batch:
+    """One read, repeated for the grace time while the store is unavailable."""
+    unavailable_since: float | None = None
+    while True:
         viewers.enter(viewer, cursor)
         try:
-            batch = store.read(stream_id, cursor, max_bytes=read_bytes, timeout=wait)
+            return store.read(stream_id, cursor, max_bytes=read_bytes, timeout=wait)
         except (StreamNotFoundError, InvalidCursorError) as lost:
             # The cursor was good when it was given out: what it points at is gone.
             raise StreamLostError(f"stream {stream_id} was lost behind {cursor}: {lost}") from lost
@@ -74,20 +95,9 @@ def follow(
             unavailable_since = unavailable_since or now
             if not unavailable.transient or now - unavailable_since >= store.grace:
                 raise
-            viewers.closed.wait(_RETRY_SECONDS)
-            continue
         finally:
             viewers.leave(viewer)
-        unavailable_since = None
-        if batch.data:
-            cursor = batch.cursor
-            yield batch
-            heard = time.monotonic()
-        elif batch.status.ended:
-            return _raise_ending(stream_id, batch)
-        elif heartbeat is not None and time.monotonic() - heard >= heartbeat:
-            yield batch
-            heard = time.monotonic()
+        viewers.closed.wait(_RETRY_SECONDS)
 
 
 def _raise_ending(stream_id: str, batch: Batch) -> None:
