@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from array import array
 from bisect import bisect_left, bisect_right
 
 from ..types import Status, StreamInfo
@@ -26,7 +27,7 @@ class Stream:
         self.status = Status.STREAMING
         self.error: str | None = None
         self.chunks: list[bytes] = []
-        self.ends: list[int] = []  # ends[i]: the offset behind chunks[i]; sorted, for bisection
+        self.ends = array("Q")  # ends[i]: the offset behind chunks[i]; sorted, for bisection
         self.size = 0
         self.created_at = self.updated_at = time.time()
         self.finished_at: float | None = None

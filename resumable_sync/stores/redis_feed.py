@@ -80,12 +80,9 @@ class Feed(Tail):
     def finish(self, generation: int, size: int, status: Status, error: str | None) -> None:
         """The stream has ended at `size`."""
         with self._lock:
-            if generation == self.generation and size == self.end:
-                self.ending, self._batches = (status, error), {}
+            if self._finish(generation, size, status, error):
                 # Good for those that wait; who comes later asks Redis, where it may have been deleted since.
                 self._check_in(0.0)
-            else:
-                self._restart(0, 0)
         self.bump()
 
     def distrust(self) -> None:

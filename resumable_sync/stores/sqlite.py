@@ -37,6 +37,7 @@ from .sqlite_connection import Connections
 from .sqlite_house import House
 from .sqlite_liveness import Liveness
 from .sqlite_poll import Poller
+from .sqlite_recent import State
 from .sqlite_rows import Row, select_living
 from .sqlite_steps import Steps
 from .sqlite_watch import Watch
@@ -196,11 +197,14 @@ class SQLiteStore:
         with self._connections.write() as connection:
             row = select_living(connection, lease.stream_id)
             refused = rules.finalize_error(lease, row, ending)
-            if refused is None and row is not None and row.status is Status.STREAMING:
-                self._end(connection, lease.stream_id, row, ending, rules.check_error_text(error))
+            running = refused is None and row is not None and row.status is Status.STREAMING
+            message = rules.check_error_text(error)
+            if row is not None and running:
+                self._end(connection, lease.stream_id, row, ending, message)
         if refused is not None:
             raise refused
-        process.watch.publish([lease.stream_id])
+        if row is not None and running:
+            self._publish_ending(process, lease.stream_id, row, ending, message)
 
     def cancel(self, stream_id: str) -> bool:
         """End a running stream as `cancelled`; see `Store.cancel`. A write transaction."""
@@ -212,7 +216,8 @@ class SQLiteStore:
             running = row is not None and row.status is Status.STREAMING
             if row is not None and running:
                 self._end(connection, stream_id, row, Status.CANCELLED)
-        process.watch.publish([stream_id])
+        if row is not None and running:
+            self._publish_ending(process, stream_id, row, Status.CANCELLED)
         return running
 
     def read(
@@ -385,6 +390,12 @@ class SQLiteStore:
         self, connection: sqlite3.Connection, stream_id: str, row: Row, status: Status, error: str | None = None
     ) -> None:
         sqlite_rows.end(connection, stream_id, row, status, error, self._finished_ttl)
+
+    def _publish_ending(
+        self, process: _Process, stream_id: str, row: Row, status: Status, error: str | None = None
+    ) -> None:
+        state = State(row.generation, row.size, status)
+        process.watch.publish_ending(stream_id, state, error, self._finished_ttl or row.ttl)
 
     def _end_dead(self, stream_ids: Collection[str], patience: float | None = None) -> list[str]:
         """End those of these streams whose producers died as `interrupted`; returns which."""

@@ -4,13 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from ..types import Status
 from . import sqlite_rows
 from .sqlite_connection import Connections
-
-
-State = tuple[int, int, Status]
-"""Generation, size, status."""
+from .sqlite_recent import State
 
 
 class Poller:
@@ -31,7 +27,7 @@ class Poller:
             found = sqlite_rows.select_many(connection, stream_ids)
             connection.seen_version = version
         seen: dict[str, State | None] = dict.fromkeys(stream_ids)
-        seen.update((stream_id, (row.generation, row.size, row.status)) for stream_id, row in found)
+        seen.update((stream_id, State(row.generation, row.size, row.status)) for stream_id, row in found)
         unseen = object()
         before = self._seen
         changed = {name: state for name, state in seen.items() if state != before.get(name, unseen)}

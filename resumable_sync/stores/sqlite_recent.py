@@ -4,17 +4,27 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from ..types import Batch, Position, Status
 from .pages import Page
 from .tail import Tail
+
+
+class State(NamedTuple):
+    """How a stream stands in the file."""
+
+    generation: int
+    size: int
+    status: Status
+
 
 RECENT_BYTES = 256 * 1024
 """Payload that is held for one stream at most (or one page)."""
 
 
 class Recent(Tail):
-    """The newest pages of one running stream.
+    """The newest pages of one stream.
 
     Everything that happens to the stream, here or elsewhere, either extends them or makes them unknown, so who
     has read up to the end may wait without another look at the file, until the stream may have expired.
@@ -52,6 +62,22 @@ class Recent(Tail):
                     self._add(row)
                 self._shorten(RECENT_BYTES)
         self.bump()
+
+    def finish(self, state: State, error: str | None, life: float) -> None:
+        """This process has ended the stream, which lives `life` seconds from now. Wakes all that wait."""
+        with self._lock:
+            self.changes += 1
+            if self._finish(*state, error):
+                self._good_until = min(self._good_until, time.monotonic() + life)
+        self.bump()
+
+    def agrees(self, before: Position, state: State | None) -> bool:
+        """Whether a look at the file found what is known here. `before`: the tail at some moment before it."""
+        with self._lock:
+            if state is None or not state.generation == self.generation == before.generation:
+                return False
+            status = self.ending[0] if self.ending else Status.STREAMING
+            return before.offset <= state.size <= self.end and state.status is status
 
     def forget(self) -> None:
         """Something else has happened: all that wait must look."""

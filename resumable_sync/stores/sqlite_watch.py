@@ -18,10 +18,9 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from ..errors import ResumableStreamError
-from ..types import Status
 from .pages import Page
 from .sqlite_poll import Poller
-from .sqlite_recent import Recent
+from .sqlite_recent import Recent, State
 from .tail import Tails
 
 logger = logging.getLogger("resumable_sync")
@@ -86,6 +85,13 @@ class Watch(Tails[Recent]):
             elif tail is not None:
                 tail.forget()
         self._peers.tell(written)
+
+    def publish_ending(self, stream_id: str, state: State, error: str | None, life: float) -> None:
+        """As `publish`, for a stream that this process has ended and that lives `life` seconds from now."""
+        tail = self.find(stream_id)
+        if tail is not None:
+            tail.finish(state, error, life)
+        self._peers.tell([stream_id])
 
     def close(self) -> None:
         """Wake all readers and end the thread; waits for it, a second at most."""
@@ -164,12 +170,9 @@ class Watch(Tails[Recent]):
         try:
             changes = self._poller.changes(tails)
             for stream_id, state in changes.items():
-                tail, before = tails[stream_id], known[stream_id]
                 # What was known before must be there, and no more than is known now: else it was somebody else.
-                if state is None or state[2] is not Status.STREAMING or state[0] != before.generation:
-                    tail.forget()
-                elif not before.offset <= state[1] <= tail.tail().offset:
-                    tail.forget()
+                if not tails[stream_id].agrees(known[stream_id], state):
+                    tails[stream_id].forget()
         except ResumableStreamError:
             self._wake_every()  # each reader looks for itself and reports the trouble to its caller
 

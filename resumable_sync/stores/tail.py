@@ -75,6 +75,14 @@ class Tail(Channel):
         self._good_until = NEVER
         self._rows, self._held, self._batches = [], 0, {}
 
+    def _finish(self, generation: int, size: int, status: Status, error: str | None) -> bool:
+        """Book the ending if the rows reach up to it; else know nothing, and return False."""
+        if generation != self.generation or size != self.end:
+            self._restart(0, 0)
+            return False
+        self.ending, self._batches = (status, error), {}
+        return True
+
     def _add(self, row: Page) -> None:
         """Put the row that begins at the end there."""
         self._rows.append(row)
