@@ -27,14 +27,14 @@ def read(
     connection: sqlite3.Connection, generation: int, offset: int, max_bytes: int
 ) -> tuple[bytes, Sequence[int]]:
     """What lies behind `offset`; see `pages.unpack`. StreamLostError if a page is missing or damaged."""
-    return pages.unpack(_select(connection, generation, offset), offset, max_bytes)
+    return pages.unpack(select(connection, generation, offset), offset, max_bytes)
 
 
 def check(connection: sqlite3.Connection, generation: int, size: int) -> Iterator[str]:
     """What is wrong with a generation that should be `size` bytes long, in words."""
     reached = 0
     try:
-        for end, payload, _ in _select(connection, generation, 0):
+        for end, payload, _ in select(connection, generation, 0):
             if end - len(payload) != reached:
                 yield f"bytes {reached} to {end - len(payload)} are missing"
             reached = end
@@ -45,7 +45,7 @@ def check(connection: sqlite3.Connection, generation: int, size: int) -> Iterato
             yield f"{reached} of {size} bytes are stored"
 
 
-def _select(connection: sqlite3.Connection, generation: int, offset: int) -> Iterator[pages.Page]:
+def select(connection: sqlite3.Connection, generation: int, offset: int) -> Iterator[pages.Page]:
     """The pages that reach beyond `offset`."""
     sql = "SELECT end, payload, lengths, checksum FROM pages WHERE generation = ? AND end > ? ORDER BY end"
     for end, payload, lengths, checksum in connection.execute(sql, (generation, offset)):

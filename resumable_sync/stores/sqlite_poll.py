@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
-from . import sqlite_rows
+from ..errors import StreamLostError
+from ..types import Position
+from . import sqlite_pages, sqlite_rows
 from .sqlite_connection import Connections
-from .sqlite_recent import State
+from .sqlite_recent import RECENT_BYTES, News, State
 
 
 class Poller:
@@ -33,3 +35,20 @@ class Poller:
         changed = {name: state for name, state in seen.items() if state != before.get(name, unseen)}
         self._seen = seen
         return changed
+
+    def news(self, known: Mapping[str, Position]) -> dict[str, News]:
+        """What was committed behind these positions, of one moment. Streams that are gone, and those that went on
+        by more than a tail holds, are left out."""
+        news = {}
+        with self._connections.read() as connection:
+            for stream_id, row in sqlite_rows.select_many(connection, known):
+                generation, offset = known[stream_id]
+                if row.expired or row.generation != generation or row.size - offset > RECENT_BYTES:
+                    continue
+                try:
+                    rows = list(sqlite_pages.select(connection, generation, offset)) if row.size > offset else []
+                except StreamLostError:
+                    continue  # each reader finds the damage, and tells its caller
+                state = State(generation, row.size, row.status)
+                news[stream_id] = News(state, row.error, row.life, rows)
+        return news

@@ -19,6 +19,16 @@ class State(NamedTuple):
     status: Status
 
 
+class News(NamedTuple):
+    """What a look at the file found behind a tail."""
+
+    state: State
+    error: str | None
+    life: float
+    """Seconds that the stream lives from now."""
+    rows: Sequence[Page]
+
+
 RECENT_BYTES = 256 * 1024
 """Payload that is held for one stream at most (or one page)."""
 
@@ -54,21 +64,30 @@ class Recent(Tail):
         """This process has committed these pages. Wakes all that wait."""
         with self._lock:
             self.changes += 1
-            first = rows[0]
-            if generation != self.generation or first[0] - len(first[1]) != self.end:
+            if generation != self.generation or not self._extend(rows):
                 self._restart(0, 0)
-            else:
-                for row in rows:
-                    self._add(row)
-                self._shorten(RECENT_BYTES)
+        self.bump()
+
+    def advance(self, before: Position, news: News | None) -> None:
+        """Another process has committed something: `news`, None if it is not known what. `before`: the tail when
+        the file was looked at. Wakes all that wait, unless there is nothing new."""
+        with self._lock:
+            if news is None or not news.state.generation == self.generation == before.generation:
+                self._restart(0, 0)
+            elif not (self._extend(news.rows) and before.offset <= news.state.size <= self.end):
+                self._restart(0, 0)
+            elif news.state.status is not Status.STREAMING:
+                self._end(news.state, news.error, news.life)
+            elif not news.rows:
+                return
+            self.changes += 1
         self.bump()
 
     def finish(self, state: State, error: str | None, life: float) -> None:
         """This process has ended the stream, which lives `life` seconds from now. Wakes all that wait."""
         with self._lock:
             self.changes += 1
-            if self._finish(*state, error):
-                self._good_until = min(self._good_until, time.monotonic() + life)
+            self._end(state, error, life)
         self.bump()
 
     def agrees(self, before: Position, state: State | None) -> bool:
@@ -90,3 +109,19 @@ class Recent(Tail):
         """Up to where the stream is known."""
         with self._lock:
             return Position(self.generation, self.end)
+
+    # The helpers below are called with the lock held.
+
+    def _extend(self, rows: Sequence[Page]) -> bool:
+        """Add those of these pages that are not known yet; False if some are missing in between."""
+        for row in rows:
+            if row[0] - len(row[1]) > self.end:
+                return False
+            if row[0] > self.end:
+                self._add(row)
+        self._shorten(RECENT_BYTES)
+        return True
+
+    def _end(self, state: State, error: str | None, life: float) -> None:
+        if self._finish(*state, error):
+            self._good_until = min(self._good_until, time.monotonic() + life)

@@ -14,7 +14,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from ..errors import ResumableStreamError
@@ -32,6 +32,7 @@ _JOIN_SECONDS = 1.0
 _LINGER_SECONDS = 1.0  # that a stream stays watched after its last reader left: most come right back
 _IDLE_SECONDS = 5.0  # without a watched stream before the thread and its socket go
 _DATAGRAM_BYTES = 8192
+_DATAGRAMS = 64  # that are passed on together
 _SUN_PATH_BYTES = 100  # of a socket's address; Linux allows 108, other systems less
 _COARSE_CLOCK_SECONDS = 0.05  # a directory's mtime may stand still this long while entries are added
 
@@ -105,10 +106,22 @@ class Watch(Tails[Recent]):
         self._peers.close()
 
     def _wake(self, stream_ids: Collection[str]) -> None:
-        for stream_id in stream_ids:
-            tail = self.find(stream_id)
-            if tail is not None:
-                tail.forget()
+        for tail in self._find_all(stream_ids).values():
+            tail.forget()
+
+    def _find_all(self, stream_ids: Iterable[str]) -> dict[str, Recent]:
+        return {stream_id: tail for stream_id in stream_ids if (tail := self.find(stream_id)) is not None}
+
+    def _advance(self, stream_ids: Iterable[str]) -> None:
+        """Other processes have committed something to these streams: look at it once for all readers."""
+        tails = self._find_all(stream_ids)
+        known = {stream_id: tail.tail() for stream_id, tail in tails.items()}
+        try:
+            news = self._poller.news({name: position for name, position in known.items() if position.generation})
+        except ResumableStreamError:
+            news = {}  # each reader looks for itself and reports the trouble to its caller
+        for stream_id, tail in tails.items():
+            tail.advance(known[stream_id], news.get(stream_id))
 
     def _wake_every(self) -> None:
         for tail in self.watched():
@@ -154,25 +167,28 @@ class Watch(Tails[Recent]):
     def _receive(self, inbox: socket.socket, wait: float) -> None:
         """Wait for hints and pass them on."""
         inbox.settimeout(wait or 0.0001)
+        hinted: set[str] = set()
         try:
-            datagram = inbox.recv(_DATAGRAM_BYTES)
-        except TimeoutError:
-            return
-        if datagram == _EVERYTHING:
-            self._wake_every()
-        else:
-            # From outside anything may come: what names no awaited stream wakes nobody.
-            self._wake(datagram.decode("ascii", "replace").split("\n"))
+            for _ in range(_DATAGRAMS):
+                datagram = inbox.recv(_DATAGRAM_BYTES)
+                if datagram == _EVERYTHING:
+                    self._wake_every()
+                else:
+                    # From outside anything may come: what names no awaited stream wakes nobody.
+                    hinted.update(datagram.decode("ascii", "replace").split("\n"))
+                inbox.settimeout(0.0)
+        except (TimeoutError, BlockingIOError):
+            pass  # there are no more
+        if hinted:
+            self._advance(hinted)
 
     def _poll(self, ids: list[str]) -> None:
-        tails = {stream_id: tail for stream_id in ids if (tail := self.find(stream_id)) is not None}
+        tails = self._find_all(ids)
         known = {stream_id: tail.tail() for stream_id, tail in tails.items()}
         try:
             changes = self._poller.changes(tails)
-            for stream_id, state in changes.items():
-                # What was known before must be there, and no more than is known now: else it was somebody else.
-                if not tails[stream_id].agrees(known[stream_id], state):
-                    tails[stream_id].forget()
+            # What was known before must be there, and no more than is known now: else it was somebody else.
+            self._advance(name for name, state in changes.items() if not tails[name].agrees(known[name], state))
         except ResumableStreamError:
             self._wake_every()  # each reader looks for itself and reports the trouble to its caller
 

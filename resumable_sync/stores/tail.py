@@ -51,7 +51,7 @@ class Tail(Channel):
         if batch is not None:
             return batch
         with self._lock:
-            if position.generation != self.generation or not self.generation:
+            if position.generation != self.generation:
                 return None
             end, ending, rows, batches = self.end, self.ending, self._rows, self._batches
             if not end - self._held <= position.offset <= end:
