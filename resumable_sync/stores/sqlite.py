@@ -234,10 +234,13 @@ class SQLiteStore:
         validate_stream_id(stream_id)
         watch = self._process().watch
         wakes = watch.wakes
-        if not timeout:
-            return self._look(stream_id, position, max_bytes)[0]
-        channel = watch.enter(stream_id)
         seen = False  # by this call: then it is no longer missing but lost
+        if not timeout or watch.find(stream_id) is None:  # who has much to read need not be told of changes
+            found = self._look(stream_id, position, max_bytes)[0]
+            if found.data or found.status.ended or not timeout:
+                return found
+            seen, position = True, Position(found.generation, found.offset)
+        channel = watch.enter(stream_id)
         woken = True
         try:
             while True:
