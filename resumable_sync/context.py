@@ -124,7 +124,7 @@ class ResumableStreamContext:
         without an exception only when the stream is `done`; otherwise it raises, after the last stored byte,
         ProducerFailedError, ProducerInterruptedError, StreamCancelledError, StreamLostError, or
         StoreUnavailableError (also when this context is closed: resume elsewhere). One thread at a time
-        may use a generator; it holds nothing while it is not running.
+        may use a generator; what it yields first was read by this call, and that is all it holds.
         """
         first = self._open(stream_id, after)
         return None if first is None else self._pieces(stream_id, first)

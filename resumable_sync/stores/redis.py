@@ -28,13 +28,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from ..errors import (
-    InvalidCursorError,
-    ResumableStreamError,
-    StoreUnavailableError,
-    StreamLostError,
-    StreamNotFoundError,
-)
+from ..errors import ResumableStreamError, StoreUnavailableError
 from ..fork import PerProcess
 from ..types import (
     DEFAULT_GRACE,
@@ -52,7 +46,7 @@ from ..types import (
 from . import rules
 from .redis_calls import Calls, finalize_error, renewal_error
 from .redis_connect import Target, from_client, from_url
-from .redis_feed import Feeds
+from .redis_feed import Feed, Feeds
 from .redis_index import Index, Keys, milliseconds, verify
 from .redis_link import Link
 from .redis_look import look
@@ -247,36 +241,10 @@ class RedisStore:
         position = parse_cursor(after)
         deadline = time.monotonic() + validate_wait(timeout)
         validate_stream_id(stream_id)
-        process = self._process()
         if not timeout:
-            return self._look(process, stream_id, position, max_bytes)[0]
-        wakes = process.feeds.wakes
-        seen = False  # by this call: then it is no longer missing but lost
-        feed = process.feeds.enter(stream_id)
-        try:
-            while True:
-                version = feed.version  # taken before the look: what comes after it is not missed
-                batch = None if position is None else feed.serve(position, max_bytes)
-                if batch is None:
-                    try:
-                        batch, due = self._look(process, stream_id, position, max_bytes)
-                    except (StreamNotFoundError, InvalidCursorError) as gone:
-                        if not seen:
-                            raise
-                        raise StreamLostError(f"stream {stream_id} was lost while it was read: {gone}") from gone
-                    seen = True
-                    position = Position(batch.generation, batch.offset - len(batch.data))
-                    if not batch.data:
-                        local = process.local.get(stream_id) == batch.generation
-                        feed.caught_up(batch, due, local)
-                        process.watch.follow(feed)
-                left = deadline - time.monotonic()
-                if batch.data or batch.status.ended or left <= 0 or wakes is not process.feeds.wakes:
-                    return batch
-                feed.wait(version, left)
-                self._check_open()
-        finally:
-            process.feeds.leave(feed)
+            return self._look(stream_id, position, max_bytes)[0]
+        feeds = self._process().feeds
+        return feeds.read(stream_id, position, max_bytes, deadline, self._look, self._caught_up)
 
     def wake(self) -> None:
         """Make blocked reads return early; see `Store.wake`."""
@@ -346,10 +314,14 @@ class RedisStore:
         self._check_open()
         return self._processes.get()
 
-    def _look(
-        self, process: _Process, stream_id: str, position: Position | None, max_bytes: int
-    ) -> tuple[Batch, float]:
-        return look(process.reads, self._calls.keys, stream_id, position, max_bytes)
+    def _look(self, stream_id: str, position: Position | None, max_bytes: int) -> tuple[Batch, float]:
+        return look(self._process().reads, self._calls.keys, stream_id, position, max_bytes)
+
+    def _caught_up(self, feed: Feed, batch: Batch, due: float, changes: int) -> None:
+        """A viewer has found the end of what is stored: its feed is to follow from there."""
+        process = self._process()
+        feed.caught_up(batch, due, local=process.local.get(feed.stream_id) == batch.generation)
+        process.watch.follow(feed)
 
     def _lost(self, process: _Process, stream_id: str) -> None:
         """The stream was ended, deleted or taken over: its viewers here are to look, its producer here is none."""

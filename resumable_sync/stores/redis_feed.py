@@ -7,6 +7,7 @@ it without asking Redis; the others page by themselves.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 
@@ -46,6 +47,11 @@ class Feed(Tail):
                 self._restart(batch.generation, batch.size)
                 self.local = local
             self._check_in(min(CHECK_SECONDS, max(0.01, due)))
+
+    @property
+    def life(self) -> float:
+        """No end: the checks wake those that wait."""
+        return math.inf
 
     def tail(self) -> Position | None:
         """Where another process's rows are awaited; None if none are."""

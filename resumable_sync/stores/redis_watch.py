@@ -74,7 +74,7 @@ class Watch:
             readers = list(self._readers.values())
         for reader in readers:
             reader.close()
-        self._feeds.wake_all()
+        self._feeds.stop_reads()
 
     def _reader(self, feed: Feed) -> Reader:
         """The reader of this feed. Called with the lock held."""

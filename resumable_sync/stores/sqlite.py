@@ -13,7 +13,6 @@ from ..errors import (
     LimitExceededError,
     ResumableStreamError,
     StoreUnavailableError,
-    StreamLostError,
     StreamNotFoundError,
 )
 from ..fork import PerProcess, at_exit
@@ -37,7 +36,7 @@ from .sqlite_connection import Connections
 from .sqlite_house import House
 from .sqlite_liveness import Liveness
 from .sqlite_poll import Poller
-from .sqlite_recent import State
+from .sqlite_recent import Recent, State
 from .sqlite_rows import Row, select_living
 from .sqlite_steps import Steps
 from .sqlite_watch import Watch
@@ -233,40 +232,11 @@ class SQLiteStore:
         deadline = time.monotonic() + validate_wait(timeout)
         validate_stream_id(stream_id)
         watch = self._process().watch
-        wakes = watch.wakes
-        seen = False  # by this call: then it is no longer missing but lost
         if not timeout or watch.find(stream_id) is None:  # who has much to read need not be told of changes
-            found = self._look(stream_id, position, max_bytes)[0]
-            if found.data or found.status.ended or not timeout:
-                return found
-            seen, position = True, Position(found.generation, found.offset)
-        channel = watch.enter(stream_id)
-        woken = True
-        try:
-            while True:
-                version, changes = channel.version, channel.changes  # before the look: nothing after it is missed
-                # Behind a wait without any news the file has the last word.
-                batch = channel.serve(position, max_bytes) if position is not None and woken else None
-                life = channel.life
-                if batch is None:
-                    try:
-                        batch, life = self._look(stream_id, position, max_bytes)
-                    except StreamNotFoundError as missing:
-                        if seen:
-                            raise StreamLostError(f"stream {stream_id} was deleted or has expired") from missing
-                        raise
-                    seen = True
-                    position = Position(batch.generation, batch.offset - len(batch.data))
-                    if batch.offset == batch.size:
-                        channel.caught_up(batch, life, changes)
-                left = deadline - time.monotonic()
-                if batch.data or batch.status.ended or left <= 0 or watch.wakes is not wakes:
-                    return batch
-                # Nobody commits an expiry: the next look is due when the stream's life ends, if not before.
-                woken = channel.wait(version, min(left, life))
-                self._process()  # raises once the store is closed
-        finally:
-            watch.leave(channel)
+            batch = self._look(stream_id, position, max_bytes)[0]
+            if batch.data or batch.status.ended or not timeout:
+                return batch
+        return watch.read(stream_id, position, max_bytes, deadline, self._look, Recent.caught_up)
 
     def wake(self) -> None:
         """Make blocked reads return early; see `Store.wake`."""
@@ -349,7 +319,7 @@ class SQLiteStore:
         closed, self._closed = self._closed, True
         if closed or process is None:
             return
-        process.watch.wake_all()  # first: the ending may have to wait for other writers
+        process.watch.stop_reads()  # first: the ending may have to wait for other writers
         try:
             process.watch.publish(self._liveness.end_owned(process.lock.token, _PATIENCE))
             left = False

@@ -40,15 +40,6 @@ class Recent(Tail):
     has read up to the end may wait without another look at the file, until the stream may have expired.
     """
 
-    def __init__(self, stream_id: str) -> None:
-        super().__init__(stream_id)
-        self.changes = 0  # grows with all that happens to the stream; guarded by the lock
-
-    @property
-    def life(self) -> float:
-        """Seconds until a look is due."""
-        return self._good_until - time.monotonic()
-
     def caught_up(self, batch: Batch, life: float, changes: int) -> None:
         """A look found the end of a running stream that lives `life` seconds. `changes`: taken before the look."""
         if batch.status is not Status.STREAMING:

@@ -99,7 +99,7 @@ class Watch(Tails[Recent]):
         with self._lock:
             self._closed = True
             thread = self._thread
-        self.wake_all()
+        self.stop_reads()
         self._peers.nudge_self()
         if thread is not None:
             thread.join(_JOIN_SECONDS)

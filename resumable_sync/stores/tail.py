@@ -6,8 +6,9 @@ import threading
 import time
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
-from typing import Generic, TypeVar
+from typing import Generic, TypeVar, Union
 
+from ..errors import InvalidCursorError, StoreUnavailableError, StreamLostError, StreamNotFoundError
 from ..types import Batch, Position, Status
 from . import pages
 from .channel import Channel
@@ -32,6 +33,7 @@ class Tail(Channel):
     def __init__(self, stream_id: str) -> None:
         super().__init__()
         self.stream_id = stream_id
+        self.changes = 0  # grows with all that happens to the stream, if the store counts it; guarded by the lock
         self.listeners = 0  # guarded by the lock of Tails, as idle_since is
         self.idle_since = time.monotonic()
         self._lock = threading.Lock()
@@ -66,6 +68,11 @@ class Tail(Channel):
         if len(data) <= _SHARED_BATCH_BYTES and len(batches) < _SHARED_BATCHES:
             batches[position, max_bytes] = batch
         return batch
+
+    @property
+    def life(self) -> float:
+        """Seconds that a viewer may wait for a wake-up before it must look by itself."""
+        return self._good_until - time.monotonic()
 
     # The helpers below are called with the lock held.
 
@@ -105,6 +112,9 @@ class Tail(Channel):
 
 T = TypeVar("T", bound=Tail)
 
+Look = Callable[[str, Union[Position, None], int], tuple[Batch, float]]
+"""Asks the store what follows a position, and in how many seconds that may change by itself. Raises as `read`."""
+
 
 class Tails(Generic[T]):
     """The followed streams of one process. `_lock` guards `_tails`, their `listeners` and `idle_since`.
@@ -117,7 +127,8 @@ class Tails(Generic[T]):
         self._linger = linger
         self._lock = threading.Lock()
         self._tails: dict[str, T] = {}
-        self.wakes = object()  # another one after every wake_all(): a waiting read returns when it has changed
+        self._wakes = object()  # another one after every wake_all(): then a waiting read returns
+        self._stopped = False
 
     def enter(self, stream_id: str) -> T:
         """The stream's tail, for a viewer who must `leave` it again."""
@@ -134,6 +145,51 @@ class Tails(Generic[T]):
             tail.listeners -= 1
             tail.idle_since = time.monotonic()
 
+    def read(
+        self,
+        stream_id: str,
+        position: Position | None,
+        max_bytes: int,
+        deadline: float,
+        look: Look,
+        caught_up: Callable[[T, Batch, float, int], object],
+    ) -> Batch:
+        """`Store.read` with a wait, until `deadline` (monotonic) at most.
+
+        `caught_up(tail, batch, due, changes)` is called with a look that found the stream's end, and the changes
+        that the tail had seen before; it makes the tail follow from there.
+        """
+        wakes = self._wakes
+        tail = self.enter(stream_id)
+        seen = False  # by this call: then it is no longer missing but lost
+        woken = True
+        try:
+            while True:
+                version, changes = tail.version, tail.changes  # before the look: nothing after it is missed
+                # Behind a wait without any news the store has the last word.
+                batch = tail.serve(position, max_bytes) if position is not None and woken else None
+                if batch is None:
+                    try:
+                        batch, due = look(stream_id, position, max_bytes)
+                    except (StreamNotFoundError, InvalidCursorError) as gone:
+                        if not seen:
+                            raise
+                        raise StreamLostError(f"stream {stream_id} was lost while it was read: {gone}") from gone
+                    seen = True
+                    position = Position(batch.generation, batch.offset - len(batch.data))
+                    if batch.offset == batch.size:
+                        caught_up(tail, batch, due, changes)
+                left = deadline - time.monotonic()
+                if batch.data or batch.status.ended or left <= 0:
+                    return batch
+                if self._stopped:
+                    raise StoreUnavailableError("the store is closed", transient=False)
+                if self._wakes is not wakes:
+                    return batch
+                woken = tail.wait(version, min(left, tail.life))
+        finally:
+            self.leave(tail)
+
     def find(self, stream_id: str) -> T | None:
         """The stream's tail if it is followed. Cheap: it is asked for every append."""
         return self._tails.get(stream_id)  # a dict is read atomically
@@ -145,11 +201,16 @@ class Tails(Generic[T]):
 
     def wake_all(self) -> None:
         """Make every waiting read return."""
-        self.wakes = object()  # one assignment: unlike +=, no wake of another thread can undo it
+        self._wakes = object()  # one assignment: unlike +=, no wake of another thread can undo it
         with self._lock:
             tails = list(self._tails.values())
         for tail in tails:
             tail.bump()
+
+    def stop_reads(self) -> None:
+        """The store is closed: waiting reads are to raise StoreUnavailableError."""
+        self._stopped = True
+        self.wake_all()
 
     def _watched(self) -> list[T]:
         """As `watched`. Called with the lock held."""
