@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -76,7 +77,35 @@ def test_a_slow_wake_opens_all_gates() -> None:
         gates = [threading.Lock() for _ in range(READERS)]
         channel._called.extend(gates)
         channel._opened_at = time.monotonic() - (1.0 if slow else -1.0)
-        assert channel._following() == (gates if slow else gates[:1])
+        assert channel._next(1, True) == (gates if slow else gates[:1])
+
+
+def test_a_reader_that_does_not_run_holds_up_nobody() -> None:
+    channel = Channel()
+    stuck = threading.Lock()
+    stuck.acquire()
+    channel._waiting.append(stuck)  # the first in line, and nobody behind this gate
+    woken: list[bool] = []
+    threads = start(lambda number: woken.append(channel.wait(0, 60.0)))
+    wait_until(lambda: len(channel._waiting) == READERS + 1)
+    channel.bump()
+    for thread in threads:
+        thread.join(30)
+    assert woken == [True] * READERS
+
+
+@pytest.mark.parametrize("store", ["sqlite", "redis"])
+def test_who_finds_more_wakes_those_that_wait_for_it(store: str) -> None:
+    """A viewer that looks before the news of it came moves the tail: then the news holds nothing new."""
+    tail: Recent | Feed = Recent("s") if store == "sqlite" else Feed("s")
+    for size in (3, 5):
+        version = tail.version
+        batch = Batch(Position(1, size), b"", (), size=size, status=Status.STREAMING)
+        if isinstance(tail, Recent):
+            tail.caught_up(batch, 60.0, tail.changes)
+        else:
+            tail.caught_up(batch, 60.0, local=False)
+        assert tail.version > version
 
 
 class TailMachine(RuleBasedStateMachine):

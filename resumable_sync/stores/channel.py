@@ -6,14 +6,15 @@ import threading
 import time
 from collections import deque
 
+_AT_ONCE = 2  # so that one that does not run, in a signal handler for instance, holds up nobody
 _SLOW_SECONDS = 0.002  # for one reader to wake, which mostly takes 0.02 to 0.1 ms
 
 
 class Channel:
     """The readers of one stream in this process. `_turn` guards all fields.
 
-    Each waiting reader blocks on a lock of its own, its gate. Who wakes them opens the first gate, and each reader
-    that wakes opens the next: hundreds that woke at once would mostly wake to wait for the GIL, at more than twice
+    Each waiting reader blocks on a lock of its own, its gate. Who wakes them opens the first gates, and each
+    reader that wakes opens another one: hundreds that woke at once would mostly wake to wait for the GIL, at twice
     the CPU time. If one takes long to wake, because another thread computes and lets the GIL go only now and then,
     it opens all the others, so that they do not all wait as long, one after the other.
     """
@@ -30,41 +31,44 @@ class Channel:
         """Wake all that wait."""
         with self._turn:
             self.version += 1
-            if not self._waiting:
-                return
+            slow = bool(self._called)  # then readers called before have yet to open gates, unless they are held up
             self._called += self._waiting
             self._waiting.clear()
-            self._opened_at = time.monotonic()
-            first = self._called.popleft()
-        first.release()
+            gates = self._next(_AT_ONCE, slow)
+        for gate in gates:
+            gate.release()
 
     def wait(self, version: int, timeout: float) -> bool:
         """Wait until the version is another than `version`, `timeout` seconds at most; False if it is not."""
+        if self.version != version:
+            return True
         gate = threading.Lock()
         gate.acquire()
-        with self._turn:
-            if self.version != version:
-                return True
-            self._waiting.append(gate)
         woken = False
         try:
-            woken = gate.acquire(timeout=max(0.0, timeout))
+            with self._turn:
+                if self.version != version:
+                    woken = True  # though not by the gate; to open another one does no harm
+                else:
+                    self._waiting.append(gate)
+            woken = woken or gate.acquire(timeout=max(0.0, timeout))
         finally:
             with self._turn:
                 # At a timeout or an exception its gate may be open all the same: then the others count on it.
-                following = self._following() if woken or not self._withdraw(gate) else []
-            for each in following:
+                gates = self._next(1, True) if woken or not self._withdraw(gate) else []
+            for each in gates:
                 each.release()
         return self.version != version
 
-    def _following(self) -> list[threading.Lock]:
-        """The gates to be opened by a reader that woke. Called with the lock held."""
+    def _next(self, count: int, unless_slow: bool) -> list[threading.Lock]:
+        """The next gates to open: `count`, but all if the readers called before take long. With the lock held."""
         if not self._called:
             return []
         now = time.monotonic()
-        count = len(self._called) if now - self._opened_at > _SLOW_SECONDS else 1
+        if unless_slow and now - self._opened_at > _SLOW_SECONDS:
+            count = len(self._called)
         self._opened_at = now
-        return [self._called.popleft() for _ in range(count)]
+        return [self._called.popleft() for _ in range(min(count, len(self._called)))]
 
     def _withdraw(self, gate: threading.Lock) -> bool:
         """Let nobody open this gate any more; False if somebody has. Called with the lock held."""

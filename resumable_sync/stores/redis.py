@@ -214,7 +214,7 @@ class RedisStore:
         process.local.pop(lease.stream_id, None)
         feed = process.feeds.find(lease.stream_id)
         if feed is not None:
-            feed.finish(lease.generation, lease.offset, ending, message)
+            feed.finish(lease.generation, reply, ending, message)
 
     def cancel(self, stream_id: str) -> bool:
         """End a running stream as `cancelled`; see `Store.cancel`. One round trip."""

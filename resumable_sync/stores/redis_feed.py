@@ -43,10 +43,13 @@ class Feed(Tail):
                 return
             if batch.generation == self.generation and self.ending:
                 return  # what was found is older than what is known here
-            if batch.generation != self.generation or batch.size > self.end:
+            moved = batch.generation != self.generation or batch.size > self.end
+            if moved:
                 self._restart(batch.generation, batch.size)
                 self.local = local
             self._check_in(min(CHECK_SECONDS, max(0.01, due)))
+        if moved:
+            self.bump()  # others may wait where the feed was: nobody else will tell them
 
     @property
     def life(self) -> float:

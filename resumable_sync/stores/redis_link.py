@@ -65,7 +65,7 @@ def is_passing(reply: Reply) -> bool:
 
 
 class Node:
-    """A server, over at most `connections` connections, kept when idle. `_returned` guards all fields.
+    """A server, over at most `connections` connections, kept when idle. `_guard` guards all fields.
 
     Trips share a connection one after the other; another one is made only where none came free for some time.
     """
@@ -74,27 +74,31 @@ class Node:
         self.endpoint = endpoint
         self._timeout = timeout
         self._limit = connections
-        self._returned = threading.Condition(threading.Lock())  # signalled when a connection is idle or closed
+        self._guard = threading.Lock()
+        self._returned = threading.Condition(self._guard)  # signalled when a connection is idle or closed
         self._open = 0
         self._idle: list[Any] = []
         self._closed = False
 
     def send(self, calls: Sequence[Call]) -> Trip:
         """Write all calls on one connection. The trip must be finished or closed."""
-        connection = self._take()
+        connection = None
+        taken = False
         try:
+            connection, taken = self._take(), True
             if connection is None:
                 connection = self.endpoint.connection(self._timeout)
             packed = connection.pack_commands([call.arguments for call in calls])
             connection.send_packed_command(packed, check_health=False)
         except BaseException:
-            self.give_back(connection, usable=False)
+            if taken:
+                self.give_back(connection, usable=False)
             raise
         return Trip(self, connection, len(calls))
 
     def give_back(self, connection: Any, *, usable: bool) -> None:
         """End of a trip. `connection`: None if none could be made."""
-        with self._returned:
+        with self._guard:
             usable = usable and not self._closed
             if usable:
                 self._idle.append(connection)
@@ -106,7 +110,7 @@ class Node:
 
     def drop_idle(self) -> None:
         """Forget the idle connections: after one broke the others are not worth much."""
-        with self._returned:
+        with self._guard:
             dropped, self._idle = self._idle, []
             self._open -= len(dropped)
             self._returned.notify_all()
@@ -115,13 +119,13 @@ class Node:
 
     def close(self) -> None:
         """Close the connections; those in use when they come back."""
-        with self._returned:
+        with self._guard:
             self._closed = True
         self.drop_idle()
 
     def _take(self) -> Any:
         """An idle connection; None if one is to be made, which counts as open from here on."""
-        with self._returned:
+        with self._guard:
             if not self._idle and self._open:
                 began = time.monotonic()
                 while not self._idle and self._open:
@@ -131,7 +135,11 @@ class Node:
                     if waited >= self._timeout:
                         raise TimeoutError("all connections of the store are busy")
                     until = _CROWDED_SECONDS if self._open < self._limit else self._timeout
-                    self._returned.wait(until - waited)
+                    try:
+                        self._returned.wait(until - waited)
+                    except BaseException:
+                        self._returned.notify()  # it may have been meant for us
+                        raise
             if self._idle:
                 return self._idle.pop()
             self._open += 1

@@ -68,8 +68,9 @@ class Reader:
             if self._closed.is_set():
                 return
             if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="resumable-sync-redis-reader", daemon=True)
-                self._thread.start()
+                thread = threading.Thread(target=self._run, name="resumable-sync-redis-reader", daemon=True)
+                thread.start()  # may fail, then the next viewer tries it
+                self._thread = thread
                 return
             nudge = not self._nudged and self._only is None
             self._nudged = True

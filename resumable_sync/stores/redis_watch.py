@@ -57,8 +57,9 @@ class Watch:
             if self._closed:
                 return
             if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="resumable-sync-redis-watch", daemon=True)
-                self._thread.start()
+                thread = threading.Thread(target=self._run, name="resumable-sync-redis-watch", daemon=True)
+                thread.start()  # may fail, then the next viewer tries it
+                self._thread = thread
             elif checked[0] < self._next:
                 self._next = checked[0]
                 self._kick.notify()

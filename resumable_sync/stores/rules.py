@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -17,6 +16,7 @@ from ..errors import (
 )
 from ..types import ENDINGS, Lease, Position, Status
 
+MAX_TTL = 1e10  # seconds, some 300 years: times stay exact in Lua, and in what Redis makes of its numbers
 MAX_METADATA_BYTES = 16 * 1024
 MAX_ERROR_CHARACTERS = 4096
 
@@ -137,9 +137,9 @@ def freeze_chunks(chunks: Sequence[bytes]) -> list[bytes]:
 
 
 def check_ttl(ttl: float, name: str = "ttl") -> float:
-    """Return a life in seconds if it is positive and finite, else ValueError."""
-    if not (math.isfinite(ttl) and ttl > 0):
-        raise ValueError(f"{name} must be a positive number of seconds, not {ttl!r}")
+    """Return a life in seconds if it is positive and at most MAX_TTL, else ValueError."""
+    if not 0 < ttl <= MAX_TTL:  # nor is NaN
+        raise ValueError(f"{name} must be a positive number of seconds up to {MAX_TTL:g}, not {ttl!r}")
     return float(ttl)
 
 

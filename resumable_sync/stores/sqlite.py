@@ -232,11 +232,11 @@ class SQLiteStore:
         deadline = time.monotonic() + validate_wait(timeout)
         validate_stream_id(stream_id)
         watch = self._process().watch
-        if not timeout or watch.find(stream_id) is None:  # who has much to read need not be told of changes
-            batch = self._look(stream_id, position, max_bytes)[0]
-            if batch.data or batch.status.ended or not timeout:
-                return batch
-        return watch.read(stream_id, position, max_bytes, deadline, self._look, Recent.caught_up)
+        if not timeout:
+            return self._look(stream_id, position, max_bytes)[0]
+        return watch.read(
+            stream_id, position, max_bytes, deadline, self._look, Recent.caught_up, look_first=True
+        )
 
     def wake(self) -> None:
         """Make blocked reads return early; see `Store.wake`."""

@@ -47,9 +47,12 @@ class Recent(Tail):
         with self._lock:
             if self.changes != changes:
                 return  # what was found may be outdated
-            if batch.generation != self.generation or batch.size != self.end:
+            moved = batch.generation != self.generation or batch.size != self.end
+            if moved:
                 self._restart(batch.generation, batch.size)
             self._good_until = time.monotonic() + life
+        if moved:
+            self.bump()  # others may wait where the tail was: nobody else will tell them
 
     def extend(self, generation: int, rows: Sequence[Page]) -> None:
         """This process has committed these pages. Wakes all that wait."""

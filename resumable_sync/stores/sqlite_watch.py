@@ -62,14 +62,19 @@ class Watch(Tails[Recent]):
     def enter(self, stream_id: str) -> Recent:
         """The stream's tail, for a reader who must `leave` it again: meanwhile no change goes unnoticed."""
         tail = super().enter(stream_id)
-        if self._thread is None or self._idle:
-            with self._lock:
-                nudge, self._idle = self._idle, False
-                if self._thread is None and not self._closed:
-                    self._thread = threading.Thread(target=self._run, name="resumable-sync-watch", daemon=True)
-                    self._thread.start()
-            if nudge:
-                self._peers.nudge_self()
+        try:
+            if self._thread is None or self._idle:
+                with self._lock:
+                    nudge, self._idle = self._idle, False
+                    if self._thread is None and not self._closed:
+                        thread = threading.Thread(target=self._run, name="resumable-sync-watch", daemon=True)
+                        thread.start()  # may fail, then the next reader tries it
+                        self._thread = thread
+                if nudge:
+                    self._peers.nudge_self()
+        except BaseException:
+            self.leave(tail)
+            raise
         return tail
 
     def publish(self, stream_ids: Collection[str]) -> None:

@@ -17,8 +17,8 @@ from .pages import Page
 NEVER = float("-inf")
 """As a time until which something is good: it is not."""
 
-_SHARED_BATCH_BYTES = 16 * 1024
-_SHARED_BATCHES = 8
+_SHARED_BATCH_BYTES = 4 * 1024
+_SHARED_BATCHES = 4
 
 
 class Tail(Channel):
@@ -153,22 +153,32 @@ class Tails(Generic[T]):
         deadline: float,
         look: Look,
         caught_up: Callable[[T, Batch, float, int], object],
+        *,
+        look_first: bool = False,
     ) -> Batch:
-        """`Store.read` with a wait, until `deadline` (monotonic) at most.
+        """`Store.read` with a wait, until `deadline` (monotonic) at most. `look_first`: to follow costs something,
+        so it is left to those who find nothing.
 
         `caught_up(tail, batch, due, changes)` is called with a look that found the stream's end, and the changes
         that the tail had seen before; it makes the tail follow from there.
         """
         wakes = self._wakes
-        tail = self.enter(stream_id)
         seen = False  # by this call: then it is no longer missing but lost
+        if look_first and self.find(stream_id) is None:
+            batch, _ = look(stream_id, position, max_bytes)
+            if batch.data or batch.status.ended:
+                return batch
+            seen, position = True, Position(batch.generation, batch.offset)
+        tail = self.enter(stream_id)
         woken = True
         try:
             while True:
                 version, changes = tail.version, tail.changes  # before the look: nothing after it is missed
                 # Behind a wait without any news the store has the last word.
-                batch = tail.serve(position, max_bytes) if position is not None and woken else None
-                if batch is None:
+                served = tail.serve(position, max_bytes) if position is not None and woken else None
+                if served is not None:
+                    batch = served
+                else:
                     try:
                         batch, due = look(stream_id, position, max_bytes)
                     except (StreamNotFoundError, InvalidCursorError) as gone:
