@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import signal
 import threading
 import time
 from collections.abc import Callable
@@ -77,21 +78,34 @@ def test_a_slow_wake_opens_all_gates() -> None:
         gates = [threading.Lock() for _ in range(READERS)]
         channel._called.extend(gates)
         channel._opened_at = time.monotonic() - (1.0 if slow else -1.0)
-        assert channel._next(1, True) == (gates if slow else gates[:1])
+        assert channel._next(True) == (gates if slow else gates[:1])
 
 
-def test_a_reader_that_does_not_run_holds_up_nobody() -> None:
+def test_nobody_depends_on_the_main_thread() -> None:
+    """A signal handler that wakes all waits until all others are awake; the main thread itself waits here."""
     channel = Channel()
-    stuck = threading.Lock()
-    stuck.acquire()
-    channel._waiting.append(stuck)  # the first in line, and nobody behind this gate
     woken: list[bool] = []
-    threads = start(lambda number: woken.append(channel.wait(0, 60.0)))
-    wait_until(lambda: len(channel._waiting) == READERS + 1)
-    channel.bump()
-    for thread in threads:
-        thread.join(30)
-    assert woken == [True] * READERS
+    order: list[str] = []
+
+    def handle(number: int, frame: object) -> None:
+        channel.bump()
+        wait_until(lambda: len(woken) == READERS)
+        order.append("handler")
+
+    def interrupt() -> None:
+        wait_until(lambda: len(channel._main) == 1 and len(channel._waiting) == READERS)
+        with channel._turn:  # the main thread is in its wait, not in the section before
+            pass
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)
+
+    before = signal.signal(signal.SIGUSR1, handle)
+    try:
+        start(lambda number: woken.append(channel.wait(0, 60.0)))
+        threading.Thread(target=interrupt, daemon=True).start()
+        assert channel.wait(0, 60.0)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert order == ["handler"] and woken == [True] * READERS
 
 
 @pytest.mark.parametrize("store", ["sqlite", "redis"])

@@ -6,17 +6,17 @@ import threading
 import time
 from collections import deque
 
-_AT_ONCE = 2  # so that one that does not run, in a signal handler for instance, holds up nobody
 _SLOW_SECONDS = 0.002  # for one reader to wake, which mostly takes 0.02 to 0.1 ms
 
 
 class Channel:
     """The readers of one stream in this process. `_turn` guards all fields.
 
-    Each waiting reader blocks on a lock of its own, its gate. Who wakes them opens the first gates, and each
-    reader that wakes opens another one: hundreds that woke at once would mostly wake to wait for the GIL, at twice
+    Each waiting reader blocks on a lock of its own, its gate. Who wakes them opens the first gate, and each
+    reader that wakes opens the next: hundreds that woke at once would mostly wake to wait for the GIL, at twice
     the CPU time. If one takes long to wake, because another thread computes and lets the GIL go only now and then,
-    it opens all the others, so that they do not all wait as long, one after the other.
+    it opens all the others, so that they do not all wait as long, one after the other. Nobody depends on the main
+    thread, which may have a signal handler to run first.
     """
 
     def __init__(self) -> None:
@@ -24,6 +24,7 @@ class Channel:
         self._waiting: deque[threading.Lock] = deque()
         # To be woken. While there are any, a reader whose gate was opened has yet to open the next.
         self._called: deque[threading.Lock] = deque()
+        self._main: list[threading.Lock] = []  # the gate of the main thread, if it waits here
         self._opened_at = 0.0  # monotonic: when the last gate was
         self.version = 0  # grows with every wake-up; a reader takes it before it looks at the store
 
@@ -31,10 +32,11 @@ class Channel:
         """Wake all that wait."""
         with self._turn:
             self.version += 1
-            slow = bool(self._called)  # then readers called before have yet to open gates, unless they are held up
+            follows = bool(self._called)  # those called before
             self._called += self._waiting
             self._waiting.clear()
-            gates = self._next(_AT_ONCE, slow)
+            gates = self._main + self._next(follows)
+            self._main = []
         for gate in gates:
             gate.release()
 
@@ -50,29 +52,29 @@ class Channel:
                 if self.version != version:
                     woken = True  # though not by the gate; to open another one does no harm
                 else:
-                    self._waiting.append(gate)
+                    is_main = threading.current_thread() is threading.main_thread()
+                    (self._main if is_main else self._waiting).append(gate)
             woken = woken or gate.acquire(timeout=max(0.0, timeout))
         finally:
             with self._turn:
                 # At a timeout or an exception its gate may be open all the same: then the others count on it.
-                gates = self._next(1, True) if woken or not self._withdraw(gate) else []
+                gates = self._next(True) if woken or not self._withdraw(gate) else []
             for each in gates:
                 each.release()
         return self.version != version
 
-    def _next(self, count: int, unless_slow: bool) -> list[threading.Lock]:
-        """The next gates to open: `count`, but all if the readers called before take long. With the lock held."""
+    def _next(self, follows: bool) -> list[threading.Lock]:
+        """The gates to open now: one, or all if this one `follows` others that take long. With the lock held."""
         if not self._called:
             return []
         now = time.monotonic()
-        if unless_slow and now - self._opened_at > _SLOW_SECONDS:
-            count = len(self._called)
+        slow = follows and now - self._opened_at > _SLOW_SECONDS
         self._opened_at = now
-        return [self._called.popleft() for _ in range(min(count, len(self._called)))]
+        return [self._called.popleft() for _ in range(len(self._called) if slow else 1)]
 
     def _withdraw(self, gate: threading.Lock) -> bool:
         """Let nobody open this gate any more; False if somebody has. Called with the lock held."""
-        for gates in (self._waiting, self._called):
+        for gates in (self._waiting, self._called, self._main):
             if gate in gates:
                 gates.remove(gate)
                 return True
