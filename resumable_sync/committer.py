@@ -21,6 +21,7 @@ MAX_PENDING_CHUNKS = 4096
 _ROUND_BYTES = 4 * 1024 * 1024  # of one append_many; the rest takes the next round
 _IDLE_SECONDS = 5.0  # without any stream before the thread ends
 _SLOW_SOURCE_SECONDS = 0.001  # between chunks: such a source may store one itself when nobody else writes
+_EARLY = 0.2  # of its interval, by which a lease may be renewed too early, together with one that is due
 _RETRY_SECONDS = (0.05, 1.0)  # first and longest pause while the store is unavailable
 
 
@@ -215,7 +216,7 @@ class Committer:
         for outbox in self._outboxes:
             if outbox.error is not None:
                 continue
-            if outbox.renew_at <= now:
+            if outbox.renew_at <= now + outbox.interval * _EARLY:
                 outbox.renew_at = now + outbox.interval
                 due.append(outbox)
             self._next_renewal = min(self._next_renewal, outbox.renew_at)

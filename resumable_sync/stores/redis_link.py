@@ -126,20 +126,19 @@ class Node:
     def _take(self) -> Any:
         """An idle connection; None if one is to be made, which counts as open from here on."""
         with self._guard:
-            if not self._idle and self._open:
-                began = time.monotonic()
-                while not self._idle and self._open:
-                    waited = time.monotonic() - began
-                    if self._open < self._limit and waited >= _CROWDED_SECONDS:
-                        break
-                    if waited >= self._timeout:
-                        raise TimeoutError("all connections of the store are busy")
-                    until = _CROWDED_SECONDS if self._open < self._limit else self._timeout
-                    try:
-                        self._returned.wait(until - waited)
-                    except BaseException:
-                        self._returned.notify()  # it may have been meant for us
-                        raise
+            began = time.monotonic()
+            while not self._idle and self._open:
+                waited = time.monotonic() - began
+                if self._open < self._limit and waited >= _CROWDED_SECONDS:
+                    break
+                if waited >= self._timeout:
+                    raise TimeoutError("all connections of the store are busy")
+                until = _CROWDED_SECONDS if self._open < self._limit else self._timeout
+                try:
+                    self._returned.wait(until - waited)
+                except BaseException:
+                    self._returned.notify()  # it may have been meant for us
+                    raise
             if self._idle:
                 return self._idle.pop()
             self._open += 1

@@ -49,9 +49,9 @@ def _look(
     data = b""
     lengths: Sequence[int] = ()
     if start.offset < found.size:
-        rows = _rows(replies[1], found.size) if position is not None else []
-        if not rows and position is None:
-            rows = _rows(link.run([_range(keys, stream_id, start, max_bytes)])[0], found.size)
+        if position is None:
+            replies += link.run([_range(keys, stream_id, start, max_bytes)])
+        rows = _rows(replies[1], found.size)
         if not rows:  # a chunk that is larger than the range
             rows = _rows(link.run([_range(keys, stream_id, start, _LAST_OFFSET, 1)])[0], found.size)
         data, lengths = pages.unpack(rows, start.offset, max_bytes)

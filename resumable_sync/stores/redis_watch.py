@@ -16,6 +16,7 @@ from .redis_state import Found, parse_found
 
 logger = logging.getLogger("resumable_sync")
 
+_EARLY_SECONDS = 0.5  # by which a feed may be checked too early, together with one that is due
 _IDLE_SECONDS = 1.0  # between looks whether any feed is left, while there is nothing else to do
 
 
@@ -98,16 +99,16 @@ class Watch:
                     for name in [name for name in self._readers if name and name not in kept]:
                         self._readers.pop(name).close()
                 now = time.monotonic()
-                due = []
                 soonest = now + _IDLE_SECONDS
+                soon = []
                 for feed in feeds:
                     checked = feed.to_check()
-                    if checked is not None and checked[0] <= now:
-                        due.append((feed, checked[2]))
-                    elif checked is not None:
+                    if checked is not None:
                         soonest = min(soonest, checked[0])
-                if due:
-                    self._check(due)
+                        if checked[0] <= now + _EARLY_SECONDS:
+                            soon.append((feed, checked[2]))
+                if soonest <= now:
+                    self._check(soon)
                     continue
                 with self._lock:
                     self._next = min(self._next, soonest) if self._next > now else soonest
