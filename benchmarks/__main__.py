@@ -12,7 +12,7 @@ from pathlib import Path
 
 from . import aims, environment, peers, plot, report
 from .redis_server import redis_server
-from .runner import Runner, RunFailed
+from .runner import RunFailed, Runner
 from .scenarios import SCENARIOS
 
 
@@ -47,9 +47,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "environment": environment.describe(installed.versions),
             "scenarios": {},
         }
-        with tempfile.TemporaryDirectory(prefix="resumable-bench-") as directory, redis_server(
-            Path(directory)
-        ) as redis:
+        with (
+            tempfile.TemporaryDirectory(prefix="resumable-bench-") as directory,
+            redis_server(Path(directory)) as redis,
+        ):
             if redis is None:
                 progress("redis-server is not installed: what needs it is left out")
             runner = Runner(redis, installed.commands, progress, quick=options.quick)

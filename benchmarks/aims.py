@@ -45,9 +45,7 @@ def _rate(title: str, scenario: str, who: str, whom: str, limit: float) -> Aim:
     return Aim(f"{title} / {whom}", measured, limit, against)
 
 
-def _at_most(
-    title: str, scenario: str, who: str, metric: str, limit: float, whom: str | Figure = ""
-) -> Aim:
+def _at_most(title: str, scenario: str, who: str, metric: str, limit: float, whom: str | Figure = "") -> Aim:
     against = Figure(scenario, whom, metric) if isinstance(whom, str) else whom
     title = f"{title} / {against.contestant}" if whom else title
     return Aim(title, Figure(scenario, who, metric), limit, against if whom else None, at_least=False)
@@ -87,16 +85,34 @@ AIMS = [
         for store in ("memory", "sqlite", "redis")
     ),
     *(
-        _at_most(f"500 viewers on {store}, CPU per delivery", "fan-out-500", f"ours {store}",
-                 "cpu_us_per_delivery", 1.3, _CONDITION)
+        _at_most(
+            f"500 viewers on {store}, CPU per delivery",
+            "fan-out-500",
+            f"ours {store}",
+            "cpu_us_per_delivery",
+            1.3,
+            _CONDITION,
+        )
         for store in ("memory", "sqlite", "redis")
     ),
-    _at_most("commands per chunk at 500 viewers, Redis", "fan-out-500", "ours redis", "commands_per_chunk", 1.1,
-             Figure("fan-out-1", "ours redis", "commands_per_chunk")),
+    _at_most(
+        "commands per chunk at 500 viewers, Redis",
+        "fan-out-500",
+        "ours redis",
+        "commands_per_chunk",
+        1.1,
+        Figure("fan-out-1", "ours redis", "commands_per_chunk"),
+    ),
     _at_most("connections at 500 viewers, Redis", "fan-out-500", "ours redis", "connections", 9),
     *(
-        Aim(f"parked viewer on {store} beside its thread, KiB", Figure("idle", f"ours {store}", "kib_per_viewer"),
-            32, Figure("idle", "floor: bare threads", "kib_per_viewer"), False, True)
+        Aim(
+            f"parked viewer on {store} beside its thread, KiB",
+            Figure("idle", f"ours {store}", "kib_per_viewer"),
+            32,
+            Figure("idle", "floor: bare threads", "kib_per_viewer"),
+            False,
+            True,
+        )
         for store in ("memory", "sqlite", "redis")
     ),
     *(
@@ -104,16 +120,23 @@ AIMS = [
         for store in ("memory", "sqlite", "redis")
     ),
     *(
-        _at_most(f"resume, longest / shortest stream, {store}", "resume", f"ours {store}",
-                 "longest_over_shortest", 1.5)
+        _at_most(
+            f"resume, longest / shortest stream, {store}", "resume", f"ours {store}", "longest_over_shortest", 1.5
+        )
         for store in ("memory", "sqlite", "redis")
     ),
     *(
-        _at_most(f"{operation} at 10,000 streams / at 10, {store}", "growth", f"ours {store}",
-                 f"{operation}_growth", 1.5)
-        for store in ("memory", "sqlite", "redis") for operation in ("append", "read", "election")
+        _at_most(
+            f"{operation} at 10,000 streams / at 10, {store}",
+            "growth",
+            f"ours {store}",
+            f"{operation}_growth",
+            1.5,
+        )
+        for store in ("memory", "sqlite", "redis")
+        for operation in ("append", "read", "election")
     ),
-]  # fmt: skip
+]
 
 
 def judge(scenarios: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -46,13 +46,25 @@ BARS = (
     Bars("replay", "Replay of 10,000 stored chunks: chunks per second", "replay-10k", "chunks_per_s"),
 )
 LINES = (
-    Lines("fan-out", "Live latency by viewers of one stream, median, ms", "viewers",
-          {viewers: (f"fan-out-{viewers}", "p50_ms") for viewers in (1, 10, 100, 500)}),
-    Lines("resume", "Resuming at a random byte, median, ms", "chunks stored",
-          {length: ("resume", f"p50_ms_{length}") for length in (1_000, 10_000, 100_000, 1_000_000)}),
-    Lines("growth", "Acknowledged append, median, ms", "streams in the store",
-          {streams: ("growth", f"append_ms_{streams}") for streams in (10, 100, 1_000, 10_000)}),
-)  # fmt: skip
+    Lines(
+        "fan-out",
+        "Live latency by viewers of one stream, median, ms",
+        "viewers",
+        {viewers: (f"fan-out-{viewers}", "p50_ms") for viewers in (1, 10, 100, 500)},
+    ),
+    Lines(
+        "resume",
+        "Resuming at a random byte, median, ms",
+        "chunks stored",
+        {length: ("resume", f"p50_ms_{length}") for length in (1_000, 10_000, 100_000, 1_000_000)},
+    ),
+    Lines(
+        "growth",
+        "Acknowledged append, median, ms",
+        "streams in the store",
+        {streams: ("growth", f"append_ms_{streams}") for streams in (10, 100, 1_000, 10_000)},
+    ),
+)
 
 
 def write(document: Mapping[str, Any], headlines: Mapping[str, Sequence[str]], folder: Path) -> None:

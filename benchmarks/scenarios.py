@@ -82,8 +82,12 @@ def _replay(name: str, title: str, chunks: int, rounds: int, *more: Contestant, 
             *_ours("replay.one_process", ("memory",), singly=False),
             *_ours(("replay.fill", "replay.read"), ("sqlite", "redis"), singly=False),
             *(
-                Contestant(f"ours {store}, a row for each chunk", ("replay.fill", "replay.read"),
-                           {"store": store, "singly": True}, needs_redis=store == "redis")
+                Contestant(
+                    f"ours {store}, a row for each chunk",
+                    ("replay.fill", "replay.read"),
+                    {"store": store, "singly": True},
+                    needs_redis=store == "redis",
+                )
                 for store in stores
             ),
             _floor("XRANGE by 1000, a row for each chunk", "redis_xrange", redis=True),
@@ -94,7 +98,7 @@ def _replay(name: str, title: str, chunks: int, rounds: int, *more: Contestant, 
         {"chunks": min(chunks, 10_000) // 5},
         rounds=rounds,
         headline=("chunks_per_s", "first_byte_ms", "peak_mib"),
-    )  # fmt: skip
+    )
 
 
 SCENARIOS = [
@@ -152,10 +156,7 @@ SCENARIOS = [
     Scenario(
         "tail-across",
         "Latency of live chunks, 100 a second, producer and viewer in two processes",
-        [
-            *_ours(_PAIR, ("sqlite", "redis")),
-            *_node(("producer", "viewer"), "ioredis", "pubsub"),
-        ],
+        [*_ours(_PAIR, ("sqlite", "redis")), *_node(("producer", "viewer"), "ioredis", "pubsub")],
         {"streams": 1, "viewers": 1, "chunks": 300, "rate": 100},
         {"streams": 1, "viewers": 1, "chunks": 40, "rate": 200},
         comparable=False,
@@ -230,10 +231,7 @@ SCENARIOS = [
     Scenario(
         "idle",
         "1,000 parked viewers of 100 silent streams",
-        [
-            *_ours("state.parked"),
-            Contestant("floor: bare threads", ("state.bare_threads",), kind="floor"),
-        ],
+        [*_ours("state.parked"), Contestant("floor: bare threads", ("state.bare_threads",), kind="floor")],
         {"viewers": 1000, "streams": 100, "seconds": 5},
         {"viewers": 50, "streams": 5, "seconds": 0.3},
         rounds=2,

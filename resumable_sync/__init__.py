@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ._version import __version__
 from .context import ResumableStreamContext
+from .contract import Batch, Entry, Lease, Status, Store, StreamInfo
 from .errors import (
     InvalidCursorError,
     InvalidStreamIdError,
@@ -28,10 +29,9 @@ from .errors import (
 from .producer import Producer, current_producer
 from .stores import open_store
 from .stores.memory import MemoryStore
-from .types import Batch, Entry, Lease, Status, Store, StreamInfo
 
 if TYPE_CHECKING:
-    from .stores.redis import RedisStore
+    from .stores.redis import RedisStore as RedisStore  # noqa: F401  lazy, and not in __all__: see __getattr__
     from .stores.sqlite import SQLiteStore
 
 __all__ = [
@@ -46,7 +46,6 @@ __all__ = [
     "Producer",
     "ProducerFailedError",
     "ProducerInterruptedError",
-    "RedisStore",
     "ResumableStreamContext",
     "ResumableStreamError",
     "SQLiteStore",
@@ -65,13 +64,16 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Import a store when it is asked for: its packages are not needed before."""
+    """Import a store when it is asked for: its packages are not needed before.
+
+    RedisStore is not in `__all__`, so that `from resumable_sync import *` works without the extra `redis`.
+    """
     if name == "SQLiteStore":
         from .stores.sqlite import SQLiteStore
 
         return SQLiteStore
     if name == "RedisStore":
-        from .stores.redis import RedisStore
+        from .stores.redis import RedisStore  # noqa: F811
 
         return RedisStore
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -9,9 +9,9 @@ import weakref
 from collections import deque
 from collections.abc import Callable
 
+from .contract import Lease, Store
 from .errors import ResumableStreamError, StoreUnavailableError
-from .fork import PerProcess
-from .types import Lease, Store
+from .process import PerProcess
 
 logger = logging.getLogger("resumable_sync")
 

@@ -13,11 +13,11 @@ from concurrent.futures import Executor, Future
 from types import TracebackType
 
 from .committer import committer_for
+from .contract import DEFAULT_READ_BYTES, Batch, Entry, Lease, Position, Status, Store, StreamInfo
 from .errors import StoreUnavailableError, StreamNotFoundError
-from .following import Viewers, follow
-from .fork import PerProcess, at_exit
+from .process import PerProcess, at_exit
 from .producer import Hooks, Producer, Source, call_hook
-from .types import DEFAULT_READ_BYTES, Batch, Entry, Lease, Position, Status, Store, StreamInfo
+from .viewer import Viewers, follow
 
 logger = logging.getLogger("resumable_sync")
 

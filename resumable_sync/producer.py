@@ -10,6 +10,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 
 from .committer import Committer
+from .contract import Lease, Status, Store
 from .errors import (
     LimitExceededError,
     ProducerInterruptedError,
@@ -17,7 +18,6 @@ from .errors import (
     StoreUnavailableError,
     StreamFinalizedError,
 )
-from .types import Lease, Status, Store
 
 logger = logging.getLogger("resumable_sync")
 

@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
+from resumable_sync.contract import Store
 from resumable_sync.stores.memory import MemoryStore
 from resumable_sync.stores.redis import RedisStore
 from resumable_sync.stores.sqlite import SQLiteStore
-from resumable_sync.types import Store
 
-from .redis.server import shared_server
+from .stores.redis.server import shared_server
 
 
 class Backend:
@@ -84,12 +84,6 @@ class RedisBackend(Backend):
                     client.unlink(*keys)
 
 
-BACKENDS: dict[str, type[Backend]] = {
-    "memory": MemoryBackend,
-    "sqlite": SQLiteBackend,
-    "redis": RedisBackend,
-}
+BACKENDS: dict[str, type[Backend]] = {"memory": MemoryBackend, "sqlite": SQLiteBackend, "redis": RedisBackend}
 
-BACKEND_PARAMS = [
-    pytest.param(name, marks=[pytest.mark.redis] if name == "redis" else []) for name in BACKENDS
-]
+BACKEND_PARAMS = [pytest.param(name, marks=[pytest.mark.redis] if name == "redis" else []) for name in BACKENDS]

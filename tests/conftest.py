@@ -45,16 +45,14 @@ def report(request: pytest.FixtureRequest) -> Report:
 
 
 settings.register_profile(
-    "default", deadline=None, max_examples=40, stateful_step_count=40,
-    suppress_health_check=[HealthCheck.too_slow],
-)  # fmt: skip
+    "default", deadline=None, max_examples=40, stateful_step_count=40, suppress_health_check=[HealthCheck.too_slow]
+)
 settings.register_profile(
-    "ci", settings.get_profile("default"), derandomize=True, database=None, max_examples=25, print_blob=True,
-)  # fmt: skip
+    "ci", settings.get_profile("default"), derandomize=True, database=None, max_examples=25, print_blob=True
+)
 settings.register_profile(
-    "nightly", settings.get_profile("default"), max_examples=5000, stateful_step_count=100,
-    phases=[*Phase],
-)  # fmt: skip
+    "nightly", settings.get_profile("default"), max_examples=5000, stateful_step_count=100, phases=[*Phase]
+)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 # A job that a shell without job control starts in the background ignores SIGINT, and so would the programs that

@@ -44,8 +44,13 @@ def _install_node(folder: Path, installed: Installed, progress: Callable[[str], 
     if not all((modules / name / "package.json").exists() for name in _NPM):
         progress(f"npm install {' '.join(_NPM)}")
         (folder / "package.json").write_text('{"private": true, "type": "module"}\n', encoding="utf-8")
-        subprocess.run(["npm", "install", "--no-audit", "--no-fund", *_NPM], cwd=folder, check=True,
-                       stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # fmt: skip
+        subprocess.run(
+            ["npm", "install", "--no-audit", "--no-fund", *_NPM],
+            cwd=folder,
+            check=True,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
     for source in Path(__file__).parent.glob("*.mjs"):
         shutil.copy(source, folder / source.name)  # beside node_modules, where its imports are looked up
     for name in _NPM:
@@ -62,8 +67,12 @@ def _install_python(folder: Path, installed: Installed, progress: Callable[[str]
     versions = _versions(listing)
     if not versions.keys() >= set(_PYPI):
         progress(f"pip install {' '.join(_PYPI)}")
-        subprocess.run([str(python), "-m", "pip", "install", "--quiet", *_PYPI], check=True,
-                       stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # fmt: skip
+        subprocess.run(
+            [str(python), "-m", "pip", "install", "--quiet", *_PYPI],
+            check=True,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
         versions = _versions(listing)
     installed.versions.update({f"PyPI {name}": versions[name] for name in _PYPI})
     installed.commands["python"] = (str(python), str(Path(__file__).parent / "asyncio_peers.py"))

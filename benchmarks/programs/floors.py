@@ -48,8 +48,8 @@ def redis_script(job: Job) -> dict[str, Any]:
 
 def redis_same_script(job: Job) -> dict[str, Any]:
     """`evalsha()` of redis-py for each chunk, with this library's own append script and arguments."""
-    from resumable_sync.stores.redis_index import Keys
-    from resumable_sync.stores.redis_scripts import script
+    from resumable_sync.stores.redis.index import Keys
+    from resumable_sync.stores.redis.scripts import script
 
     client, made = _client(job), chunks(job["chunks"])
     store = job.open()

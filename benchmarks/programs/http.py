@@ -40,10 +40,23 @@ def serve(job: Job) -> dict[str, Any]:
         command = [sys.executable, "-m", module, options]
     else:
         command = [
-            sys.executable, "-m", "gunicorn", "--bind", f"unix:{path}", "--worker-class", "gthread", "--threads",
-            str(job["viewers"] + 4), "--log-level", "error", "--graceful-timeout", "1",
-            "--worker-connections", "2000", f"{module}:application({options!r})",
-        ]  # fmt: skip
+            sys.executable,
+            "-m",
+            "gunicorn",
+            "--bind",
+            f"unix:{path}",
+            "--worker-class",
+            "gthread",
+            "--threads",
+            str(job["viewers"] + 4),
+            "--log-level",
+            "error",
+            "--graceful-timeout",
+            "1",
+            "--worker-connections",
+            "2000",
+            f"{module}:application({options!r})",
+        ]
     server = subprocess.Popen(command, stdout=sys.stderr)
     try:
         return _measure(job, path, server)

@@ -1,25 +1,25 @@
 """Assistant streams: what a callback writes, the formats it travels in, and the message it becomes."""
 
-from .accumulator import AssistantMessage, AssistantMessageAccumulator
-from .blueprint import assistant_blueprint
-from .chunks import AssistantStreamChunk
 from .controller import AssistantStreamController, TextPartController, ToolCallPartController
-from .data_stream import DataStreamDecoder, DataStreamEncoder
-from .endpoints import AssistantEndpoints, ChatRequest
-from .pieces import AssistantStreamEncoder, Pieces
-from .plain_text import PlainTextDecoder, PlainTextEncoder
-from .response import (
+from .formats.base import AssistantStreamEncoder, Pieces
+from .formats.data_stream import DataStreamDecoder, DataStreamEncoder
+from .formats.plain_text import PlainTextDecoder, PlainTextEncoder
+from .formats.transport import AssistantTransportDecoder, AssistantTransportEncoder
+from .formats.ui_message import UIMessageStreamEncoder
+from .formats.ui_message_decoder import UIMessageStreamDecoder
+from .http.endpoints import AssistantEndpoints, ChatRequest
+from .http.flask import assistant_blueprint
+from .http.responses import (
     REPLAY_CONTENT_LENGTH_HEADER,
     RESUMABLE_STREAM_ID_HEADER,
     create_resumable_assistant_stream_response,
     create_resume_assistant_stream_response,
 )
-from .state import StateProxy
-from .stored import read_assistant_message
+from .message.accumulator import AssistantMessage, AssistantMessageAccumulator
+from .message.chunks import AssistantStreamChunk
+from .message.state import StateProxy
+from .read import read_assistant_message
 from .stream import AssistantStream, create_assistant_stream
-from .transport import AssistantTransportDecoder, AssistantTransportEncoder
-from .ui_message import UIMessageStreamEncoder
-from .ui_message_decoder import UIMessageStreamDecoder
 
 __all__ = [
     "AssistantEndpoints",

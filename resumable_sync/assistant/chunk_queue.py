@@ -7,9 +7,9 @@ from collections import deque
 from types import TracebackType
 
 from ..errors import ProducerInterruptedError, StreamCancelledError, StreamFinalizedError
-from .builder import ChunkBuilder
-from .chunks import AssistantStreamChunk, Error
-from .jsontext import JsonValue
+from .message.builder import ChunkBuilder
+from .message.chunks import AssistantStreamChunk, Error
+from .message.jsontext import JsonValue
 
 MAX_QUEUED = 64
 """Chunks that may wait for the reader before writers block."""

@@ -8,11 +8,21 @@ from types import TracebackType
 from typing import Any
 
 from ..errors import MalformedStreamError, StreamFinalizedError
-from .chunks import AssistantStreamChunk, PartStart, StateOperation, UpdateState
-from .jsontext import JsonValue, join_surrogates, jsonable, stringify
-from .parts import UNSET, DataPart, FilePart, Part, ReasoningPart, SourcePart, TextPart, ToolCallPart, Unset
 from .chunk_queue import ChunkQueue
-from .state import StateProxy, apply_operation
+from .message.chunks import AssistantStreamChunk, PartStart, StateOperation, UpdateState
+from .message.jsontext import JsonValue, join_surrogates, jsonable, stringify
+from .message.parts import (
+    UNSET,
+    DataPart,
+    FilePart,
+    Part,
+    ReasoningPart,
+    SourcePart,
+    TextPart,
+    ToolCallPart,
+    Unset,
+)
+from .message.state import StateProxy, apply_operation
 
 
 class TextPartController:
@@ -156,8 +166,11 @@ class AssistantStreamController:
     def _add_whole(self, kind: type[Part], given: Mapping[str, Any]) -> None:
         fields: Any = jsonable(given)
         parent = {"parentId": self._parent_id} if self._parent_id else {}
-        part = Part.from_json({**fields, "type": kind.type, **parent} if "type" in fields
-                              else {"type": kind.type, **fields, **parent})
+        part = Part.from_json(
+            {**fields, "type": kind.type, **parent}
+            if "type" in fields
+            else {"type": kind.type, **fields, **parent}
+        )
         if not isinstance(part, kind):
             raise ValueError(f"not a {kind.type} part: {given!r:.200}")
         with self._queue as builder:
@@ -202,9 +215,16 @@ class AssistantStreamController:
             raise ValueError("a tool call needs a name, and args or args_text, not both")
         tool_call_id = _text(f"call_{secrets.token_hex(8)}" if tool_call_id is None else tool_call_id)
         text = stringify(jsonable(args)) if args is not None else args_text
-        answer = None if response is None else _response(
-            response.get("result", UNSET), bool(response.get("isError", False)), response.get("artifact"),
-            response.get("modelContent"), response.get("messages"),
+        answer = (
+            None
+            if response is None
+            else _response(
+                response.get("result", UNSET),
+                bool(response.get("isError", False)),
+                response.get("artifact"),
+                response.get("modelContent"),
+                response.get("messages"),
+            )
         )
         parent_id = self._parent_id or None
         part = ToolCallPart(tool_name=_text(tool_name), tool_call_id=tool_call_id, parent_id=parent_id)

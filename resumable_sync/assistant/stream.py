@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterator
 from types import TracebackType
 
 from ..errors import ProducerInterruptedError, StreamCancelledError
-from .chunks import AssistantStreamChunk
-from .controller import AssistantStreamController
 from .chunk_queue import ChunkQueue
+from .controller import AssistantStreamController
+from .message.chunks import AssistantStreamChunk
 
 DEFAULT_ERROR_TEXT = "An error occurred."
 """What a client is told of an exception unless the application says otherwise."""
@@ -25,9 +25,7 @@ ErrorFormatter = Callable[[BaseException], str]
 
 
 def create_assistant_stream(
-    callback: Callable[[AssistantStreamController], object],
-    *,
-    format_error: ErrorFormatter | None = None,
+    callback: Callable[[AssistantStreamController], object], *, format_error: ErrorFormatter | None = None
 ) -> AssistantStream:
     """Run `callback(controller)` in a thread and return the chunks that it writes, in the order of its calls.
 
@@ -107,9 +105,7 @@ class AssistantStream(Iterator[AssistantStreamChunk]):
 
 
 def _write(
-    queue: ChunkQueue,
-    callback: Callable[[AssistantStreamController], object],
-    format_error: ErrorFormatter | None,
+    queue: ChunkQueue, callback: Callable[[AssistantStreamController], object], format_error: ErrorFormatter | None
 ) -> None:
     text: str | None = None
     try:

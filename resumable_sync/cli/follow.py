@@ -12,8 +12,8 @@ import time
 from collections.abc import Iterator
 
 from ..context import ResumableStreamContext
+from ..contract import Batch
 from ..errors import ResumableStreamError, StreamNotFoundError
-from ..types import Batch
 from .exits import OUTPUT_CLOSED, PROGRAM, CommandError, Exit, exit_code, say
 from .location import open_named_store
 from .signals import Signals, Stopped

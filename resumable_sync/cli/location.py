@@ -6,8 +6,8 @@ import os
 from pathlib import Path
 from urllib.parse import quote
 
+from ..contract import Store
 from ..stores import open_store
-from ..types import Store
 from .exits import CommandError, Exit
 
 ENVIRONMENT_VARIABLE = "RESUMABLE_STORE"

@@ -11,8 +11,8 @@ import traceback
 from collections.abc import Callable, Sequence
 
 from .._version import __version__
+from ..contract import MAX_WAIT
 from ..errors import ResumableStreamError
-from ..types import MAX_WAIT
 from .exits import EXIT_HELP, OUTPUT_CLOSED, PROGRAM, CommandError, Exit, exit_code, say
 from .location import ENVIRONMENT_VARIABLE
 from .signals import Signals, Stopped
@@ -149,9 +149,14 @@ def build_parser() -> argparse.ArgumentParser:
     ) -> argparse.ArgumentParser:
         usage = f"{PROGRAM} {_USAGES[name]}" if name in _USAGES else None
         command = commands.add_parser(
-            name, parents=[common], help=text, description=text[:1].upper() + text[1:] + ".", epilog=epilog,
-            formatter_class=argparse.RawDescriptionHelpFormatter, usage=usage,
-        )  # fmt: skip
+            name,
+            parents=[common],
+            help=text,
+            description=text[:1].upper() + text[1:] + ".",
+            epilog=epilog,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            usage=usage,
+        )
         command.set_defaults(run=run)
         return command
 
@@ -187,9 +192,13 @@ def _add_publish(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", metavar="FILE", nargs="?", help="instead of stdin")
     parser.add_argument("--ttl", type=float, metavar="SECONDS", help="life after the last byte (default: a day)")
     parser.add_argument(
-        "--metadata", type=_key_and_value, metavar="KEY=VALUE", action="append", default=[],
+        "--metadata",
+        type=_key_and_value,
+        metavar="KEY=VALUE",
+        action="append",
+        default=[],
         help="kept with the stream; may be repeated",
-    )  # fmt: skip
+    )
     parser.add_argument("--content-type", metavar="TYPE", help="short for --metadata content-type=TYPE")
     parser.add_argument("--quiet", action="store_true", help="no progress, also on a terminal")
 
@@ -198,9 +207,12 @@ def _add_follow(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("id", metavar="ID")
     parser.add_argument("--after", metavar="CURSOR", default="", help="only what follows this cursor")
     parser.add_argument(
-        "--wait", type=_seconds, metavar="SECONDS", default=5.0,
+        "--wait",
+        type=_seconds,
+        metavar="SECONDS",
+        default=5.0,
         help="wait so long for a stream that has not begun yet (default: %(default)g)",
-    )  # fmt: skip
+    )
 
 
 def _add_demo(parser: argparse.ArgumentParser) -> None:
@@ -251,7 +263,7 @@ def _run_streams(name: str) -> Callable[[argparse.Namespace, Signals], int]:
 
 
 def _run_demo(arguments: argparse.Namespace, signals: Signals) -> int:
-    from ..demo.command import demo
+    from .demo import demo
 
     return demo(arguments, signals)
 

@@ -12,13 +12,13 @@ import time
 from collections.abc import Iterator
 
 from ..context import ResumableStreamContext
+from ..contract import Status, Store
 from ..errors import ResumableStreamError
 from ..producer import Producer, current_producer
-from ..types import Status, Store
+from ..sources import CommandFailed, CommandSource, DescriptorSource
 from .exits import CommandError, Exit, exit_code, say
 from .location import open_named_store
 from .signals import Signals, Stopped
-from .sources import CommandFailed, CommandSource, DescriptorSource
 
 _HEARTBEAT_SECONDS = 1.0  # so that a silent source learns within this time that its stream was cancelled
 _PENDING_BYTES = 1024 * 1024

@@ -7,7 +7,7 @@ import contextlib
 import json
 import time
 
-from ..types import Status, StreamInfo
+from ..contract import Status, StreamInfo
 from .exits import CommandError, Exit, say
 from .location import open_named_store
 from .publish import human_bytes

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
-from ..cli.sources import CommandSource
 from ..producer import current_producer
+from ..sources import CommandSource
 
 _WORD = re.compile(r"\S*\s*")
 

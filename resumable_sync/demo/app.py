@@ -8,11 +8,11 @@ from typing import Any
 from flask import Flask, Response, abort, jsonify, request, send_from_directory
 
 from ..assistant import assistant_blueprint
-from ..assistant.active import RECORD_PREFIX
-from ..assistant.endpoints import CHAT_KEY
+from ..assistant.http.endpoints import CHAT_KEY
+from ..assistant.newest import RECORD_PREFIX
 from ..context import ResumableStreamContext
+from ..contract import Store, StreamInfo
 from ..stores import open_store
-from ..types import Store, StreamInfo
 from ..wsgi import ViewerCap, resume_response, resume_sse_response, sse_response
 from .answers import AnswerSource, own_text_source
 from .chat import chat_endpoints
@@ -58,9 +58,15 @@ def create_app(store: Store | str = "memory://", source: AnswerSource | None = N
     @app.post("/answers/<stream_id>")
     def start(stream_id: str) -> Any:
         return sse_response(
-            context, stream_id, answers.make_stream, encode="json", heartbeat=_HEARTBEAT_SECONDS,
-            viewers=viewers, metadata=answers.metadata, format_error=str,
-        )  # fmt: skip
+            context,
+            stream_id,
+            answers.make_stream,
+            encode="json",
+            heartbeat=_HEARTBEAT_SECONDS,
+            viewers=viewers,
+            metadata=answers.metadata,
+            format_error=str,
+        )
 
     @app.get("/answers/<stream_id>")
     def resume(stream_id: str) -> Any:

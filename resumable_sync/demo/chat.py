@@ -22,9 +22,14 @@ _ASKED_CHARACTERS = 2000  # of a question that are looked at
 def chat_endpoints(context: ResumableStreamContext, viewers: ViewerCap, heartbeat: float) -> AssistantEndpoints:
     """The chat's addresses, in the AI SDK's protocol. The page speaks it by itself; `useChat` could as well."""
     return AssistantEndpoints(
-        context, answer, authorize=None, viewers=viewers, heartbeat=heartbeat, max_body_bytes=256 * 1024,
+        context,
+        answer,
+        authorize=None,
+        viewers=viewers,
+        heartbeat=heartbeat,
+        max_body_bytes=256 * 1024,
         format_error=str,
-    )  # fmt: skip
+    )
 
 
 def answer(controller: AssistantStreamController, request: ChatRequest) -> None:

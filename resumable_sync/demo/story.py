@@ -117,9 +117,7 @@ class Story:
             while piece := response.read1(65_536):
                 yield from parser.feed(piece)
 
-    def _request(
-        self, method: str, path: str, headers: dict[str, str] | None = None
-    ) -> http.client.HTTPResponse:
+    def _request(self, method: str, path: str, headers: dict[str, str] | None = None) -> http.client.HTTPResponse:
         connection = http.client.HTTPConnection(self._address, timeout=_TIMEOUT)
         try:
             connection.request(method, path, headers={**(headers or {}), "Connection": "close"})

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from ..types import Store
+from ..contract import Store
 
 
 def open_store(url: str, **options: Any) -> Store:

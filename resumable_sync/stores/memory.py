@@ -5,9 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from ..errors import ResumableStreamError, StoreUnavailableError, StreamLostError, StreamNotFoundError
-from ..fork import PerProcess
-from ..types import (
+from ..contract import (
     DEFAULT_GRACE,
     DEFAULT_READ_BYTES,
     DEFAULT_TTL,
@@ -20,9 +18,11 @@ from ..types import (
     validate_stream_id,
     validate_wait,
 )
-from . import rules
-from .janitor import Janitor
+from ..errors import ResumableStreamError, StoreUnavailableError, StreamLostError, StreamNotFoundError
+from ..process import PerProcess
+from . import base as rules
 from .memory_stream import Directory, Stream
+from .sweeper import Janitor
 
 
 class MemoryStore:
@@ -121,9 +121,7 @@ class MemoryStore:
         lease.offset = size  # last: whoever is broken off before repeats it all
         return lease.cursor
 
-    def append_many(
-        self, batches: Sequence[tuple[Lease, Sequence[bytes]]]
-    ) -> list[str | ResumableStreamError]:
+    def append_many(self, batches: Sequence[tuple[Lease, Sequence[bytes]]]) -> list[str | ResumableStreamError]:
         """`append` for many streams; see `Store.append_many`."""
         results: list[str | ResumableStreamError] = []
         for lease, chunks in batches:
@@ -171,12 +169,7 @@ class MemoryStore:
             return True
 
     def read(
-        self,
-        stream_id: str,
-        after: str = "",
-        *,
-        max_bytes: int = DEFAULT_READ_BYTES,
-        timeout: float = 0.0,
+        self, stream_id: str, after: str = "", *, max_bytes: int = DEFAULT_READ_BYTES, timeout: float = 0.0
     ) -> Batch:
         """Return what follows `after`, waiting at most `timeout` seconds; see `Store.read`."""
         position = parse_cursor(after)

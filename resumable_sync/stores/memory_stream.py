@@ -7,17 +7,32 @@ import time
 from array import array
 from bisect import bisect_left, bisect_right
 
-from ..types import Status, StreamInfo
-from .channel import Channel
+from ..contract import Status, StreamInfo
+from .wakeup import Channel
 
 
 class Stream:
     """One generation. `lock` guards every field but `readers`, where readers wait; `gone` only ever turns True."""
 
     __slots__ = (
-        "stream_id", "generation", "status", "error", "metadata", "ttl", "chunks", "ends", "size",
-        "created_at", "updated_at", "finished_at", "lease_until", "expires_at", "gone", "readers", "lock",
-    )  # fmt: skip
+        "stream_id",
+        "generation",
+        "status",
+        "error",
+        "metadata",
+        "ttl",
+        "chunks",
+        "ends",
+        "size",
+        "created_at",
+        "updated_at",
+        "finished_at",
+        "lease_until",
+        "expires_at",
+        "gone",
+        "readers",
+        "lock",
+    )
 
     def __init__(self, stream_id: str, generation: int, ttl: float, metadata: dict[str, str]) -> None:
         self.stream_id = stream_id

@@ -8,11 +8,11 @@ from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar, Union
 
+from ..contract import Batch, Position, Status
 from ..errors import InvalidCursorError, StoreUnavailableError, StreamLostError, StreamNotFoundError
-from ..types import Batch, Position, Status
 from . import pages
-from .channel import Channel
 from .pages import Page
+from .wakeup import Channel
 
 NEVER = float("-inf")
 """As a time until which something is good: it is not."""

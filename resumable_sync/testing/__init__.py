@@ -10,10 +10,10 @@ All three take a store by two hooks, `make_store(**options)` and, where instance
 """
 
 from .compare import compare_stores
-from .contract import StoreContract, contract_tests
 from .kit import GUARANTEES, StoreKit, guarantee
 from .machine import StoreMachine
 from .model import ModelStore
+from .suite import StoreContract, contract_tests
 
 __all__ = [
     "GUARANTEES",

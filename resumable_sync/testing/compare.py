@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ..types import Store
+from ..contract import Store
 from .machine import LIMITS, StoreMachine
 
 Factory = Callable[..., Store]

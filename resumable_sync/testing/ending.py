@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from ..contract import Lease, Status
 from ..errors import LeaseLostError, LimitExceededError, StreamFinalizedError, StreamLostError
-from ..types import Lease, Status
 from .kit import PATIENCE, ContractKit, acquired, call, drain, guarantee, outcome, race, stale
 from .producing import BY_NAME
 
@@ -147,7 +147,9 @@ class EndingContract(ContractKit):
         assert store.status("s") is Status.STREAMING
 
     @guarantee("G5")
-    @pytest.mark.parametrize("error", [None, "", "Größe 😀\nsecond line", "zero \x00 inside", "undecodable \udc80"])
+    @pytest.mark.parametrize(
+        "error", [None, "", "Größe 😀\nsecond line", "zero \x00 inside", "undecodable \udc80"]
+    )
     def test_the_error_text_comes_back(self, error: str | None) -> None:
         store = self.new()
         lease = acquired(store, "s")

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import pytest
 
-from ..types import Batch, Lease, Store
+from ..contract import Batch, Lease, Store
 
 T = TypeVar("T")
 Test = TypeVar("Test", bound=Callable[..., object])

@@ -11,8 +11,8 @@ from collections.abc import Callable
 
 import pytest
 
+from ..contract import Lease, Status, Store
 from ..errors import LimitExceededError, StreamFinalizedError, StreamLostError
-from ..types import Lease, Status, Store
 from .kit import CLOCK_TOLERANCE, PATIENCE, ContractKit, acquired, guarantee, outcome
 
 SHORT = 0.3

@@ -9,8 +9,8 @@ from typing import Any
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, multiple, rule
 
+from ..contract import ENDINGS, Batch, Lease, Position, Status, Store, StreamInfo, parse_cursor
 from ..errors import ResumableStreamError, StreamFinalizedError
-from ..types import ENDINGS, Batch, Lease, Position, Status, Store, StreamInfo, parse_cursor
 from .kit import StoreKit, pages
 from .model import ModelStore
 
@@ -29,12 +29,14 @@ AHEAD = st.sampled_from([0, 0, 0, -1, 1])
 Meddle = Callable[[list[bytes]], list[bytes]]
 """What a second writer makes of the chunks of the first."""
 
-MEDDLING: st.SearchStrategy[Meddle] = st.sampled_from([
-    lambda chunks: chunks,
-    lambda chunks: [b"".join(chunks)[:16]],
-    lambda chunks: [chunk.translate(bytes.maketrans(b"xy", b"yx")) for chunk in chunks],
-    lambda chunks: [*chunks, b"x"],
-])
+MEDDLING: st.SearchStrategy[Meddle] = st.sampled_from(
+    [
+        lambda chunks: chunks,
+        lambda chunks: [b"".join(chunks)[:16]],
+        lambda chunks: [chunk.translate(bytes.maketrans(b"xy", b"yx")) for chunk in chunks],
+        lambda chunks: [*chunks, b"x"],
+    ]
+)
 
 
 @dataclass
@@ -71,8 +73,16 @@ class Side:
         if isinstance(value, StreamInfo):
             cursor, metadata = self._plain_cursor(value.cursor), dict(value.metadata)
             ended = value.finished_at is not None
-            return (value.stream_id, value.status, cursor, value.entries, value.error, metadata,
-                    value.producer_alive, ended)  # fmt: skip
+            return (
+                value.stream_id,
+                value.status,
+                cursor,
+                value.entries,
+                value.error,
+                metadata,
+                value.producer_alive,
+                ended,
+            )
         if isinstance(value, Batch):
             entries = [(self._plain_cursor(entry.cursor), entry.chunk) for entry in value.entries]
             ends = self._plain_cursor(value.start), self._plain_cursor(value.cursor)
@@ -184,8 +194,11 @@ class StoreMachine(StoreKit, RuleBasedStateMachine):
 
     def _last_lease(self, stream_id: str) -> int | None:
         """The lease of the stream's last life that knows most."""
-        mine = [(lease.generation, lease.offset, number) for number, lease in enumerate(self.sides[0].leases)
-                if lease.stream_id == stream_id]  # fmt: skip
+        mine = [
+            (lease.generation, lease.offset, number)
+            for number, lease in enumerate(self.sides[0].leases)
+            if lease.stream_id == stream_id
+        ]
         return max(mine)[-1] if mine else None
 
     @rule(lease=leases, chunks=chunk_lists, instance=instances, times=st.integers(1, 3))
@@ -195,10 +208,7 @@ class StoreMachine(StoreKit, RuleBasedStateMachine):
             self.step(turn % 2, lambda side, store: store.append(replace(side.leases[lease]), *chunks))
         self.step(instance, lambda side, store: store.append(side.leases[lease], *chunks))
 
-    @rule(
-        batches=st.lists(st.tuples(leases, chunk_lists | oversized), max_size=4),
-        instance=instances,
-    )
+    @rule(batches=st.lists(st.tuples(leases, chunk_lists | oversized), max_size=4), instance=instances)
     def append_many(self, batches: list[tuple[int, list[bytes]]], instance: int) -> None:
         """A group commit; one lease for each stream."""
         by_stream = {self.sides[0].leases[lease].stream_id: (lease, chunks) for lease, chunks in batches}
@@ -232,18 +242,23 @@ class StoreMachine(StoreKit, RuleBasedStateMachine):
         self.step(instance, lambda side, store: store.delete(stream_id))
 
     @rule(
-        stream_id=stream_ids, life=st.sampled_from([0, 0, 0, 1, 2]), offset=st.integers(0, 66),
-        max_bytes=st.integers(1, 20), timeout=st.sampled_from([0.0, 0.0, 0.001]), instance=instances,
-    )  # fmt: skip
-    def read(
-        self, stream_id: str, life: int, offset: int, max_bytes: int, timeout: float, instance: int
-    ) -> None:
+        stream_id=stream_ids,
+        life=st.sampled_from([0, 0, 0, 1, 2]),
+        offset=st.integers(0, 66),
+        max_bytes=st.integers(1, 20),
+        timeout=st.sampled_from([0.0, 0.0, 0.001]),
+        instance=instances,
+    )
+    def read(self, stream_id: str, life: int, offset: int, max_bytes: int, timeout: float, instance: int) -> None:
         """Resume at any byte of any life, or one behind the last."""
         info = self.sides[0].instances[0].info(stream_id)
         place = offset if info is None else offset % (info.size + 2)
-        self.step(instance, lambda side, store: store.read(
-            stream_id, side.cursor(stream_id, life, place), max_bytes=max_bytes, timeout=timeout
-        ))
+        self.step(
+            instance,
+            lambda side, store: store.read(
+                stream_id, side.cursor(stream_id, life, place), max_bytes=max_bytes, timeout=timeout
+            ),
+        )
 
     @rule(cursor=st.text("0123-9 x", min_size=1, max_size=6), stream_id=stream_ids, instance=instances)
     def read_from_nonsense(self, cursor: str, stream_id: str, instance: int) -> None:

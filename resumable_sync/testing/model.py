@@ -5,16 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from ..errors import (
-    InvalidCursorError,
-    LeaseLostError,
-    LimitExceededError,
-    ResumableStreamError,
-    StreamFinalizedError,
-    StreamLostError,
-    StreamNotFoundError,
-)
-from ..types import (
+from ..contract import (
     DEFAULT_READ_BYTES,
     TRANSITIONS,
     Batch,
@@ -24,6 +15,15 @@ from ..types import (
     StreamInfo,
     parse_cursor,
     validate_stream_id,
+)
+from ..errors import (
+    InvalidCursorError,
+    LeaseLostError,
+    LimitExceededError,
+    ResumableStreamError,
+    StreamFinalizedError,
+    StreamLostError,
+    StreamNotFoundError,
 )
 
 
@@ -53,9 +53,7 @@ class ModelStore:
 
     grace = 1e9
 
-    def __init__(
-        self, *, max_chunk_bytes: int, max_stream_bytes: int, max_entries: int, max_streams: int
-    ) -> None:
+    def __init__(self, *, max_chunk_bytes: int, max_stream_bytes: int, max_entries: int, max_streams: int) -> None:
         self.max_chunk_bytes = max_chunk_bytes
         self._max_stream_bytes = max_stream_bytes
         self._max_entries = max_entries
@@ -86,14 +84,12 @@ class ModelStore:
             if len(b"".join(grown)) > self._max_stream_bytes or len(grown) > self._max_entries:
                 raise LimitExceededError
             stream.chunks = grown
-        elif stream.data[lease.offset:] != b"".join(new):
+        elif stream.data[lease.offset :] != b"".join(new):
             raise LeaseLostError
         lease.offset = len(stream.data)
         return lease.cursor
 
-    def append_many(
-        self, batches: Sequence[tuple[Lease, Sequence[bytes]]]
-    ) -> list[str | ResumableStreamError]:
+    def append_many(self, batches: Sequence[tuple[Lease, Sequence[bytes]]]) -> list[str | ResumableStreamError]:
         """See Store.append_many."""
         results: list[str | ResumableStreamError] = []
         for lease, chunks in batches:
@@ -132,12 +128,7 @@ class ModelStore:
         return True
 
     def read(
-        self,
-        stream_id: str,
-        after: str = "",
-        *,
-        max_bytes: int = DEFAULT_READ_BYTES,
-        timeout: float = 0.0,
+        self, stream_id: str, after: str = "", *, max_bytes: int = DEFAULT_READ_BYTES, timeout: float = 0.0
     ) -> Batch:
         """See Store.read; never waits."""
         position = parse_cursor(after)
@@ -154,11 +145,15 @@ class ModelStore:
         for chunk in stream.chunks:
             end += len(chunk)
             if end > start.offset and sum(map(len, pieces)) < max(1, max_bytes):
-                pieces.append(chunk[-(end - start.offset):])
+                pieces.append(chunk[-(end - start.offset) :])
         return Batch(
-            start, b"".join(pieces), list(map(len, pieces)),
-            size=len(stream.data), status=stream.status, error=stream.error,
-        )  # fmt: skip
+            start,
+            b"".join(pieces),
+            list(map(len, pieces)),
+            size=len(stream.data),
+            status=stream.status,
+            error=stream.error,
+        )
 
     def wake(self) -> None:
         """See Store.wake."""
@@ -175,9 +170,18 @@ class ModelStore:
             return None
         running = stream.status is Status.STREAMING
         return StreamInfo(
-            stream_id, stream.status, stream.generation, len(stream.data), len(stream.chunks), 0.0, 0.0,
-            None if running else 0.0, stream.error, stream.metadata, running,
-        )  # fmt: skip
+            stream_id,
+            stream.status,
+            stream.generation,
+            len(stream.data),
+            len(stream.chunks),
+            0.0,
+            0.0,
+            None if running else 0.0,
+            stream.error,
+            stream.metadata,
+            running,
+        )
 
     def streams(self) -> Iterator[StreamInfo]:
         """See Store.streams."""

@@ -7,6 +7,7 @@ from typing import Any, cast
 
 import pytest
 
+from ..contract import ENDINGS, Status, Store, parse_cursor
 from ..errors import (
     InvalidStreamIdError,
     LeaseLostError,
@@ -14,7 +15,6 @@ from ..errors import (
     StreamFinalizedError,
     StreamLostError,
 )
-from ..types import ENDINGS, Status, Store, parse_cursor
 from .kit import ContractKit, acquired, drain, guarantee, outcome, race, stale
 
 BY_NAME = sorted(ENDINGS)

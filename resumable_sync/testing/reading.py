@@ -8,18 +8,44 @@ from typing import Any
 
 import pytest
 
+from ..contract import DEFAULT_READ_BYTES, MAX_WAIT, Entry, Lease, Status, Store
 from ..errors import InvalidCursorError, StreamLostError, StreamNotFoundError
-from ..types import DEFAULT_READ_BYTES, MAX_WAIT, Entry, Lease, Status, Store
 from .kit import PATIENCE, ContractKit, acquired, call, drain, guarantee
 from .producing import BY_NAME
 
 CHUNKS = (b"one", b"2", "drei 😀".encode(), b"\x00\xff", b"fifth and longest", b"6")
 
 BAD_CURSORS = (
-    "x", "-", "1-", "-1", "1", "1--1", "-1-0", "01-0", "1-00", "1-01", "1-0-0", " 1-0", "1-0 ", "1-0\n", "+1-0",
-    "1-+0", "1.0-0", "1e3-0", "0x1-0", "1_0-0", "٣-0", "1-٠", "1-0\x00", "1" * 17 + "-0", "1-" + "1" * 17,
-    "9" * 5000 + "-0", None, 7, b"1-0",
-)  # fmt: skip
+    "x",
+    "-",
+    "1-",
+    "-1",
+    "1",
+    "1--1",
+    "-1-0",
+    "01-0",
+    "1-00",
+    "1-01",
+    "1-0-0",
+    " 1-0",
+    "1-0 ",
+    "1-0\n",
+    "+1-0",
+    "1-+0",
+    "1.0-0",
+    "1e3-0",
+    "0x1-0",
+    "1_0-0",
+    "٣-0",
+    "1-٠",
+    "1-0\x00",
+    "1" * 17 + "-0",
+    "1-" + "1" * 17,
+    "9" * 5000 + "-0",
+    None,
+    7,
+    b"1-0",
+)
 
 
 def cut(chunks: Sequence[bytes], generation: int, offset: int) -> list[Entry]:
@@ -28,7 +54,7 @@ def cut(chunks: Sequence[bytes], generation: int, offset: int) -> list[Entry]:
     for chunk in chunks:
         end += len(chunk)
         if end > offset:
-            entries.append(Entry(f"{generation}-{end}", chunk[max(0, offset - end + len(chunk)):]))
+            entries.append(Entry(f"{generation}-{end}", chunk[max(0, offset - end + len(chunk)) :]))
     return entries
 
 
@@ -94,7 +120,7 @@ class ReadContract(ContractKit):
         lease = acquired(store, "s")
         chunks = [b"%d," % number for number in range(5000)]
         for begin in range(0, 5000, 250):
-            store.append(lease, *chunks[begin:begin + 250])
+            store.append(lease, *chunks[begin : begin + 250])
         batch = store.read("s")
         assert [entry.chunk for entry in batch.entries] == chunks
         middle = store.read("s", batch.entries[2499].cursor)

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
+from ..contract import Batch, Status, Store
 from ..errors import StoreUnavailableError, StreamLostError, StreamNotFoundError
-from ..types import Batch, Status, Store
 from .kit import CLOCK_TOLERANCE, PATIENCE, ContractKit, acquired, call, drain, guarantee, outcome, race
 from .producing import BY_NAME
 
@@ -120,7 +120,9 @@ class WaitContract(ContractKit):
             store.append(lease, b"%d" % number)
             for _ in range(8 - number):
                 assert received.get(timeout=PATIENCE) == b"%d" % number
-        assert [reader.result(PATIENCE) for reader in readers] == [b"01234567"[:number + 1] for number in range(8)]
+        assert [reader.result(PATIENCE) for reader in readers] == [
+            b"01234567"[: number + 1] for number in range(8)
+        ]
         assert store.status("s") is Status.STREAMING
 
     @guarantee("G5", "G9")

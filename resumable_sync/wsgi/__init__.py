@@ -47,6 +47,7 @@ from typing import TYPE_CHECKING, Any
 from ..context import ResumableStreamContext
 from ..producer import Source
 from .bodies import ENCODINGS, Following, FormatError, ResponseAbortedError, raw_body, sse_body
+from .cap import ViewerCap
 from .headers import (
     CURSOR_HEADER,
     REPLAY_HEADER,
@@ -58,7 +59,6 @@ from .headers import (
 )
 from .response import DEFAULT_HEARTBEAT, Endpoint, StreamResponse
 from .shutdown import close_on_sigterm
-from .viewers import ViewerCap
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication

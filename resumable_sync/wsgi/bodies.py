@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from .. import sse
+from ..contract import Batch, Position, Status, StreamInfo
 from ..errors import (
     ProducerFailedError,
     ProducerInterruptedError,
@@ -20,9 +21,8 @@ from ..errors import (
     StreamCancelledError,
     StreamLostError,
 )
-from ..types import Batch, Position, Status, StreamInfo
+from .cap import Place
 from .probe import Probe
-from .viewers import Place
 
 logger = logging.getLogger("resumable_sync")
 

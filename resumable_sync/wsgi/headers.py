@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Union
 
-from ..types import Position, StreamInfo
+from ..contract import Position, StreamInfo
 
 STREAM_ID_HEADER = "x-resumable-stream-id"
 CURSOR_HEADER = "x-resumable-cursor"
@@ -24,10 +24,18 @@ Headers = list[tuple[str, str]]
 _OWN = frozenset({STREAM_ID_HEADER, CURSOR_HEADER, STATUS_HEADER, SIZE_HEADER, REPLAY_HEADER})
 _HOP_BY_HOP = frozenset(
     {
-        "connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "proxy-connection", "te",
-        "trailer", "trailers", "transfer-encoding", "upgrade",
+        "connection",
+        "keep-alive",
+        "proxy-authenticate",
+        "proxy-authorization",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "trailers",
+        "transfer-encoding",
+        "upgrade",
     }
-)  # fmt: skip
+)
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")  # no line break, no control character, Latin-1
 

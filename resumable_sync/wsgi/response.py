@@ -13,19 +13,13 @@ from urllib.parse import parse_qs
 from wsgiref.util import setup_testing_defaults
 
 from ..context import ResumableStreamContext
+from ..contract import Position, Status, StreamInfo, parse_cursor, validate_stream_id
 from ..errors import InvalidCursorError, ResumableStreamError, StoreUnavailableError, StreamLostError
 from ..producer import Source
-from ..types import Position, Status, StreamInfo, parse_cursor, validate_stream_id
 from .bodies import END_SUFFIX, Body, Following
-from .headers import (
-    STREAM_ID_HEADER,
-    Headers,
-    error_headers,
-    position_headers,
-    streaming_headers,
-)
+from .cap import Place, ViewerCap
+from .headers import STREAM_ID_HEADER, Headers, error_headers, position_headers, streaming_headers
 from .probe import find_probe
-from .viewers import Place, ViewerCap
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -228,9 +222,7 @@ class Endpoint:
             self.max_seconds,
         )
         return Answer(
-            _status_line(200),
-            self._headers(info, position),
-            Body(self.body(following), place, following.probe),
+            _status_line(200), self._headers(info, position), Body(self.body(following), place, following.probe)
         )
 
     def _metadata(self) -> dict[str, str]:

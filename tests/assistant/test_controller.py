@@ -15,7 +15,7 @@ from resumable_sync.assistant import AssistantStreamController, DataStreamEncode
 from resumable_sync.assistant.chunk_queue import MAX_QUEUED
 from resumable_sync.errors import StreamCancelledError, StreamFinalizedError
 
-from .programs import chunks_of
+from .formats.programs import chunks_of
 
 WAIT = 20.0  # seconds until a test gives up
 
@@ -36,18 +36,37 @@ def test_parts_left_open_are_closed_in_part_order() -> None:
         controller.append_text("y")
 
     assert shapes(create_assistant_stream(callback))[-8:] == [
-        ("text-delta", 0, "{}"), ("tool-call-args-text-finish", 0), ("part-finish", 0), ("part-finish", 1),
-        ("tool-call-args-text-finish", 2), ("part-finish", 2), ("part-finish", 3), ("part-finish", 4),
+        ("text-delta", 0, "{}"),
+        ("tool-call-args-text-finish", 0),
+        ("part-finish", 0),
+        ("part-finish", 1),
+        ("tool-call-args-text-finish", 2),
+        ("part-finish", 2),
+        ("part-finish", 3),
+        ("part-finish", 4),
     ]
 
 
 def test_operations_of_one_moment_keep_their_order() -> None:
-    assert shapes(chunks_of([
-        ["append_text", "a"], ["enqueue", {"type": "data", "path": [], "data": [1]}], ["append_text", "b"],
-        ["add_tool_call_part", "t", {"toolName": "t", "args": {"x": 1}, "response": {"result": 2}}],
-    ])) == [
-        ("part-start",), ("text-delta", 0, "a"), ("data",), ("text-delta", 0, "b"), ("part-finish", 0),
-        ("part-start",), ("text-delta", 1, '{"x":1}'), ("tool-call-args-text-finish", 1), ("result", 1),
+    assert shapes(
+        chunks_of(
+            [
+                ["append_text", "a"],
+                ["enqueue", {"type": "data", "path": [], "data": [1]}],
+                ["append_text", "b"],
+                ["add_tool_call_part", "t", {"toolName": "t", "args": {"x": 1}, "response": {"result": 2}}],
+            ]
+        )
+    ) == [
+        ("part-start",),
+        ("text-delta", 0, "a"),
+        ("data",),
+        ("text-delta", 0, "b"),
+        ("part-finish", 0),
+        ("part-start",),
+        ("text-delta", 1, '{"x":1}'),
+        ("tool-call-args-text-finish", 1),
+        ("result", 1),
         ("part-finish", 1),
     ]
 
@@ -59,7 +78,8 @@ def test_an_exception_is_told_without_its_text(caplog: pytest.LogCaptureFixture)
 
     chunks = [chunk.to_json() for chunk in create_assistant_stream(callback)]
     assert chunks[-2:] == [
-        {"type": "error", "path": [], "error": "An error occurred."}, {"type": "part-finish", "path": [0]},
+        {"type": "error", "path": [], "error": "An error occurred."},
+        {"type": "part-finish", "path": [0]},
     ]
     assert "secret" in caplog.text
 
@@ -99,8 +119,11 @@ def test_nothing_is_accepted_after_the_end() -> None:
     assert shapes(create_assistant_stream(callback))[-1] == ("part-finish", 1)
     controller, part, tool = kept
     refusals: list[Callable[[], object]] = [
-        lambda: controller.append_text("x"), lambda: controller.add_tool_call_part("x"), lambda: part.append("x"),
-        lambda: tool.args_text.append("x"), lambda: controller.enqueue({"type": "data", "data": []}),
+        lambda: controller.append_text("x"),
+        lambda: controller.add_tool_call_part("x"),
+        lambda: part.append("x"),
+        lambda: tool.args_text.append("x"),
+        lambda: controller.enqueue({"type": "data", "data": []}),
         lambda: controller.state.update(a=1),
     ]
     for refused in refusals:
@@ -266,19 +289,22 @@ def test_values_are_copied_when_they_are_given() -> None:
     assert start.to_json()["part"] == {"type": "data", "name": "d", "data": {"list": [1]}}
 
 
-@pytest.mark.parametrize("wrong", [
-    lambda controller: controller.append_text(b"x"),
-    lambda controller: controller.append_data(name="d", data={1}),
-    lambda controller: controller.append_data(name="d", data={1: 2}),
-    lambda controller: controller.append_source(url="u"),
-    lambda controller: controller.append_file({"data": 1}),
-    lambda controller: controller.add_tool_call_part(),
-    lambda controller: controller.add_tool_call_part("t", args={}, args_text="{}"),
-    lambda controller: controller.add_tool_call_part("t").set_response(object()),
-    lambda controller: controller.enqueue({"type": "text-delta", "path": [0], "textDelta": "x"}),
-    lambda controller: controller.enqueue({"type": "nonsense"}),
-    lambda controller: controller.enqueue({"type": "part-finish", "path": [True]}),
-])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda controller: controller.append_text(b"x"),
+        lambda controller: controller.append_data(name="d", data={1}),
+        lambda controller: controller.append_data(name="d", data={1: 2}),
+        lambda controller: controller.append_source(url="u"),
+        lambda controller: controller.append_file({"data": 1}),
+        lambda controller: controller.add_tool_call_part(),
+        lambda controller: controller.add_tool_call_part("t", args={}, args_text="{}"),
+        lambda controller: controller.add_tool_call_part("t").set_response(object()),
+        lambda controller: controller.enqueue({"type": "text-delta", "path": [0], "textDelta": "x"}),
+        lambda controller: controller.enqueue({"type": "nonsense"}),
+        lambda controller: controller.enqueue({"type": "part-finish", "path": [True]}),
+    ],
+)
 def test_wrong_arguments_are_refused_where_they_are_given(wrong: Callable[[Any], None]) -> None:
     def callback(controller: AssistantStreamController) -> None:
         with pytest.raises((TypeError, ValueError)):
@@ -317,8 +343,12 @@ def test_what_a_merged_stream_raises_reaches_the_callback() -> None:
         controller.append_text("b")
 
     assert shapes(create_assistant_stream(callback)) == [
-        ("part-start",), ("text-delta", 0, "a"), ("part-start",), ("text-delta", 1, "b"),
-        ("part-finish", 0), ("part-finish", 1),
+        ("part-start",),
+        ("text-delta", 0, "a"),
+        ("part-start",),
+        ("text-delta", 1, "b"),
+        ("part-finish", 0),
+        ("part-finish", 1),
     ]
     assert closed == [True]
 

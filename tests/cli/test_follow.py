@@ -36,9 +36,12 @@ def test_refused_cursors_and_missing_ids(cli: Cli) -> None:
     assert details is not None
     generation = int(details["cursor"].partition("-")[0])
     for cursor, code in (
-        ("nonsense", 2), (f"{generation}-11", 2), (f"{generation}-999999999999999999", 2),
-        (f"{generation - 1}-3", 6), (f"{generation + 1}-3", 6),
-    ):  # fmt: skip
+        ("nonsense", 2),
+        (f"{generation}-11", 2),
+        (f"{generation}-999999999999999999", 2),
+        (f"{generation - 1}-3", 6),
+        (f"{generation + 1}-3", 6),
+    ):
         result = cli.run("follow", "ten", "--after", cursor)
         assert (result.returncode, result.stdout) == (code, b"")
         one_line(result.stderr)

@@ -84,9 +84,18 @@ def test_a_url_that_is_no_store(cli: Cli, url: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "command", [["ls"], ["status", "x"], ["follow", "x"], ["publish", "x"], ["cancel", "x"], ["delete", "x"],
-                ["sweep"], ["check"]],
-)  # fmt: skip
+    "command",
+    [
+        ["ls"],
+        ["status", "x"],
+        ["follow", "x"],
+        ["publish", "x"],
+        ["cancel", "x"],
+        ["delete", "x"],
+        ["sweep"],
+        ["check"],
+    ],
+)
 def test_a_corrupt_file(cli: Cli, tmp_path: Path, command: list[str]) -> None:
     path = tmp_path / "corrupt.db"
     path.write_bytes(os.urandom(50_000))

@@ -32,10 +32,21 @@ class Demo:
 
     def start(self) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "resumable_sync", "--store", self.store, "demo", "--port", str(self._port),
-             *self._arguments],
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=_heed_signals,
-        )  # fmt: skip
+            [
+                sys.executable,
+                "-m",
+                "resumable_sync",
+                "--store",
+                self.store,
+                "demo",
+                "--port",
+                str(self._port),
+                *self._arguments,
+            ],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            preexec_fn=_heed_signals,
+        )
         assert self.process.stdout is not None
         line = self.process.stdout.readline().decode()
         assert line.startswith("http://"), line

@@ -76,7 +76,7 @@ def test_reload_and_drop_in_the_middle(run_demo: Callable[..., Demo], browser: w
     chat.click("drop")
     chat.until_answer(STORY)
     chat.until_status("done")
-    (asked, answered) = chat.messages()
+    asked, answered = chat.messages()
     assert asked == ("user", QUESTION) and answered[1].count("You used") == 1
     assert chat.tools() == ['count_words\n{"text":"Who keeps the signal burning?"}\n→ {"words":5,"letters":24}']
     browser.refresh()  # complete: kept by the page, nothing is active

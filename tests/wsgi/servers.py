@@ -175,12 +175,29 @@ class Gunicorn(Server):
             }
             root = Path(__file__).parents[2]
             command = [
-                sys.executable, "-m", "gunicorn", application,
-                "--config", str(Path(__file__).with_name("gunicorn_conf.py")), "--chdir", str(root),
-                "--bind", f"fd://{listener.fileno()}", "--worker-class", "gthread", "--threads", str(threads),
-                "--graceful-timeout", "20", "--timeout", "60", "--worker-tmp-dir", str(directory),
-                "--no-control-socket", *arguments,
-            ]  # fmt: skip
+                sys.executable,
+                "-m",
+                "gunicorn",
+                application,
+                "--config",
+                str(Path(__file__).with_name("gunicorn_conf.py")),
+                "--chdir",
+                str(root),
+                "--bind",
+                f"fd://{listener.fileno()}",
+                "--worker-class",
+                "gthread",
+                "--threads",
+                str(threads),
+                "--graceful-timeout",
+                "20",
+                "--timeout",
+                "60",
+                "--worker-tmp-dir",
+                str(directory),
+                "--no-control-socket",
+                *arguments,
+            ]
             self.log = directory / "gunicorn.log"
             with self.log.open("wb") as log:
                 self.process = subprocess.Popen(

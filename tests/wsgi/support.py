@@ -104,5 +104,5 @@ def call(application: Any, method: str = "GET", query: str = "", **headers: str)
         return None
 
     body = application(request(method, query, **headers), start_response)
-    (status, pairs), = started
+    ((status, pairs),) = started
     return Reply(status, pairs, body)

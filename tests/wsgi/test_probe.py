@@ -84,6 +84,7 @@ def test_where_each_server_shows_its_connection(where: str, monkeypatch: pytest.
     ours, theirs = socket.socketpair()
     environ: dict[str, Any] = {"wsgi.input": io.BytesIO()}
     if where == "waitress":
+
         class Channel:
             socket = ours
 

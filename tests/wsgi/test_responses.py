@@ -330,6 +330,7 @@ def test_the_content_type_stays_with_the_stream(context: ResumableStreamContext)
 
 def test_a_raw_response_returns_only_at_done(context: ResumableStreamContext) -> None:
     """The endings but `done` break the connection off: HTTP shows no other sign of them."""
+
     def fail() -> Any:
         yield b"abc"
         raise ValueError("secret")

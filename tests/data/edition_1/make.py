@@ -50,7 +50,9 @@ def main(server: str) -> None:
     shutil.copy(work / "streams.db", HERE / "streams.sqlite")
 
     socket = work / "redis.sock"
-    process = subprocess.Popen([server, "--port", "0", "--unixsocket", str(socket), "--dir", str(work), "--save", ""])
+    process = subprocess.Popen(
+        [server, "--port", "0", "--unixsocket", str(socket), "--dir", str(work), "--save", ""]
+    )
     try:
         while not socket.exists():
             time.sleep(0.05)

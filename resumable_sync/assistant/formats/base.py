@@ -1,0 +1,134 @@
+"""What the codecs share: how an encoder is driven, and how a decoder reads text from bytes."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Iterator
+from typing import Protocol
+
+from ...errors import MalformedStreamError
+from ..message.builder import ChunkBuilder
+from ..message.chunks import AssistantStreamChunk
+from ..message.parts import Part
+
+_log = logging.getLogger(__name__)
+
+INTERRUPTED_TEXT = "The response was interrupted."
+"""What closing frames tell the reader of a message whose producer was lost."""
+
+
+class Pieces(Iterator[bytes]):
+    """Encoded chunks, one piece of whole frames at a time, never an empty one.
+
+    One thread at a time iterates. `close` closes the chunks it reads from and may be called from wherever
+    theirs may: for an AssistantStream from any thread, also while another one is blocked in `next`, which
+    then stops; for a generator only while nobody executes it (ValueError otherwise).
+    """
+
+    def __init__(
+        self,
+        chunks: Iterable[AssistantStreamChunk],
+        encode: Callable[[AssistantStreamChunk], bytes],
+        end: Callable[[], bytes],
+        begin: bytes = b"",
+    ) -> None:
+        self._source = chunks
+        self._chunks = iter(chunks)
+        self._encode = encode
+        self._end = end
+        self._begin = begin
+        self._ended = False
+
+    def __iter__(self) -> Pieces:
+        return self
+
+    def __next__(self) -> bytes:
+        if self._begin:
+            piece, self._begin = self._begin, b""
+            return piece
+        while not self._ended:
+            try:
+                chunk = next(self._chunks)
+            except StopIteration:
+                if self._ended:  # closed meanwhile: what ended is the reading, not the message
+                    break
+                self._ended = True
+                piece = self._end()
+            else:
+                piece = self._encode(chunk)
+            if piece:
+                return piece
+        raise StopIteration
+
+    def close(self) -> None:
+        """Stop, and close what is read from. Idempotent."""
+        self._ended = True
+        self._begin = b""
+        close: Callable[[], object] | None = getattr(self._source, "close", None)
+        if close is not None:
+            close()
+
+
+class AssistantStreamEncoder(Protocol):
+    """What an encoder of any format offers. Those of this package are thread-safe and reusable."""
+
+    heartbeat: bytes
+    """What may be sent between pieces to keep a silent connection alive; empty if the format has nothing."""
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Headers of a response in this format, none of them hop-by-hop."""
+
+    def encode(self, chunks: Iterable[AssistantStreamChunk]) -> Iterator[bytes]:
+        """The bytes of a message, in pieces of whole frames."""
+
+    def closing_frames(self, stored: Iterable[bytes], status: str, text: str = INTERRUPTED_TEXT) -> bytes:
+        """What makes `stored`, all bytes of a stream that ended as `status`, a message that has ended.
+
+        `stored` begins at the first byte, for what is open depends on all of it; its boundaries do not matter.
+        """
+
+
+class PartTypes:
+    """Remembers the parts of a stream, so that a chunk can be told by the part that it addresses."""
+
+    def __init__(self) -> None:
+        self._parts: list[Part] = []
+
+    def start(self, chunk: AssistantStreamChunk, part: Part) -> int:
+        """Note a part-start and return the part's index."""
+        if chunk.path:
+            raise MalformedStreamError("a part inside a part is not supported")
+        self._parts.append(part)
+        return len(self._parts) - 1
+
+    def of(self, chunk: AssistantStreamChunk) -> Part:
+        """The part that `chunk` addresses. MalformedStreamError if there is none."""
+        if len(chunk.path) != 1 or chunk.path[0] >= len(self._parts):
+            raise MalformedStreamError(f"a {chunk.type} chunk for no part: path {list(chunk.path)}")
+        return self._parts[chunk.path[0]]
+
+
+class Output:
+    """A builder, and what it has built since it was last asked. One thread at a time."""
+
+    def __init__(self) -> None:
+        self._chunks: list[AssistantStreamChunk] = []
+        self.builder = ChunkBuilder(lambda chunk: self._chunks.append(chunk))
+
+    def take(self) -> list[AssistantStreamChunk]:
+        """The chunks built since the last call."""
+        taken, self._chunks = self._chunks, []
+        return taken
+
+
+def complain(strict: bool, problem: str) -> None:
+    """MalformedStreamError where decoding is strict, else a warning in the log."""
+    if strict:
+        raise MalformedStreamError(problem)
+    _log.warning("%s", problem)
+
+
+def skip(kind: str, text: str, problem: str) -> None:
+    """Log that a frame was dropped, as the JavaScript decoders drop it however strict they are."""
+    _log.warning("dropped an invalid %s (%.200s): %.200s", kind, problem, text)

@@ -1,0 +1,146 @@
+"""Which stream is the newest of a chat: kept in the store, so that all processes agree.
+
+Each chat has two records, streams of their own without bytes whose metadata names a stream and a number. The
+record with the higher number counts. A new message takes the next number and, for its record, the place of the
+one before the last, so that the chat is never without a record. Whoever acquires that place has the number; the
+store sees to it that only one does. The end of a stream writes nothing, so it cannot hide a newer one: whether
+the newest stream still runs, the stream itself says.
+
+A message takes its number before it is produced. Of several that are sent to one chat at the same moment each may
+become the newest, and for that moment a reader may see an earlier one; then the last one stands.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Callable, Iterable, Iterator
+from typing import NamedTuple
+
+from ..committer import Outbox, committer_for
+from ..contract import Lease, Status, Store
+from ..errors import ResumableStreamError, StoreUnavailableError
+
+logger = logging.getLogger("resumable_sync")
+
+RECORD_PREFIX = "chat."
+"""The ids of all records begin so; streams of the application should not."""
+
+_ROUNDS = 50  # in which others may be quicker
+_HEARTBEAT = 5.0
+_PENDING_BYTES = 256 * 1024  # of the committer, should no context have made it
+
+
+class _Record(NamedTuple):
+    number: int
+    stream_id: str
+
+
+class Claim:
+    """A stream's place as the newest of its chat. One thread at a time."""
+
+    def __init__(self, store: Store, lease: Lease) -> None:
+        self._store = store
+        self._lease = lease
+        self._outbox: Outbox | None = None
+
+    def keep(self) -> None:
+        """Keep the record alive as a producer's stream is: one that ended now could expire before its stream."""
+        committer = committer_for(self._store, _PENDING_BYTES)
+        interval = min(_HEARTBEAT, self._store.grace / 3, self._lease.ttl / 3)
+        self._outbox = committer.open(self._lease, interval, lambda: None)
+
+    def end(self) -> None:
+        """The stream has ended, or was never begun. The record lives on for its ttl. Raises nothing."""
+        if self._outbox is not None:
+            committer_for(self._store, _PENDING_BYTES).close(self._outbox)
+        try:
+            self._store.finalize(self._lease, Status.DONE)
+        except ResumableStreamError as error:  # a newer record took its place; or its lease runs out
+            logger.debug("the record %s was not ended: %s", self._lease.stream_id, error)
+
+
+class ClaimedSource(Iterator[bytes]):
+    """What `make_stream` makes, its claim kept alive until it is closed or could not be made."""
+
+    def __init__(self, make_stream: Callable[[], Iterable[bytes]], claim: Claim) -> None:
+        claim.keep()
+        self._claim = claim
+        try:
+            self._source = make_stream()
+            self._pieces = iter(self._source)
+        except BaseException:
+            claim.end()
+            raise
+
+    def __next__(self) -> bytes:
+        return next(self._pieces)
+
+    def close(self) -> None:
+        """The producer does this at the end, however it ends."""
+        try:
+            close: Callable[[], object] | None = getattr(self._source, "close", None)
+            if close is not None:
+                close()
+        finally:
+            self._claim.end()
+
+
+class ActiveStreams:
+    """Remembers the newest stream of each chat. `scope` keeps the chats of several applications apart.
+
+    A chat's id may be any text. Takes two small streams of the store per chat, which expire with its ttl.
+    Thread-safe; blocks for a few calls of the store. Raises what the store raises.
+    """
+
+    def __init__(self, store: Store, scope: str = "") -> None:
+        self._store = store
+        self._scope = scope
+
+    def begin(self, chat_id: str, stream_id: str, ttl: float | None = None) -> Claim:
+        """Make `stream_id` the newest stream of the chat. Call it before the stream is produced.
+
+        Hand the claim to a ClaimedSource, or end it if nothing is produced. StoreUnavailableError if too many are
+        begun in the chat at this moment.
+        """
+        for _ in range(_ROUNDS):
+            newest = self._newest(chat_id)
+            number = newest.number + 1 if newest is not None else 1
+            lease = self._take(chat_id, number, stream_id, ttl)
+            if lease is None:
+                continue
+            newest = self._newest(chat_id)
+            if newest is not None and newest.stream_id == stream_id:
+                return Claim(self._store, lease)
+            # It was slow, and others have passed meanwhile: an earlier number is not the newest.
+            Claim(self._store, lease).end()
+        raise StoreUnavailableError("too many streams are begun in this chat")
+
+    def newest(self, chat_id: str) -> str | None:
+        """The id of the chat's newest stream, whether it has ended or not; None if there is none."""
+        record = self._newest(chat_id)
+        return None if record is None else record.stream_id
+
+    def _id(self, chat_id: str, place: int) -> str:
+        text = f"{self._scope}\0{chat_id}".encode("utf-8", "surrogatepass")
+        return f"{RECORD_PREFIX}{hashlib.sha256(text).hexdigest()[:40]}.{place}"
+
+    def _record(self, record_id: str) -> _Record | None:
+        info = self._store.info(record_id)
+        if info is None:
+            return None
+        number = info.metadata.get("number", "")
+        return _Record(int(number) if number.isdecimal() else 0, info.metadata.get("stream", ""))
+
+    def _newest(self, chat_id: str) -> _Record | None:
+        records = [self._record(self._id(chat_id, place)) for place in (0, 1)]
+        return max((record for record in records if record is not None), default=None)
+
+    def _take(self, chat_id: str, number: int, stream_id: str, ttl: float | None) -> Lease | None:
+        record_id = self._id(chat_id, number % 2)
+        occupant = self._record(record_id)
+        if occupant is not None:
+            if occupant.number >= number:
+                return None
+            self._store.delete(record_id)
+        return self._store.acquire(record_id, ttl=ttl, metadata={"number": str(number), "stream": stream_id})

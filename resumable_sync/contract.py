@@ -1,0 +1,391 @@
+"""The store contract: what every store promises, in numbered guarantees, and the values it speaks in.
+
+A **stream** is an append-only log of bytes, made by one producer and read by any number of viewers.
+A position in it is a **cursor**, `"<generation>-<offset>"`: the offset counts bytes, the generation
+says which life of the stream id they belong to. Generations of an id only grow, also across delete
+and expiry, so a cursor or a producer of an earlier life is always recognised.
+
+Guarantees (tests cite them by number):
+
+G1  From cursor (g, n) a consumer gets exactly the bytes n, n+1, … of generation g: no gap, repeat or
+    reorder; otherwise a typed error. A cursor of another generation is refused, never spliced.
+G2  An append that returned is stored. Memory: while the process lives. SQLite: it survives the kill of
+    any process; at a power loss the last commits may go. Redis: executed on the primary; it survives
+    what that server's persistence and replication survive.
+G3  Retrying an append, whatever happened to its reply, stores it once.
+G4  Once another producer has taken the stream over, or a reader has declared the old one lost, no append
+    of the old one succeeds; its source is closed at its next append or heartbeat.
+G5  A generation has at most one ending: atomic, last, never changed. A consumer ends without an
+    exception only after it has read the ending `done`.
+G6  Loss is loud: delete, expiry, flush, eviction, trim or roll-back raise in a reader within one wait
+    slice, and in the writer at its next append.
+G7  A producer that died (killed, crashed, frozen) is reported to every viewer as `interrupted` within the
+    grace time plus one wait slice. Merely opening or reading never ends a living stream.
+G8  An ended stream stays readable for its whole ttl after its ending. While it runs, its ttl is renewed
+    on all that belongs to it together, also while the source is silent.
+G9  A viewer that leaves never stops the producer. `cancel` does, from any process, durably.
+G10 What an application does not opt in to is bounded: chunk size, bytes and entries of a stream, streams
+    of a store, memory of a slow viewer, waits.
+
+Not promised: exactly one run of the source function after a crash, and acknowledged data across a Redis
+failover unless the store was told to wait for replicas.
+"""
+
+from __future__ import annotations
+
+import enum
+import functools
+import re
+import secrets
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol, runtime_checkable
+
+from .errors import InvalidCursorError, InvalidStreamIdError, ResumableStreamError
+
+__all__ = [
+    "Batch",
+    "DEFAULT_GRACE",
+    "DEFAULT_READ_BYTES",
+    "DEFAULT_TTL",
+    "ENDINGS",
+    "Entry",
+    "Lease",
+    "MAX_WAIT",
+    "Position",
+    "Status",
+    "Store",
+    "StreamInfo",
+    "TRANSITIONS",
+    "new_generation",
+    "parse_cursor",
+    "validate_stream_id",
+    "validate_wait",
+]
+
+DEFAULT_TTL = 86_400.0
+"""Seconds that a stream lives after its last append or its ending."""
+
+DEFAULT_GRACE = 15.0
+"""Seconds without a sign of life after which a producer counts as dead."""
+
+DEFAULT_READ_BYTES = 256 * 1024
+"""Bytes that one `read` returns at most (it may exceed this by the rest of one chunk)."""
+
+MAX_WAIT = 3600.0
+"""Seconds that one `read` may be asked to wait."""
+
+_STREAM_ID = re.compile(r"[A-Za-z0-9_.:-]{1,256}")
+# 2**53 has 16 digits: both numbers stay exact in Lua and JavaScript, whose numbers are doubles.
+_CURSOR = re.compile(r"(0|[1-9][0-9]{0,15})-(0|[1-9][0-9]{0,15})")
+_GENERATION_RANDOM_BITS = 20
+
+
+class Status(str, enum.Enum):
+    """Where a stream stands. Compares equal to its plain string, for example `"done"`."""
+
+    MISSING = "missing"
+    STREAMING = "streaming"
+    DONE = "done"
+    ERROR = "error"
+    CANCELLED = "cancelled"
+    INTERRUPTED = "interrupted"
+
+    def __str__(self) -> str:
+        return self.value
+
+    @property
+    def ended(self) -> bool:
+        """True for the four endings: done, error, cancelled, interrupted."""
+        return self in ENDINGS
+
+
+ENDINGS = frozenset({Status.DONE, Status.ERROR, Status.CANCELLED, Status.INTERRUPTED})
+
+TRANSITIONS: Mapping[Status, frozenset[Status]] = {
+    Status.MISSING: frozenset({Status.STREAMING}),  # acquire
+    Status.STREAMING: ENDINGS | {Status.MISSING},  # finalize, cancel, a dead producer; delete, expiry
+    Status.DONE: frozenset({Status.MISSING}),  # delete, expiry
+    Status.ERROR: frozenset({Status.MISSING}),
+    Status.CANCELLED: frozenset({Status.MISSING}),
+    Status.INTERRUPTED: frozenset({Status.MISSING}),
+}
+"""Every step a stream may take. MISSING to STREAMING begins a new, higher generation; all others keep it."""
+
+
+class Position(NamedTuple):
+    """A parsed cursor: byte `offset` of `generation`."""
+
+    generation: int
+    offset: int
+
+    def __str__(self) -> str:
+        return f"{self.generation}-{self.offset}"
+
+
+def parse_cursor(cursor: str) -> Position | None:
+    """Parse `"<generation>-<offset>"`; the empty string, which means "from the start", gives None.
+
+    Raises InvalidCursorError for anything else. Pure; thread-safe.
+    """
+    if cursor == "":
+        return None
+    if not isinstance(cursor, str):
+        raise _not_a_cursor(cursor)
+    return _parse_cursor(cursor)
+
+
+@functools.lru_cache(maxsize=1024)  # the viewers of a stream ask for what follows the same cursors
+def _parse_cursor(cursor: str) -> Position:
+    match = _CURSOR.fullmatch(cursor)
+    if match is None:
+        raise _not_a_cursor(cursor)
+    return Position(int(match[1]), int(match[2]))
+
+
+def _not_a_cursor(cursor: object) -> InvalidCursorError:
+    return InvalidCursorError(f"not a cursor: {cursor!r:.80}; expected '<generation>-<offset>' or ''")
+
+
+def validate_stream_id(stream_id: str) -> str:
+    """Return `stream_id` if it is 1 to 256 characters of `A-Z a-z 0-9 _ . : -`, else InvalidStreamIdError."""
+    if not isinstance(stream_id, str) or _STREAM_ID.fullmatch(stream_id) is None:
+        raise InvalidStreamIdError(
+            f"not a stream id: {stream_id!r:.80}; use 1 to 256 characters of A-Z a-z 0-9 _ . : -"
+        )
+    return stream_id
+
+
+def validate_wait(timeout: float) -> float:
+    """Return `timeout` in seconds if it lies in 0 to MAX_WAIT, else ValueError (no wait is unbounded)."""
+    if not 0 <= timeout <= MAX_WAIT:  # nor is NaN
+        raise ValueError(f"timeout must be 0 to {MAX_WAIT:g} seconds, not {timeout!r}")
+    return timeout
+
+
+def new_generation(last: int) -> int:
+    """Return a generation above `last`: the Unix time in the high bits, 20 random low bits.
+
+    Time keeps it growing where `last` was forgotten (expiry, a rolled-back database); the random bits make
+    two lives that began in one such second differ. It stays below 2**53 until the year 2242.
+    """
+    now = int(time.time()) << _GENERATION_RANDOM_BITS
+    return max(now | secrets.randbits(_GENERATION_RANDOM_BITS), last + 1)
+
+
+class Entry(NamedTuple):
+    """One chunk as the producer appended it, and the cursor right behind it."""
+
+    cursor: str
+    chunk: bytes
+
+
+@dataclass
+class Lease:
+    """The right to produce one generation of a stream. Made by `Store.acquire`.
+
+    `offset` counts the bytes whose append was acknowledged; stores advance it and compare it with what is
+    stored, which is how a repeated append is recognised (G3). One thread at a time may use a lease.
+    """
+
+    stream_id: str
+    generation: int
+    ttl: float = DEFAULT_TTL
+    """Seconds that the stream lives after its last append or renewal."""
+    offset: int = 0
+
+    @property
+    def cursor(self) -> str:
+        """The cursor behind the last acknowledged byte."""
+        return f"{self.generation}-{self.offset}"
+
+
+class Batch:
+    """What one `read` found: bytes and status of one snapshot.
+
+    `data` holds the bytes after the asked cursor, joined; `cursor` points behind them. `entries` gives the
+    same as one Entry per appended chunk (the first is cut where the cursor lay inside it); it is built when
+    asked for. `size` is the stream's length in the snapshot: while `offset < size` more can be read at
+    once (replay), when they are equal the reader has caught up (live). Immutable; thread-safe.
+    """
+
+    __slots__ = ("data", "generation", "size", "status", "error", "_start", "_lengths")
+
+    def __init__(
+        self,
+        start: Position,
+        data: bytes,
+        lengths: Sequence[int],
+        *,
+        size: int,
+        status: Status,
+        error: str | None = None,
+    ) -> None:
+        self._start = start.offset
+        self._lengths = lengths
+        self.generation = start.generation
+        self.data = data
+        self.size = size
+        self.status = status
+        self.error = error
+
+    @property
+    def start(self) -> str:
+        """The cursor in front of `data`: where this read began."""
+        return f"{self.generation}-{self._start}"
+
+    @property
+    def offset(self) -> int:
+        """Bytes of this generation up to and including `data`."""
+        return self._start + len(self.data)
+
+    @property
+    def cursor(self) -> str:
+        """The cursor behind `data`: read on from here."""
+        return f"{self.generation}-{self.offset}"
+
+    @property
+    def entries(self) -> list[Entry]:
+        """`data` as the producer's chunks."""
+        entries = []
+        begin = 0
+        for length in self._lengths:
+            end = begin + length
+            entries.append(Entry(f"{self.generation}-{self._start + end}", self.data[begin:end]))
+            begin = end
+        return entries
+
+    def __repr__(self) -> str:
+        return f"<Batch {self.cursor} of {self.size}, {len(self.data)} bytes, {self.status.value}>"
+
+
+@dataclass(frozen=True)
+class StreamInfo:
+    """A snapshot of one stream. Times are Unix seconds, for people; no decision rests on them."""
+
+    stream_id: str
+    status: Status
+    generation: int
+    size: int
+    """Bytes stored."""
+    entries: int
+    """Chunks stored."""
+    created_at: float
+    updated_at: float
+    finished_at: float | None = None
+    error: str | None = None
+    """What the source said when it raised. For the server's eyes; see `format_error` of the responses."""
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    producer_alive: bool = False
+    """Whether a producer holds the stream's lease."""
+
+    @property
+    def cursor(self) -> str:
+        """The cursor at the end of what is stored."""
+        return f"{self.generation}-{self.size}"
+
+
+@runtime_checkable
+class Store(Protocol):
+    """Where streams are kept. Every method is thread-safe; none calls back into the application.
+
+    Only `read` waits, at most its timeout, and a closed store wakes it. All others return after a bounded
+    time. Every method may raise StoreUnavailableError (the store is out of reach, damaged, full or closed)
+    and, where it takes a stream id, InvalidStreamIdError. A producer whose lease ran out is declared
+    `interrupted` by whoever meets it first: `read` (when nothing is left to return), `acquire`, `status`,
+    `info`, `streams`, `sweep`; `cancel` may too, and then returns False.
+    """
+
+    @property
+    def grace(self) -> float:
+        """Seconds without append or renew after which a producer counts as dead."""
+
+    @property
+    def max_chunk_bytes(self) -> int:
+        """The largest chunk `append` takes."""
+
+    def acquire(
+        self, stream_id: str, *, ttl: float | None = None, metadata: Mapping[str, str] | None = None
+    ) -> Lease | None:
+        """Elect one producer: a Lease if the id was free, None if somebody produces it or it has ended.
+
+        Atomic among all processes. Not idempotent: the second call finds the stream taken. `ttl` is the
+        stream's life in seconds after its last sign of life or its ending (default: the store's).
+        `metadata` stays with the stream. Raises LimitExceededError when the store holds too many streams or
+        the metadata is too large, ValueError for a bad ttl or metadata that is not text.
+        """
+
+    def append(self, lease: Lease, *chunks: bytes) -> str:
+        """Store all chunks behind one another, in one atomic step, and return the cursor behind them.
+
+        Stored when it returns (G2). Renews lease and ttl. Idempotent for the same lease state (G3): after a
+        StoreUnavailableError repeat the same call with the same chunks. Empty chunks store nothing. Raises
+        LeaseLostError, StreamFinalizedError, StreamLostError, LimitExceededError, and TypeError for what is
+        not bytes; nothing was stored then. A repeated or empty append is a sign of life like any other.
+        """
+
+    def append_many(self, batches: Sequence[tuple[Lease, Sequence[bytes]]]) -> list[str | ResumableStreamError]:
+        """`append` for many streams in one go: a cursor or an error for each, in order.
+
+        Each stream's part is atomic; one stream's error never hides or undoes another's result. No lease
+        may appear twice. Raises nothing but programming errors: an unavailable store is every part's error.
+        """
+
+    def renew(self, leases: Sequence[Lease]) -> list[ResumableStreamError | None]:
+        """Say that these producers live: renew their leases and ttls. Idempotent.
+
+        None for each that still owns its stream, else the error its next append would raise.
+        """
+
+    def finalize(self, lease: Lease, status: Status | str, error: str | None = None) -> None:
+        """End the stream as `status`, one of the four endings, with an optional message for the server side.
+
+        Atomic (G5). Idempotent: repeating the same ending changes nothing. Raises StreamFinalizedError if it
+        has another ending, LeaseLostError if another generation owns the id, StreamLostError if the stream
+        or some acknowledged bytes are gone, ValueError if `status` is no ending.
+        """
+
+    def cancel(self, stream_id: str) -> bool:
+        """End a running stream as `cancelled`, at once and durably (G9). True if this call did it.
+
+        Its producer is refused from now on and learns of it at its next append or heartbeat. Idempotent:
+        False if the stream has ended or is missing.
+        """
+
+    def read(
+        self, stream_id: str, after: str = "", *, max_bytes: int = DEFAULT_READ_BYTES, timeout: float = 0.0
+    ) -> Batch:
+        """Return what follows cursor `after`, waiting at most `timeout` seconds for something to return.
+
+        The bytes and the status are of one snapshot. An empty batch with an ended status is the end; an
+        empty batch that says `streaming` is a timeout. At least one entry is returned if there is any, and
+        no further one once `max_bytes` are reached. Raises StreamNotFoundError if there is no such stream,
+        StreamLostError if `after` is of another generation or the stream goes while this read waits,
+        InvalidCursorError if `after` is malformed or lies beyond the end, ValueError for a timeout outside
+        0 to MAX_WAIT.
+        """
+
+    def wake(self) -> None:
+        """Make the blocked reads of this process return early, as at a timeout. Idempotent."""
+
+    def status(self, stream_id: str) -> Status:
+        """Where the stream stands; MISSING where there is none."""
+
+    def info(self, stream_id: str) -> StreamInfo | None:
+        """A snapshot of one stream, None where there is none."""
+
+    def streams(self) -> Iterator[StreamInfo]:
+        """Every stream, in order of its id, in bounded pages: not one snapshot of all."""
+
+    def delete(self, stream_id: str) -> bool:
+        """Remove a stream, whatever its state. True if it was there.
+
+        Its producer and its waiting readers get StreamLostError, a later read StreamNotFoundError.
+        """
+
+    def sweep(self) -> int:
+        """Remove expired streams, in small steps, and end those whose producers died. Returns the removed."""
+
+    def close(self) -> None:
+        """Wake blocked reads and free what this process holds; stored streams stay. Idempotent."""

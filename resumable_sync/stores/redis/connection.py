@@ -1,0 +1,343 @@
+"""Carries calls to Redis: few pooled connections, one pipelined trip, repeats within a bounded time."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import threading
+import time
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from redis.exceptions import (
+    AskError,
+    AuthenticationError,
+    AuthorizationError,
+    ConnectionError,
+    MovedError,
+    NoPermissionError,
+    NoScriptError,
+    RedisError,
+    ResponseError,
+    TimeoutError,
+)
+
+from ...errors import StoreUnavailableError
+from .cluster import SlotMap
+from .scripts import Call
+from .settings import Endpoint, Target
+
+_PAUSE_SECONDS = (0.02, 0.5)  # first and longest between repeats
+# What a server says that cannot do it at the moment, or is not the one to ask any more. Before 7.0 an error inside
+# a script comes as a ResponseError with the code somewhere in its text: redis-py's classes do not suffice.
+_LATER = re.compile(
+    r"\b(LOADING|READONLY|TRYAGAIN|CLUSTERDOWN|MASTERDOWN|BUSY|NOREPLICAS|UNBLOCKED|MISCONF)\b"
+    r"|(BusyLoading|ReadOnly|TryAgain|ClusterDown|MasterDown|MaxClients)Error"
+)
+_FULL = re.compile(r"\bOOM\b|maxmemory")
+_ASKING = ("ASKING",)
+_CROWDED_SECONDS = 0.02  # that a call waits for a connection before another one is made
+
+Reply = Any
+"""What Redis answered, strings as bytes; or the exception that stands for it."""
+
+
+class ReplicasBehindError(RedisError):
+    """Executed by the primary, but not confirmed by as many replicas as the store was told to wait for."""
+
+
+def failure(error: BaseException) -> StoreUnavailableError:
+    """The store's error for what redis-py raised."""
+    lasting = (AuthenticationError, AuthorizationError, NoPermissionError)
+    transient = is_passing(error) or isinstance(error, ReplicasBehindError) or _FULL.search(str(error)) is not None
+    return StoreUnavailableError(
+        f"Redis: {type(error).__name__}: {error}", transient=transient and not isinstance(error, lasting)
+    )
+
+
+def is_passing(reply: Reply) -> bool:
+    """Whether this reply may be another one if the call is repeated in a moment."""
+    if isinstance(reply, (AuthenticationError, AuthorizationError)):
+        return False
+    if isinstance(reply, (ConnectionError, TimeoutError, OSError, MovedError)):
+        return True
+    return isinstance(reply, ResponseError) and _LATER.search(f"{type(reply).__name__} {reply}") is not None
+
+
+class Node:
+    """A server, over at most `connections` connections, kept when idle. `_guard` guards all fields.
+
+    Trips share a connection one after the other; another one is made only where none came free for some time.
+    """
+
+    def __init__(self, endpoint: Endpoint, timeout: float, connections: int) -> None:
+        self.endpoint = endpoint
+        self._timeout = timeout
+        self._limit = connections
+        self._guard = threading.Lock()
+        self._returned = threading.Condition(self._guard)  # signalled when a connection is idle or closed
+        self._open = 0
+        self._idle: list[Any] = []
+        self._closed = False
+
+    def send(self, calls: Sequence[Call]) -> Trip:
+        """Write all calls on one connection. The trip must be finished or closed."""
+        connection = None
+        taken = False
+        try:
+            connection, taken = self._take(), True
+            if connection is None:
+                connection = self.endpoint.connection(self._timeout)
+            packed = connection.pack_commands([call.arguments for call in calls])
+            connection.send_packed_command(packed, check_health=False)
+        except BaseException:
+            if taken:
+                self.give_back(connection, usable=False)
+            raise
+        return Trip(self, connection, len(calls))
+
+    def give_back(self, connection: Any, *, usable: bool) -> None:
+        """End of a trip. `connection`: None if none could be made."""
+        with self._guard:
+            usable = usable and not self._closed
+            if usable:
+                self._idle.append(connection)
+            else:
+                self._open -= 1
+            self._returned.notify()
+        if not usable and connection is not None:
+            connection.disconnect()
+
+    def drop_idle(self) -> None:
+        """Forget the idle connections: after one broke the others are not worth much."""
+        with self._guard:
+            dropped, self._idle = self._idle, []
+            self._open -= len(dropped)
+            self._returned.notify_all()
+        for connection in dropped:
+            connection.disconnect()
+
+    def close(self) -> None:
+        """Close the connections; those in use when they come back."""
+        with self._guard:
+            self._closed = True
+        self.drop_idle()
+
+    def _take(self) -> Any:
+        """An idle connection; None if one is to be made, which counts as open from here on."""
+        with self._guard:
+            began = time.monotonic()
+            while not self._idle and self._open:
+                waited = time.monotonic() - began
+                if self._open < self._limit and waited >= _CROWDED_SECONDS:
+                    break
+                if waited >= self._timeout:
+                    raise TimeoutError("all connections of the store are busy")
+                until = _CROWDED_SECONDS if self._open < self._limit else self._timeout
+                try:
+                    self._returned.wait(until - waited)
+                except BaseException:
+                    self._returned.notify()  # it may have been meant for us
+                    raise
+            if self._idle:
+                return self._idle.pop()
+            self._open += 1
+            return None
+
+
+class Trip:
+    """Calls on their way. One thread's."""
+
+    def __init__(self, node: Node, connection: Any, count: int) -> None:
+        self._node = node
+        self._connection = connection
+        self._count = count
+
+    def replies(self) -> list[Reply]:
+        """Read all replies; errors of single calls are among them. Raises if the connection breaks."""
+        found: list[Reply] = []
+        usable = False
+        try:
+            for _ in range(self._count):
+                try:
+                    found.append(self._connection.read_response(disable_decoding=True))
+                except ResponseError as error:
+                    found.append(error)
+            usable = True
+        finally:
+            self._node.give_back(self._connection, usable=usable)
+        return found
+
+    def abandon(self) -> None:
+        """Give up without the replies."""
+        self._node.give_back(self._connection, usable=False)
+
+
+class Link:
+    """A process's way to Redis. Thread-safe. Every call made through it must be safe to repeat.
+
+    `connections`: to each server at most. A call and its repeats take about twice `timeout` seconds at most.
+    `wait_replicas`: a call succeeds only once that many replicas have confirmed it, within so many seconds.
+    """
+
+    def __init__(
+        self, target: Target, timeout: float, connections: int, wait_replicas: tuple[int, float] | None = None
+    ) -> None:
+        self._timeout = timeout
+        self._reply_timeout = timeout
+        self._wait_replicas = wait_replicas
+        if wait_replicas is not None:
+            self._reply_timeout += wait_replicas[1]
+        self._connections = connections
+        self._target = target
+        self._closed = threading.Event()
+        self._lock = threading.Lock()  # guards changes of _nodes
+        self._nodes: dict[Endpoint, Node] = {}
+        self._slots = SlotMap(target, min(timeout, 2.0)) if target.is_cluster else None
+
+    def run(self, calls: Sequence[Call], patience: float | None = None) -> list[Reply]:
+        """Make all calls, those for one server in one trip. Errors of Redis come as values, in their places.
+
+        What fails for the moment is repeated for `patience` seconds (default: the link's timeout).
+        """
+        deadline = time.monotonic() + (self._timeout if patience is None else min(patience, self._timeout))
+        replies: list[Reply] = [None] * len(calls)
+        pending = list(calls)
+        places = list(range(len(calls)))
+        pause = 0.0
+        while True:
+            again = []
+            found = self._attempt(pending)
+            if not any(isinstance(reply, Exception) for reply in found) and len(found) == len(calls):
+                return found
+            for place, call, reply in zip(places, pending, found):
+                if isinstance(reply, AskError) and not isinstance(reply, MovedError):
+                    reply = self._ask(call, reply)
+                replies[place] = reply
+                if isinstance(reply, NoScriptError):
+                    again.append((place, call.in_full()))
+                elif is_passing(reply):
+                    again.append((place, call))
+            if not again:
+                return replies
+            places, pending = [list(column) for column in zip(*again)]
+            if all(isinstance(replies[place], NoScriptError) for place in places):
+                continue  # nothing is wrong: the server has not seen the script yet
+            self._drop_idle()
+            if time.monotonic() + pause >= deadline or self._closed.wait(pause):
+                return replies
+            pause = min(max(_PAUSE_SECONDS[0], pause * 2), _PAUSE_SECONDS[1])
+            self.recover()
+
+    def endpoint(self, key: str) -> Endpoint:
+        """The server that holds `key`. May raise redis-py's errors."""
+        if self._slots is None:
+            return self._target.endpoints[0]
+        return self._slots.find(key)
+
+    def close(self) -> None:
+        """Close all connections, end waits. What is called from now on fails."""
+        self._closed.set()
+        with self._lock:
+            nodes = list(self._nodes.values())
+        for node in nodes:
+            node.close()
+
+    def _attempt(self, calls: Sequence[Call]) -> list[Reply]:
+        """One try of all calls."""
+        if self._slots is None:
+            try:
+                node = self._node(self._target.endpoints[0])
+                return self._confirmed(node.send([*calls, *self._epilogue]).replies())
+            except (RedisError, OSError) as error:
+                return [error] * len(calls)
+        replies: list[Reply] = [None] * len(calls)
+        try:
+            groups = self._route(calls, self._slots)
+        except (RedisError, OSError) as error:
+            return [error] * len(calls)
+        trips: list[tuple[list[int], Trip]] = []
+        # In one order for all threads: each holds connections of several nodes while it waits for the next.
+        for node, places in groups:
+            try:
+                trips.append((places, node.send([calls[place] for place in places] + self._epilogue)))
+            except (RedisError, OSError) as error:
+                for place in places:
+                    replies[place] = error
+        while trips:
+            places, trip = trips.pop(0)
+            try:
+                found = self._confirmed(trip.replies())
+            except (RedisError, OSError) as error:
+                found = [error] * len(places)
+            except BaseException:
+                for _, other in trips:
+                    other.abandon()
+                raise
+            for place, reply in zip(places, found):
+                replies[place] = reply
+        return replies
+
+    @property
+    def _epilogue(self) -> list[Call]:
+        """What closes every trip. WAIT covers all that this connection wrote; every script here writes, also when
+        it is repeated, so a repeat waits for what the first attempt stored."""
+        if self._wait_replicas is None:
+            return []
+        count, seconds = self._wait_replicas
+        return [Call("", ("WAIT", count, max(1, int(seconds * 1000))))]
+
+    def _confirmed(self, found: list[Reply]) -> list[Reply]:
+        """The replies of a trip without that of its epilogue, which may turn them into errors."""
+        if self._wait_replicas is None:
+            return found
+        confirmed = found.pop()
+        if isinstance(confirmed, int) and confirmed >= self._wait_replicas[0]:
+            return found
+        count, seconds = self._wait_replicas
+        behind = ReplicasBehindError(f"{confirmed} of {count} replicas confirmed within {seconds:g} s")
+        return [reply if isinstance(reply, Exception) else behind for reply in found]
+
+    def _ask(self, call: Call, redirect: AskError) -> Reply:
+        """The call at the node that a moving slot's key is to be asked of."""
+        if self._slots is None:
+            return redirect
+        node = self._node(self._slots.at((redirect.host, redirect.port)))
+        try:
+            for each in (call, call.in_full()):
+                reply = self._confirmed(node.send([Call("", _ASKING), each, *self._epilogue]).replies())[1]
+                if not isinstance(reply, NoScriptError):
+                    break
+            return reply
+        except (RedisError, OSError) as error:
+            return error
+
+    def _route(self, calls: Sequence[Call], slots: SlotMap) -> Iterable[tuple[Node, list[int]]]:
+        groups: dict[Endpoint, list[int]] = {}
+        for place, call in enumerate(calls):
+            groups.setdefault(slots.find(call.key), []).append(place)
+        return [(self._node(endpoint), groups[endpoint]) for endpoint in sorted(groups, key=lambda e: e.address)]
+
+    def _node(self, endpoint: Endpoint) -> Node:
+        node = self._nodes.get(endpoint)  # a dict is read atomically
+        if node is None:
+            with self._lock:
+                node = self._nodes.get(endpoint)
+                if node is None:
+                    node = self._nodes[endpoint] = Node(endpoint, self._reply_timeout, self._connections)
+                    if self._closed.is_set():
+                        node.close()
+        return node
+
+    def recover(self) -> None:
+        """After a failure: see whether slots have moved."""
+        if self._slots is not None:
+            with contextlib.suppress(RedisError, OSError):
+                self._slots.refresh()
+
+    def _drop_idle(self) -> None:
+        """After a failure connections made before are suspect."""
+        with self._lock:
+            nodes = list(self._nodes.values())
+        for node in nodes:
+            node.drop_idle()

@@ -1,0 +1,197 @@
+"""The blocking XREADs of one process: one connection for all its viewers, whatever their number.
+
+On a Redis Cluster one XREAD cannot name keys of different slots, so there is one connection for each watched
+stream instead.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from redis.exceptions import RedisError, ResponseError
+
+from ...contract import Position, Status
+from ..pages import Page
+from .connection import Link
+from .feed import Feed, Feeds
+from .scripts import Call
+from .state import parse_message
+
+logger = logging.getLogger("resumable_sync")
+
+BLOCK_SECONDS = 2.0
+"""How long an XREAD blocks at most: it is told nothing of DEL, FLUSHALL, expiry or RENAME."""
+
+_REPLY_SECONDS = 3.0  # beyond BLOCK, before the connection counts as broken
+_ROWS = 64  # of all streams together that one XREAD asks for, but at least one of each
+_PAUSE_SECONDS = (0.05, 1.0)  # first and longest between attempts to connect
+_NUDGE_LIFE = "60000"  # ms
+
+
+class Reader:
+    """A thread that blocks in XREAD for the feeds that are produced elsewhere. Thread-safe.
+
+    `only`: the one stream that it serves, on a cluster; otherwise it serves all, and also reads a key of its own,
+    `control`, into which `nudge` writes: so a new stream is taken up at once. `_lock` guards `_thread` and
+    `_nudged`; `_followed` is replaced as a whole.
+    """
+
+    def __init__(
+        self, link: Link, feeds: Feeds, log_key: Callable[[str], str], control: str, only: str | None = None
+    ) -> None:
+        self._link = link
+        self._feeds = feeds
+        self._log_key = log_key
+        self._control = control
+        self._only = only
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._nudged = False
+        self._followed: dict[str, int] = {}  # stream ids of the present XREAD, with their generations
+        self._control_id = "0-0"
+        self._closed = threading.Event()
+
+    @property
+    def running(self) -> bool:
+        """Whether the thread is there."""
+        return self._thread is not None
+
+    def follow(self, feed: Feed) -> None:
+        """See to it that the feed's stream is read. One short command if it is not yet, else nothing."""
+        tail = feed.tail()
+        if tail is None or self._followed.get(feed.stream_id) == tail.generation:
+            return
+        with self._lock:
+            if self._closed.is_set():
+                return
+            if self._thread is None:
+                thread = threading.Thread(target=self._run, name="resumable-sync-redis-reader", daemon=True)
+                thread.start()  # may fail, then the next viewer tries it
+                self._thread = thread
+                return
+            nudge = not self._nudged and self._only is None
+            self._nudged = True
+        if nudge:
+            # If this fails the reader has trouble too, or takes the stream up when its BLOCK ends.
+            self._link.run(
+                [
+                    Call(self._control, ("XADD", self._control, "MAXLEN", "1", "*", "n", "1")),
+                    Call(self._control, ("PEXPIRE", self._control, _NUDGE_LIFE)),
+                ]
+            )
+
+    def close(self) -> None:
+        """Let the thread end when its present XREAD does."""
+        self._closed.set()
+
+    def _run(self) -> None:
+        connection: Any = None
+        pause = 0.0
+        try:
+            while not self._closed.is_set():
+                positions = self._positions()
+                if not positions and self._retire():
+                    return
+                if not positions:
+                    continue
+                try:
+                    if connection is None:
+                        key = self._log_key(self._only) if self._only else self._control
+                        connection = self._link.endpoint(key).connection(BLOCK_SECONDS + _REPLY_SECONDS)
+                        self._control_id = "0-0"
+                    reply = self._read(connection, positions)
+                    pause = 0.0
+                except (RedisError, OSError):
+                    # The positions are kept, so nothing is missed; the checks report what lasts.
+                    logger.debug("the shared reader lost its connection", exc_info=True)
+                    if connection is not None:
+                        connection.disconnect()
+                        connection = None
+                    if self._closed.wait(pause):
+                        return
+                    pause = min(max(_PAUSE_SECONDS[0], pause * 2), _PAUSE_SECONDS[1])
+                    self._link.recover()
+                else:
+                    self._hand_out(reply, positions)
+        finally:
+            with self._lock:
+                if self._thread is threading.current_thread():
+                    self._thread = None
+                    self._followed = {}
+            if connection is not None:
+                connection.disconnect()
+
+    def _retire(self) -> bool:
+        """Nothing is to be read: end the thread unless somebody came meanwhile."""
+        with self._lock:
+            if self._nudged:
+                return False
+            self._thread = None
+            self._followed = {}
+            return True
+
+    def _positions(self) -> dict[str, tuple[Feed, Position]]:
+        with self._lock:
+            self._nudged = False  # who comes from here on is not among them, or is, and needs no nudge
+        found = {}
+        for feed in self._feeds.watched():
+            tail = feed.tail() if self._only in (None, feed.stream_id) else None
+            if tail is not None:
+                found[self._log_key(feed.stream_id)] = (feed, tail)
+        self._followed = {feed.stream_id: tail.generation for feed, tail in found.values()}
+        return found
+
+    def _read(self, connection: Any, positions: dict[str, tuple[Feed, Position]]) -> dict[bytes, Any]:
+        keys = list(positions)
+        ids = [str(tail) for _, tail in positions.values()]
+        if self._only is None:
+            keys.append(self._control)
+            ids.append(self._control_id)
+        count = max(1, _ROWS // len(keys))
+        block = int(BLOCK_SECONDS * 1000)
+        options = ("COUNT", count, "BLOCK", block)
+        connection.send_command("XREAD", *options, "STREAMS", *keys, *ids, check_health=False)
+        try:
+            reply = connection.read_response(disable_decoding=True)
+        except ResponseError as error:
+            if "WRONGTYPE" in str(error):
+                for feed, _ in positions.values():  # one of them is no stream any more: its viewers find out
+                    feed.distrust()
+            raise
+        if not reply:
+            return {}
+        return reply if isinstance(reply, dict) else dict(reply)  # a map in protocol 3, pairs in 2
+
+    def _hand_out(self, reply: dict[bytes, Any], positions: dict[str, tuple[Feed, Position]]) -> None:
+        limit = self._feeds.limit
+        for key, rows in reply.items():
+            found = positions.get(key.decode("utf-8"))
+            if found is not None:
+                deliver(found[0], rows, limit)
+            else:
+                self._control_id = rows[-1][0].decode("ascii")
+
+
+def deliver(feed: Feed, rows: list[Any], limit: int) -> None:
+    """Put rows as Redis gave them, [id, [field, value, …]], into a feed."""
+    pages: list[Page] = []
+    for row_id, fields in rows:
+        generation, end = map(int, row_id.split(b"-"))
+        kind = fields[0]
+        if kind == b"p":
+            pages.append((end, fields[1], fields[3] if len(fields) > 3 else None))
+            continue
+        if pages:
+            feed.extend(generation, pages, limit)
+            pages = []
+        if kind == b"e":
+            ending = dict(zip(fields[::2], fields[1::2]))
+            error = parse_message(ending[b"m"])
+            feed.finish(generation, int(ending[b"n"]), Status(ending[b"e"].decode("ascii")), error)
+        else:  # deleted, or begun anew
+            feed.distrust()
+    if pages:
+        feed.extend(generation, pages, limit)

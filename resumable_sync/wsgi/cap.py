@@ -1,0 +1,66 @@
+"""A cap on the viewers of one process."""
+
+from __future__ import annotations
+
+import os
+import threading
+
+from ..process import PerProcess
+
+
+class _Count:
+    """`lock` guards `viewers`."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.viewers = 0
+
+
+class Place:
+    """One viewer's place under a cap. Given back once, by `release` or when it is collected."""
+
+    def __init__(self, count: _Count) -> None:
+        self._count: _Count | None = count
+        self._pid = os.getpid()
+
+    def release(self) -> None:
+        """Give the place back. Idempotent; thread-safe."""
+        count, self._count = self._count, None
+        if count is not None and self._pid == os.getpid():  # a forked child has taken no place
+            with count.lock:
+                count.viewers -= 1
+
+    def __del__(self) -> None:
+        self.release()
+
+
+class ViewerCap:
+    """At most `limit` responses follow streams in this process at once; more are answered with 503.
+
+    A threaded server gives each viewer a thread. When all of them are taken, new requests of any kind hang
+    without an answer, so set the limit below the number of threads: with gunicorn `threads = 64`, say 48. Hand
+    one cap to all the responses that share the threads. `retry_after`: whole seconds for `Retry-After`.
+
+    Each process of a pre-forking server counts for itself. Thread-safe; never blocks.
+    """
+
+    def __init__(self, limit: int, *, retry_after: int = 5) -> None:
+        if limit < 1 or retry_after < 0:
+            raise ValueError("limit must be positive and retry_after not negative")
+        self.limit = limit
+        self.retry_after = retry_after
+        self._counts = PerProcess(_Count)
+
+    @property
+    def viewers(self) -> int:
+        """How many follow a stream in this process now."""
+        return self._counts.get().viewers
+
+    def enter(self) -> Place | None:
+        """Take a place; None if all are taken. The responses do it."""
+        count = self._counts.get()
+        with count.lock:
+            if count.viewers >= self.limit:
+                return None
+            count.viewers += 1
+        return Place(count)

@@ -1,0 +1,112 @@
+"""Controller programs as lists of operations, the form that the golden cases are written in."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from resumable_sync.assistant import (
+    AssistantMessageAccumulator,
+    AssistantStreamChunk,
+    AssistantStreamController,
+    AssistantTransportDecoder,
+    AssistantTransportEncoder,
+    DataStreamDecoder,
+    DataStreamEncoder,
+    PlainTextDecoder,
+    PlainTextEncoder,
+    UIMessageStreamDecoder,
+    UIMessageStreamEncoder,
+    create_assistant_stream,
+)
+
+Program = list[list[Any]]
+
+ENCODERS: dict[str, Any] = {
+    "data-stream": DataStreamEncoder,
+    "assistant-transport": AssistantTransportEncoder,
+    "plain-text": PlainTextEncoder,
+    "ui-message-stream": UIMessageStreamEncoder,
+}
+DECODERS: dict[str, Any] = {
+    "data-stream": DataStreamDecoder,
+    "assistant-transport": AssistantTransportDecoder,
+    "plain-text": PlainTextDecoder,
+    "ui-message-stream": UIMessageStreamDecoder,
+}
+
+
+def callback_of(program: Program) -> Callable[[AssistantStreamController], None]:
+    """A callback that performs the operations one after another."""
+
+    def callback(root: AssistantStreamController) -> None:
+        handles: dict[str, Any] = {}
+        for name, *args in program:
+            controller = root
+            if name.startswith("@"):  # ["@parent", operation, …]
+                controller = root.with_parent_id(name[1:])
+                name, *args = args
+            perform(controller, handles, name, args)
+
+    return callback
+
+
+def perform(controller: AssistantStreamController, handles: dict[str, Any], name: str, args: list[Any]) -> None:
+    if name == "throw":
+        raise ValueError(args[0])
+    if name == "add_tool_call_part":
+        handles[args[0]] = controller.add_tool_call_part(args[1])
+    elif name == "add_text_part":
+        handles[args[0]] = controller.add_text_part()
+    elif name == "add_reasoning_part":
+        handles[args[0]] = controller.add_reasoning_part(*args[1:])
+    elif name == "tool.args_append":
+        handles[args[0]].args_text.append(args[1])
+    elif name == "tool.args_close":
+        handles[args[0]].args_text.close()
+    elif name == "tool.set_response":
+        names = {"isError": "is_error", "modelContent": "model_content"}
+        handles[args[0]].set_response(**{names.get(key, key): value for key, value in args[1].items()})
+    elif name in ("tool.close", "part.close"):
+        handles[args[0]].close()
+    elif name == "part.append":
+        handles[args[0]].append(args[1])
+    elif name == "merge":
+        controller.merge(create_assistant_stream(callback_of(args[0])))
+    elif name == "state.set":
+        target = controller.state
+        for key in args[0][:-1]:
+            target = target[key]
+        target[args[0][-1]] = args[1]
+    else:
+        getattr(controller, name)(*args)
+
+
+def chunks_of(program: Program) -> list[AssistantStreamChunk]:
+    return list(create_assistant_stream(callback_of(program), format_error=lambda error: f"Error: {error}"))
+
+
+def accumulate(chunks: Iterable[AssistantStreamChunk]) -> dict[str, Any]:
+    accumulator = AssistantMessageAccumulator()
+    for chunk in chunks:
+        accumulator.add(chunk)
+    return accumulator.finish()
+
+
+def normalized(message: dict[str, Any]) -> dict[str, Any]:
+    """The message with ids that a decoder made up replaced, as the golden cases have them."""
+    steps = [
+        {**step, "messageId": "<generated>"} if _made_up(step.get("messageId")) else step
+        for step in message["metadata"]["steps"]
+    ]
+    return {**message, "metadata": {**message["metadata"], "steps": steps}}
+
+
+def _made_up(identifier: object) -> bool:
+    return isinstance(identifier, str) and re.fullmatch("[0-9a-f]{16}", identifier) is not None
+
+
+def cut(data: bytes, size: int) -> Iterator[bytes]:
+    for start in range(0, len(data), size):
+        yield data[start : start + size]

@@ -1,0 +1,256 @@
+"""Random controller programs: whatever a program does, the formats carry its message."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from resumable_sync.assistant import (
+    AssistantMessageAccumulator,
+    AssistantTransportDecoder,
+    AssistantTransportEncoder,
+    DataStreamDecoder,
+    DataStreamEncoder,
+    PlainTextDecoder,
+    PlainTextEncoder,
+    UIMessageStreamDecoder,
+    UIMessageStreamEncoder,
+)
+
+from ...javascript import JavaScript
+from .programs import Program, accumulate, chunks_of
+from .test_javascript import same
+
+quick = settings(deadline=None, max_examples=120)
+
+text = st.text(st.characters(codec=None) | st.sampled_from('\ud83d\ude00\ud800\u2028\u2029\x85\r\n\0\ufeff"\\'))
+words = st.text("abc-é😀", min_size=1, max_size=5)
+json_values: st.SearchStrategy[Any] = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats() | text,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(words, inner, max_size=3),
+    max_leaves=6,
+)
+usage = st.fixed_dictionaries({"inputTokens": st.integers(0, 99), "outputTokens": st.integers(0, 99)})
+reasons = st.sampled_from(["stop", "length", "content-filter", "tool-calls", "error", "other", "unknown"])
+parents = st.sampled_from(["", "@p", "@q"])
+
+
+@st.composite
+def programs(draw: st.DrawFn, *, lossy: bool = False) -> Program:
+    """Programs that leave parts open, answer tools late or never, and may raise.
+
+    With `lossy` nothing is done that the data stream cannot carry: text in a part while another one of text
+    is open, arguments behind an error or the finish, and details of errors and results.
+    """
+    program: Program = []
+    tools: dict[str, bool] = {}  # whether arguments can still be written
+    for step in range(draw(st.integers(0, 12))):
+        kinds = ["text", "reasoning", "source", "file", "data", "tool", "chunk", "finish"]
+        if tools:
+            kinds += ["args", "args", "args_close", "response", "close"]
+        if not lossy:
+            kinds += ["explicit", "state"]
+        kind = draw(st.sampled_from(kinds))
+        parent = draw(parents)
+        operation: list[Any]
+        handle = draw(st.sampled_from(sorted(tools))) if tools else ""
+        if kind == "text":
+            operation = ["append_text", draw(text)]
+        elif kind == "reasoning":
+            operation = ["append_reasoning", draw(text), draw(st.none() | text)]
+        elif kind == "source":
+            operation = ["append_source", {"sourceType": "url", "id": draw(words), "url": draw(text)}]
+        elif kind == "file":
+            operation = ["append_file", {"data": draw(text), "mimeType": "text/plain"}]
+        elif kind == "data":
+            operation = ["append_data", {"name": draw(words), "data": draw(json_values)}]
+        elif kind == "tool":
+            handle = f"t{step}"
+            tools[handle] = True
+            operation = ["add_tool_call_part", handle, {"toolCallId": handle, "toolName": draw(words)}]
+        elif kind == "args":
+            if not tools[handle]:
+                continue
+            operation, parent = ["tool.args_append", handle, draw(text | st.sampled_from('{}[]",:'))], ""
+        elif kind == "args_close":
+            tools[handle] = False
+            operation, parent = ["tool.args_close", handle], ""
+        elif kind == "close":
+            tools[handle] = False
+            operation, parent = ["tool.close", handle], ""
+        elif kind == "response":
+            tools[handle] = False
+            response = {"result": draw(json_values), "isError": draw(st.booleans())}
+            if draw(st.booleans()):
+                response["artifact"] = draw(json_values)
+            if not lossy and draw(st.booleans()):
+                response["messages"] = draw(json_values)
+            operation, parent = ["tool.set_response", handle, response], ""
+        elif kind == "explicit":
+            program += [["add_text_part", "part"], ["part.append", "part", draw(text)]]
+            continue
+        elif kind == "state":
+            operation, parent = ["state.set", [draw(words)], draw(json_values)], ""
+        elif kind == "finish":
+            chunk = {"type": "message-finish", "finishReason": draw(reasons), "usage": draw(usage)}
+            operation, parent = ["enqueue", chunk], ""
+        else:
+            chunk = draw(
+                st.sampled_from(
+                    [
+                        {"type": "annotations", "annotations": [1, {"a": "b"}]},
+                        {"type": "data", "data": [{"name": "n", "data": None}, math.nan]},
+                        {"type": "step-start", "messageId": "step"},
+                        {"type": "step-start", "messageId": "step-2"},
+                        (
+                            {"type": "error", "error": "bad"}
+                            if lossy
+                            else {"type": "error", "error": "b", "code": "c"}
+                        ),
+                    ]
+                )
+            )
+            operation, parent = ["enqueue", chunk], ""
+        if lossy and operation[0] == "enqueue" and operation[1]["type"] in ("error", "message-finish"):
+            tools = dict.fromkeys(tools, False)
+        program.append([parent, *operation] if parent else operation)
+    if draw(st.booleans()):
+        program.append(["throw", draw(text)])
+    return program
+
+
+def cut_anywhere(draw: st.DrawFn, data: bytes) -> list[bytes]:
+    cuts = sorted(draw(st.lists(st.integers(0, len(data)), max_size=8)))
+    return [data[start:end] for start, end in zip([0, *cuts], [*cuts, len(data)])]
+
+
+@st.composite
+def encoded(draw: st.DrawFn, encoder: Any, *, lossy: bool = False) -> tuple[Any, list[bytes]]:
+    """The chunks of a program, and their bytes in pieces."""
+    chunks = chunks_of(draw(programs(lossy=lossy)))
+    return chunks, cut_anywhere(draw, b"".join(encoder.encode(chunks)))
+
+
+def comparable(message: Any) -> Any:
+    """Without reasoning parts that hold no text: the data stream has no way to begin one."""
+    parts = [part for part in message["parts"] if part.get("text") != ""]
+    return {**message, "parts": parts}
+
+
+@quick
+@given(encoded(AssistantTransportEncoder()))
+def test_the_transport_loses_nothing(sent: Any) -> None:
+    chunks, pieces = sent
+    received = list(AssistantTransportDecoder().decode(pieces))
+    # A surrogate pair that a controller was given in two halves stays two, in JSON as in the chunks.
+    assert received == chunks
+
+
+@quick
+@given(encoded(DataStreamEncoder(), lossy=True))
+def test_the_data_stream_carries_the_message(sent: Any) -> None:
+    chunks, pieces = sent
+    assert comparable(accumulate(DataStreamDecoder().decode(pieces))) == comparable(accumulate(chunks))
+
+
+@quick
+@given(encoded(PlainTextEncoder()))
+def test_plain_text_carries_the_text(sent: Any) -> None:
+    chunks, pieces = sent
+    texts = [part["text"] for part in accumulate(chunks)["parts"] if part["type"] == "text"]
+    expected = "".join(texts).encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    parts = accumulate(PlainTextDecoder().decode(pieces))["parts"]
+    assert "".join(part["text"] for part in parts) == expected.removeprefix("\ufeff")
+
+
+@quick
+@given(encoded(UIMessageStreamEncoder()))
+def test_the_ui_message_stream_carries_text_and_tools(sent: Any) -> None:
+    chunks, pieces = sent
+    ours, theirs = accumulate(chunks), accumulate(UIMessageStreamDecoder().decode(pieces))
+    for kind in ("text", "reasoning"):
+        assert _joined(theirs, kind) == _joined(ours, kind)
+    assert _calls(theirs) == _calls(ours)
+    assert theirs["status"]["type"] == ours["status"]["type"]
+
+
+def _calls(message: Any) -> dict[str, Any]:
+    calls = [part for part in message["parts"] if part["type"] == "tool-call"]
+    return {part["toolCallId"]: (part["args"], part["state"]) for part in calls}
+
+
+def _joined(message: Any, kind: str) -> str:
+    texts = [part["text"] for part in message["parts"] if part["type"] == kind]
+    return "".join(texts).encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")
+
+
+@quick
+@given(programs())
+def test_every_part_is_closed_once_and_in_order(program: Program) -> None:
+    opened = 0
+    closed: list[int] = []
+    for chunk in chunks_of(program):
+        opened += chunk.type == "part-start"
+        if chunk.path:
+            assert chunk.path[0] < opened and chunk.path[0] not in closed
+        if chunk.type == "part-finish":
+            closed.append(chunk.path[0])
+    assert sorted(closed) == list(range(opened))
+
+
+@quick
+@given(programs())
+def test_a_snapshot_never_changes(program: Program) -> None:
+    accumulator = AssistantMessageAccumulator()
+    before = accumulator.message
+    for chunk in chunks_of(program):
+        kept = repr(before)
+        after = accumulator.add(chunk)
+        assert repr(before) == kept
+        before = after
+
+
+def test_javascript_builds_the_same_from_random_programs(javascript: JavaScript) -> None:
+    @settings(deadline=None, max_examples=40)
+    @given(programs())
+    def check(program: Program) -> None:
+        chunks = chunks_of(program)
+        raw = [chunk.to_json() for chunk in chunks]
+        theirs = javascript.ask("accumulate", chunks=raw)
+        assert not theirs or same(accumulate(chunks), theirs[-1])
+        for name, encoder, decoder in (
+            ("data-stream", DataStreamEncoder(), DataStreamDecoder()),
+            ("assistant-transport", AssistantTransportEncoder(), AssistantTransportDecoder()),
+            ("plain-text", PlainTextEncoder(), PlainTextDecoder()),
+        ):
+            body = b"".join(encoder.encode(chunks))
+            assert same(accumulate(decoder.decode([body])), javascript.decode(name, body, 3))
+            assert same(accumulate(decoder.decode([javascript.encode(name, raw)])), javascript.decode(name, body))
+        body = b"".join(UIMessageStreamEncoder().encode(chunks))
+        ours = accumulate(UIMessageStreamDecoder().decode([body]))
+        assert same(ours, javascript.decode("ui-message-stream", body))
+
+    check()
+
+
+def test_every_version_of_the_ai_sdk_takes_random_programs(javascript: JavaScript) -> None:
+    @settings(deadline=None, max_examples=20)
+    @given(programs())
+    def check(program: Program) -> None:
+        chunks = chunks_of(program)
+        body = b"".join(UIMessageStreamEncoder().encode(chunks))
+        errors = sum(chunk.type == "error" for chunk in chunks)
+        for version in (5, 6, 7):
+            assert len(javascript.ai(version, body, 5)["errors"]) == errors
+
+    check()
+
+
+@pytest.mark.parametrize("value, expected", [(math.nan, None), ([math.inf, -math.inf, 1.0], [None, None, 1])])
+def test_numbers_that_json_has_not_become_null(value: object, expected: object) -> None:
+    [start, *_] = chunks_of([["append_data", {"name": "n", "data": value}]])
+    assert start.to_json()["part"] == {"type": "data", "name": "n", "data": expected}

@@ -1,0 +1,123 @@
+"""The application that gunicorn serves for these tests. Its settings come from the environment.
+
+/api/ui, /api/data-stream, /api/assistant-transport   the endpoints, for their front ends
+/golden/FORMAT/CASE       the worked examples
+/resume/ID                any stream
+/                         a page with the real useChat; what it needs lies in TEST_PAGES
+/viewers                  how many follow in this process, and its id
+
+An answer streams half of its words and then waits until the test has made a file with the chat's name in
+TEST_GATES, in whichever process it runs.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from resumable_sync import ResumableStreamContext, current_producer, open_store
+from resumable_sync.assistant import (
+    AssistantEndpoints,
+    AssistantStreamController,
+    ChatRequest,
+    create_resumable_assistant_stream_response,
+    create_resume_assistant_stream_response,
+)
+from resumable_sync.wsgi import ViewerCap
+
+from ..formats.programs import ENCODERS, callback_of
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIEnvironment
+
+PROTOCOLS = ("ui-message-stream", "data-stream", "assistant-transport")
+WORDS = [f"{number} \u00fcnïcödé \U0001f600 \u2028 words. " for number in range(40)]
+HALF = len(WORDS) // 2
+TYPES = {".html": "text/html; charset=utf-8", ".js": "text/javascript; charset=utf-8"}
+
+
+class Application:
+    def __init__(self, store: str, viewers: int, heartbeat: float, gates: Path, pages: Path, golden: Path) -> None:
+        self.context = ResumableStreamContext(open_store(store), heartbeat=0.5)
+        self.cap = ViewerCap(viewers)
+        self.heartbeat = heartbeat
+        self.gates = gates
+        self.pages = pages
+        self.golden = golden
+        self.endpoints = {
+            protocol: AssistantEndpoints(
+                self.context,
+                self.answer,
+                authorize=self.authorize,
+                protocol=protocol,
+                prefix=f"/api/{protocol}",
+                cors_origins="*",
+                heartbeat=heartbeat,
+                viewers=self.cap,
+                scope=protocol,
+            )
+            for protocol in PROTOCOLS
+        }
+
+    def authorize(self, environ: Any, chat_id: str, action: str) -> bool:
+        return not chat_id.startswith("forbidden")
+
+    def answer(self, controller: AssistantStreamController, request: ChatRequest) -> None:
+        producer = current_producer()
+        with_state = isinstance(request.body.get("state"), dict)
+        if with_state:
+            controller.state["said"] = ""
+        for word in WORDS[:HALF]:
+            controller.append_text(word)
+            if with_state:
+                controller.state["said"] += word
+        args = {"chat": request.chat_id}
+        call = controller.add_tool_call_part(tool_call_id="call-1", tool_name="wait", args=args)
+        while not (self.gates / request.chat_id).exists():
+            if producer.cancelled.wait(0.01):
+                return
+        call.set_response({"waited": True})
+        for word in WORDS[HALF:]:
+            controller.append_text(word)
+            if with_state:
+                controller.state["said"] += word
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        path = environ["PATH_INFO"]
+        _, route, *rest = path.split("/")
+        options: Any = {"context": self.context, "heartbeat": self.heartbeat}
+        if route == "api":
+            return self.endpoints[rest[0]](environ, start_response)
+        if route == "golden":
+            case = json.loads((self.golden / f"{rest[1]}.json").read_text("utf-8"))
+            return create_resumable_assistant_stream_response(
+                stream_id=f"{rest[0]}.{rest[1]}",
+                callback=callback_of(case["ops"]),
+                encoder=ENCODERS[rest[0]],
+                format_error=lambda error: f"Error: {error}",
+                **options,
+            )(environ, start_response)
+        if route == "resume":
+            return create_resume_assistant_stream_response(stream_id=rest[0], **options)(environ, start_response)
+        if route == "viewers":
+            body = json.dumps({"pid": os.getpid(), "viewers": self.cap.viewers}).encode()
+            kind = "application/json"
+        else:
+            page = self.pages / (route or "index.html")
+            body, kind = (page.read_bytes(), TYPES[page.suffix]) if page.is_file() else (b"", "text/plain")
+        start_response("200 OK", [("Content-Type", kind), ("Content-Length", str(len(body)))])
+        return [body]
+
+
+def from_environment() -> Application:
+    """For gunicorn: made once in each worker."""
+    names = ("TEST_GATES", "TEST_PAGES", "TEST_GOLDEN")
+    return Application(
+        os.environ["TEST_STORE"],
+        int(os.environ["TEST_VIEWERS"]),
+        float(os.environ["TEST_HEARTBEAT"]),
+        *(Path(os.environ[name]) for name in names),
+    )

@@ -1,0 +1,143 @@
+"""Who may import whom: the rooms stay apart, arrows run one way, and optional packages stay optional."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+import resumable_sync
+
+ROOT = Path(resumable_sync.__file__).parent
+
+CORE = {"errors", "process", "contract", "committer", "producer", "viewer", "context"}
+OUTSIDE = {"durable", "client", "metrics", "inspector", "async_source"}  # rooms to come, and who may enter them
+
+# Room -> the rooms that it may import besides itself. A room is a module or a folder; the longest name counts.
+ALLOWED: dict[str, set[str]] = {
+    "_version": set(),
+    "errors": set(),
+    "process": set(),
+    "sse": set(),
+    "contract": {"errors"},
+    "types": {"contract"},
+    "sources": {"errors"},
+    "committer": {"errors", "process", "contract"},
+    "producer": {"errors", "process", "contract", "committer"},
+    "viewer": {"errors", "contract"},
+    "context": CORE - {"context"},
+    "stores": {"errors", "process", "contract", "stores.sqlite", "stores.redis"},
+    "stores.sqlite": {"errors", "process", "contract", "stores"},
+    "stores.redis": {"errors", "process", "contract", "stores"},
+    "wsgi": {"sse", *CORE},
+    "assistant": {"assistant.message", "assistant.formats", "assistant.http", *CORE},
+    "assistant.message": {"errors"},
+    "assistant.formats": {"errors", "sse", "assistant.message"},
+    "assistant.http": {"assistant", "assistant.message", "assistant.formats", "wsgi", *CORE},
+    "testing": {"errors", "contract", "stores"},
+    "durable": {"wsgi", "stores", *CORE},
+    "client": {"errors", "sse"},
+    "metrics": {*CORE},
+    "inspector": {"wsgi", *CORE},
+    "async_source": {"producer", "errors"},
+    "demo": {"assistant", "assistant.http", "stores", "wsgi", "sse", "sources", "_version", *CORE, *OUTSIDE},
+    "cli": {"demo", "stores", "sources", "_version", *CORE, *OUTSIDE},
+    "__init__": {"stores", "stores.sqlite", "stores.redis", "_version", *CORE},
+    "__main__": {"cli"},
+}
+# `stores/__init__` opens either kind by URL; what both stand on must know neither.
+FACADES = {"stores/__init__.py": {"stores.sqlite", "stores.redis"}}
+
+
+def modules() -> Iterator[tuple[str, Path]]:
+    """Dotted name below resumable_sync, and file; a package goes by its own name."""
+    for path in sorted(ROOT.rglob("*.py")):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        yield ".".join(parts[:-1] if parts[-1] == "__init__" and len(parts) > 1 else parts), path
+
+
+NAMES = dict(modules())
+
+
+@cache
+def imports(name: str, *, at_import: bool = False) -> frozenset[str]:
+    """The modules that a module imports, also within functions unless `at_import`."""
+    path = NAMES[name]
+    package = path.relative_to(ROOT).parts[:-1]
+    tree = ast.parse(path.read_text("utf-8"))
+    found = set()
+    for node in _statements(tree) if at_import else ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names = [alias.name.split(".") for alias in node.names]
+            targets = [parts[1:] for parts in names if parts[0] == "resumable_sync"]
+        elif isinstance(node, ast.ImportFrom) and node.level:
+            base = [*package[: len(package) - node.level + 1], *(node.module or "").split(".")]
+            targets = [[*filter(None, base), alias.name] for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "resumable_sync":
+            targets = [[*(node.module or "").split(".")[1:], alias.name] for alias in node.names]
+        else:
+            continue
+        for target in targets:
+            while target and ".".join(target) not in NAMES:
+                target = target[:-1]
+            found.add(".".join(target) or "__init__")
+    return frozenset(found - {name})
+
+
+def _statements(node: ast.AST) -> Iterator[ast.AST]:
+    """What runs when the module is imported: no function bodies, nothing for type checkers alone."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
+            continue
+        if isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test):
+            continue
+        yield child
+        yield from _statements(child)
+
+
+def room_of(name: str) -> str:
+    while name not in ALLOWED:
+        name = name.rpartition(".")[0]
+    return name
+
+
+@pytest.mark.parametrize("name", sorted(NAMES))
+def test_a_module_imports_only_what_its_room_may(name: str) -> None:
+    room = room_of(name)
+    facade = FACADES.get(str(NAMES[name].relative_to(ROOT)), set())
+    allowed = {room, *ALLOWED[room]}
+    if room == "stores":
+        allowed -= {"stores.sqlite", "stores.redis"} - facade
+    wrong = {other for other in imports(name) if room_of(other) not in allowed}
+    assert not wrong, f"{name} ({room}) imports {sorted(wrong)}"
+
+
+def test_no_module_imports_itself_on_a_way_round() -> None:
+    done: set[str] = set()
+
+    def visit(name: str, way: tuple[str, ...]) -> None:
+        assert name not in way, " > ".join((*way[way.index(name) :], name))
+        if name in done:
+            return
+        for other in imports(name, at_import=True):
+            visit(other, (*way, name))
+        done.add(name)
+
+    for name in NAMES:
+        visit(name, ())
+
+
+def test_the_core_needs_no_optional_package() -> None:
+    code = (
+        "import sys\n"
+        "import resumable_sync, resumable_sync.wsgi, resumable_sync.cli\n"
+        "loaded = {name.split('.')[0] for name in sys.modules}\n"
+        "print(sorted(loaded & {'redis', 'flask', 'asyncio', 'pytest', 'hypothesis'}))"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT.parent)
+    assert out.stdout.strip() == "[]"

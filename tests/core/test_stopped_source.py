@@ -1,0 +1,71 @@
+"""A source that ends because it was told to has not made all it would have."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+
+from resumable_sync import MemoryStore, ResumableStreamContext, Status, current_producer
+from resumable_sync.contract import Lease
+from resumable_sync.errors import ResumableStreamError
+
+
+def test_a_source_that_obeys_cancelled_is_not_done() -> None:
+    def obedient() -> Iterator[bytes]:
+        yield b"abc"
+        current_producer().cancelled.wait(30)
+
+    store = MemoryStore()
+    context = ResumableStreamContext(store)
+    assert next(context.run("s", obedient)) == b"abc"
+    context.close()
+    assert store.status("s") is Status.INTERRUPTED
+    store.close()
+
+
+def test_a_source_whose_wait_is_broken_by_on_cancel_has_not_failed() -> None:
+    def broken() -> Iterator[bytes]:
+        told = threading.Event()
+        current_producer().on_cancel(told.set)
+        yield b"abc"
+        told.wait(30)
+        raise OSError("the upstream connection was closed")
+
+    store = MemoryStore()
+    context = ResumableStreamContext(store)
+    assert next(context.run("s", broken)) == b"abc"
+    context.close()
+    assert store.status("s") is Status.INTERRUPTED
+    store.close()
+
+
+class _SlowReply(MemoryStore):
+    """Appends at once; the reply to the first comes when the test says so."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stored, self.reply = threading.Event(), threading.Event()
+
+    def append_many(self, batches: Sequence[tuple[Lease, Sequence[bytes]]]) -> list[str | ResumableStreamError]:
+        results = super().append_many(batches)
+        self.stored.set()
+        assert self.reply.wait(30)
+        return results
+
+
+def test_a_source_that_is_cancelled_before_it_knows_its_last_chunk_stored_is_told_at_once() -> None:
+    stopped = threading.Event()
+
+    def silent() -> Iterator[bytes]:
+        current_producer().on_cancel(stopped.set)
+        yield b"abc"
+        stopped.wait(30)
+
+    store = _SlowReply()
+    with ResumableStreamContext(store, heartbeat=4.9) as context:
+        context.run("s", silent)
+        assert store.stored.wait(30)
+        assert context.cancel("s")
+        store.reply.set()
+        assert stopped.wait(3.0)  # not by the next heartbeat
+    store.close()

@@ -1,0 +1,50 @@
+"""State machines over every backend alone, and over all of them side by side."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis.stateful import run_state_machine_as_test
+
+from resumable_sync.contract import Store
+from resumable_sync.testing import StoreMachine, compare_stores
+
+from ...backends import BACKEND_PARAMS, BACKENDS, Backend
+
+
+@pytest.mark.parametrize("name", BACKEND_PARAMS)
+def test_store_and_model(name: str) -> None:
+    class Machine(StoreMachine):
+        backend: Backend
+
+        def make_store(self, **options: Any) -> Store:
+            self.backend = BACKENDS[name]()
+            return self.backend.make(**options)
+
+        def second_store(self, store: Store) -> Store:
+            return self.backend.second(store)
+
+        def teardown(self) -> None:
+            super().teardown()
+            self.backend.close()
+
+    run_state_machine_as_test(Machine)
+
+
+def test_all_stores_alike(pytestconfig: pytest.Config) -> None:
+    names = [name for name in BACKENDS if name != "redis" or not pytestconfig.getoption("--without-redis")]
+    backends: dict[str, Backend] = {}
+
+    def make(name: str, **options: Any) -> Store:
+        backends[name] = BACKENDS[name]()
+        return backends[name].make(**options)
+
+    def close() -> None:
+        while backends:
+            backends.popitem()[1].close()
+
+    factories = {name: (lambda name=name, **options: make(name, **options)) for name in names}
+    run_state_machine_as_test(
+        compare_stores(factories, second=lambda name, store: backends[name].second(store), close=close)
+    )

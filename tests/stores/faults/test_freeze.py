@@ -1,0 +1,123 @@
+"""A producing process is frozen beyond its lease and wakes up when another has taken its place (G4, G7)."""
+
+from __future__ import annotations
+
+import random
+import signal
+import sqlite3
+import time
+from pathlib import Path
+
+import pytest
+
+from resumable_sync import ProducerInterruptedError, Status, StreamLostError
+from resumable_sync.stores.sqlite import SQLiteStore
+
+from ...support import Process, wait_until
+from .conftest import Report
+from .follower import Follower
+from .rounds import rounds
+from .source import text
+
+PROGRAMS = "tests.stores.faults.programs"
+GRACE = 0.5
+
+
+def _holds_the_file(path: Path) -> bool:
+    """Whether somebody is within a write transaction: a process frozen there keeps all others from writing."""
+    connection = sqlite3.connect(path, isolation_level=None, timeout=0.1)
+    try:
+        connection.execute("BEGIN IMMEDIATE")
+        connection.execute("ROLLBACK")
+        return False
+    except sqlite3.OperationalError:
+        return True
+    finally:
+        connection.close()
+
+
+def _freeze(producer: Process, path: Path) -> int:
+    """Stop the process, but not within a transaction; returns how often that took another try."""
+    tries = 0
+    while True:
+        producer.signal(signal.SIGSTOP)
+        wait_until(lambda: _state(producer.pid) == "T", what="stopped")
+        if not _holds_the_file(path):
+            return tries
+        tries += 1
+        producer.signal(signal.SIGCONT)
+        producer.until("stored")
+
+
+def _state(pid: int) -> str:
+    return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+
+
+@pytest.mark.parametrize("how", ["append", "produce"])
+@rounds(1, 200)
+def test_frozen_producer(how: str, rounds: int, path: Path, report: Report) -> None:
+    """It is declared interrupted, replaced, and wakes: not one byte of it appears, and its source is closed."""
+    store = SQLiteStore(path, grace=GRACE)
+    worst = 0.0
+    within_transaction = 0
+    for number in range(rounds):
+        rng = random.Random(number)
+        stream_id = f"frozen-{number}"
+        with Process(PROGRAMS, how, path, stream_id, number, GRACE, rng.choice((0, 0.002))) as producer:
+            producer.until("stored")
+            follower = Follower(store, stream_id)
+            for _ in range(rng.randint(0, 100)):
+                producer.until("stored")
+            within_transaction += _freeze(producer, path)
+            frozen_at = time.monotonic()
+            follower.join()
+            assert isinstance(follower.error, ProducerInterruptedError)
+            assert bytes(follower.data) == text(0, len(follower.data))
+            worst = max(worst, follower.ended_at - frozen_at)
+            lease = None
+            takeover = rng.random() < 0.8
+            if takeover:
+                assert store.delete(stream_id)
+                lease = store.acquire(stream_id)
+                assert lease is not None
+                store.append(lease, text(0, 500, "b"))
+            producer.signal(signal.SIGCONT)
+            if how == "append":
+                refused = "LeaseLostError" if takeover else "StreamFinalizedError interrupted"
+                assert producer.until("refused") == refused
+            elif takeover:
+                producer.until("closed")
+                assert producer.until("failed") == "LeaseLostError"
+            else:
+                producer.until("closed")
+                assert producer.until("final") == "interrupted"
+            if lease is not None:
+                store.append(lease, text(500, 1000, "b"))
+                store.finalize(lease, "done")
+                batch = store.read(stream_id)
+                assert batch.data == text(0, 1000, "b") and batch.size == 1000 and batch.status is Status.DONE
+                with pytest.raises(StreamLostError):
+                    store.read(stream_id, f"{lease.generation - 1}-0")
+            else:
+                batch = store.read(stream_id, max_bytes=1 << 30)
+                assert batch.data == bytes(follower.data) and batch.status is Status.INTERRUPTED
+        store.delete(stream_id)
+    store.close()
+    report(rounds=rounds, grace=GRACE, worst_until_interrupted=worst, frozen_within_transaction=within_transaction)
+
+
+@rounds(1, 50)
+def test_heartbeat_keeps_a_silent_producer(rounds: int, path: Path) -> None:
+    """A short freeze ends nothing, nor does reading (G7)."""
+    store = SQLiteStore(path, grace=2.0)
+    with Process(PROGRAMS, "produce", path, "silent", 1, 2, 60) as producer:
+        producer.until("running")
+        wait_until(lambda: store.read("silent").data)
+        for number in range(rounds):
+            producer.signal(signal.SIGSTOP)
+            assert store.read("silent", timeout=0.2, max_bytes=1).status is Status.STREAMING
+            producer.signal(signal.SIGCONT)
+            end = store.info("silent")
+            assert end is not None
+            assert store.read("silent", end.cursor, timeout=1.0).status is Status.STREAMING
+    store.close()

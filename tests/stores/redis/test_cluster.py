@@ -1,0 +1,146 @@
+"""A cluster of three primaries on loopback: routing, slots that move, and a node that comes and goes."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import redis
+from redis.crc import key_slot
+
+from resumable_sync import ResumableStreamContext
+from resumable_sync import open_store as open_by_url
+from resumable_sync.stores.redis import RedisStore
+from resumable_sync.testing.kit import acquired, drain
+
+from ...figures import Report
+from ...support import wait_until
+from ..faults.follower import Follower
+from ..faults.rounds import rounds
+from ..faults.source import text
+from .server import RedisServer
+
+SLOTS = 16384
+
+
+class Cluster:
+    """Three primaries without replicas, each with a third of the slots."""
+
+    def __init__(self) -> None:
+        self.nodes = [RedisServer("--cluster-enabled", "yes", "--cluster-node-timeout", "2000") for _ in range(3)]
+        self.ids = [_text(node.command("CLUSTER", "MYID")) for node in self.nodes]
+        for number, node in enumerate(self.nodes):
+            first, last = number * SLOTS // 3, (number + 1) * SLOTS // 3 - 1
+            node.command("CLUSTER", "ADDSLOTS", *range(first, last + 1))
+            node.command("CLUSTER", "SET-CONFIG-EPOCH", number + 1)
+        for node in self.nodes[1:]:
+            self.nodes[0].command("CLUSTER", "MEET", "127.0.0.1", node.port)
+        for node in self.nodes:
+            wait_until(lambda: self._is_ready(node), what="the cluster agrees")
+        self.url = f"redis+cluster://127.0.0.1:{self.nodes[0].port}"
+
+    def _is_ready(self, node: RedisServer) -> bool:
+        info = _text(node.command("CLUSTER", "INFO"))
+        return "cluster_state:ok" in info and "cluster_known_nodes:3" in info
+
+    def owner(self, slot: int) -> int:
+        """The number of the node that has this slot."""
+        for first, last, (_, port, *_), *_ in self.nodes[0].command("CLUSTER", "SLOTS"):
+            if first <= slot <= last:
+                return [node.port for node in self.nodes].index(port)
+        raise AssertionError(f"nobody has slot {slot}")
+
+    def move(self, stream_id: str, pause: threading.Event) -> None:
+        """Move the slot of a stream to another node, key by key."""
+        slot = key_slot(stream_id.encode())
+        source = self.owner(slot)
+        target = (source + 1) % 3
+        self.nodes[target].command("CLUSTER", "SETSLOT", slot, "IMPORTING", self.ids[source])
+        self.nodes[source].command("CLUSTER", "SETSLOT", slot, "MIGRATING", self.ids[target])
+        while keys := self.nodes[source].command("CLUSTER", "GETKEYSINSLOT", slot, 1):
+            pause.wait(0.01)  # so that some calls find the slot half moved
+            self.nodes[source].command("MIGRATE", "127.0.0.1", self.nodes[target].port, "", 0, 5000, "KEYS", *keys)
+        for number in (target, source, 3 - target - source):
+            self.nodes[number].command("CLUSTER", "SETSLOT", slot, "NODE", self.ids[target])
+
+    def close(self) -> None:
+        for node in self.nodes:
+            node.close()
+
+
+def _text(value: Any) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    made = Cluster()
+    yield made
+    made.close()
+
+
+def test_streams_on_all_nodes(cluster: Cluster) -> None:
+    store, other = open_by_url(cluster.url), open_by_url(cluster.url)
+    leases = [acquired(store, f"all{number}") for number in range(20)]
+    followers = [Follower(other, lease.stream_id) for lease in leases[:5]]
+    for number in range(10):
+        results = store.append_many([(lease, [b"%03d" % number]) for lease in leases])
+        assert all(isinstance(result, str) for result in results), results
+    assert store.renew(leases) == [None] * 20
+    for lease in leases:
+        store.finalize(lease, "done")
+    expected = b"".join(b"%03d" % number for number in range(10))
+    for follower in followers:
+        follower.join()
+        assert follower.error is None and bytes(follower.data) == expected
+    assert all(drain(other, lease.stream_id)[0] == expected for lease in leases)
+    names = [info.stream_id for info in store.streams()]
+    assert names == sorted(names) and {lease.stream_id for lease in leases} <= set(names)
+    assert store.delete("all3") and not store.delete("all3")
+    store.close()
+    other.close()
+
+
+def test_a_cluster_client(cluster: Cluster) -> None:
+    with redis.RedisCluster(host="127.0.0.1", port=cluster.nodes[1].port, decode_responses=True) as client:
+        store = RedisStore(client, prefix="mine")
+        lease = acquired(store, "s")
+        store.append(lease, b"x")
+        assert store.read("s").data == b"x"
+        store.close()
+
+
+@rounds(2, 20, 900)
+def test_slots_move_under_a_stream(cluster: Cluster, rounds: int, report: Report) -> None:
+    store, other = open_by_url(cluster.url, grace=30.0), open_by_url(cluster.url, grace=30.0)
+    stop = threading.Event()
+    pause = threading.Event()
+    made = 0
+
+    def source() -> Iterator[bytes]:
+        nonlocal made
+        while not stop.is_set():
+            yield text(made, made + 50)
+            made += 50
+            pause.wait(0.002)
+
+    store.delete("moving")
+    with ResumableStreamContext(store) as context:
+        here = context.run("moving", source)
+        follower = Follower(other, "moving")
+        got = next(here)
+        for _ in range(rounds):
+            cluster.move("moving", pause)
+            got += next(here)
+            seen = len(follower.data)
+            wait_until(lambda: len(follower.data) > seen + 500, what="the follower goes on")
+        stop.set()
+        got += b"".join(here)
+        follower.join()
+    assert follower.error is None
+    assert got == bytes(follower.data) == text(0, made)
+    report(moves=rounds, chunks=made // 50)
+    store.close()
+    other.close()
