@@ -10,7 +10,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from . import aims, environment, peers, plot, report
+from . import against, aims, environment, peers, plot, report
 from .redis_server import redis_server
 from .runner import RunFailed, Runner
 from .scenarios import SCENARIOS
@@ -26,7 +26,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")
     parser.add_argument("--plot", type=Path, metavar="DIR", help="write SVG plots and the Markdown table there")
     parser.add_argument("--from-json", type=Path, metavar="FILE", help="report on an earlier run instead")
+    parser.add_argument(
+        "--against",
+        type=Path,
+        metavar="EDITION",
+        help="run our stores alone, beside those of another edition: a wheel or a checkout",
+    )
+    parser.add_argument("--rounds", type=int, default=9, help="of --against (default: 9)")
     options = parser.parse_args(arguments)
+    if options.against and not options.against.exists():
+        parser.error(f"no such wheel or checkout: {options.against}")
     unknown = set(options.scenario) - set(names)
     if unknown:
         parser.error(f"no such scenario: {', '.join(sorted(unknown))}")
@@ -53,19 +62,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
         ):
             if redis is None:
                 progress("redis-server is not installed: what needs it is left out")
-            runner = Runner(redis, installed.commands, progress, quick=options.quick)
+            commands = dict(installed.commands)
+            if options.against:
+                commands[against.KIND] = against.command(options.against)
+            runner = Runner(redis, commands, progress, quick=options.quick)
             for scenario in SCENARIOS:
                 if not options.scenario or scenario.name in options.scenario:
+                    if options.against:
+                        scenario = against.side_by_side(scenario, options.rounds)
                     try:
                         document["scenarios"][scenario.name] = runner.run(scenario)
                     except RunFailed as failed:
                         print(f"{scenario.name}: {failed}", file=sys.stderr)
                         return 1
-        document["aims"] = [] if options.quick else aims.judge(document["scenarios"])
+        document["aims"] = [] if options.quick or options.against else aims.judge(document["scenarios"])
         document["seconds"] = round(time.monotonic() - begin, 1)
     if options.json:
         options.json.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
-    print(report.report(document, headlines))
+    if options.against:
+        print(against.report(document["scenarios"], headlines))
+    else:
+        print(report.report(document, headlines))
     if options.plot:
         plot.write(document, headlines, options.plot)
     return 0

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from resumable_sync import ResumableStreamContext
-from resumable_sync.contract import Lease, Store
+from resumable_sync.types import Lease, Store
 
 from .support import Job, Produced, RedisMeter, chunk, percentile, resident_bytes, start_threads
 

@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from resumable_sync import ResumableStreamContext
-from resumable_sync.contract import Store
 from resumable_sync.stores import open_store
+from resumable_sync.types import Store
 
 CHUNK_BYTES = 64
 WARM_UP_CHUNKS = 20  # of a stamped stream, whose latencies are not counted
