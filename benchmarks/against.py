@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from .report import text_table
+from .report import Rows, text_table
 from .runner import Scenario
 
 KIND = "against"
@@ -53,7 +53,7 @@ def ratios(scenarios: Mapping[str, Any]) -> Iterator[tuple[str, str, str, list[f
 
 def report(scenarios: Mapping[str, Any], headlines: Mapping[str, Sequence[str]]) -> str:
     """The ratios of the headline metrics, as text."""
-    rows = [
+    rows: Rows = [
         (scenario, name, metric, f"{statistics.median(found):.3f}", f"{found[0]:.3f}", f"{found[-1]:.3f}")
         for scenario, name, metric, found in ratios(scenarios)
         if found and metric in headlines[scenario]
