@@ -14,7 +14,8 @@ PAGE_BYTES = 64 * 1024
 _PAGE_CHUNKS = 4096
 
 Page = tuple[int, bytes, "bytes | None"]
-"""(offset behind the payload, payload, lengths): of the chunks, as little-endian uint32; None for a single one."""
+"""(end, payload, lengths): the offset after the payload; the lengths of its chunks as little-endian uint32, None for a
+single chunk."""
 
 
 def pack(chunks: Sequence[bytes], offset: int) -> list[Page]:
@@ -67,7 +68,7 @@ def unpack(pages: Iterable[Page], offset: int, max_bytes: int) -> tuple[bytes, S
         if total - skip >= max_bytes:
             break
     if not payloads:
-        raise StreamLostError(f"the bytes behind offset {offset} are missing from the store")
+        raise StreamLostError(f"the bytes after offset {offset} are missing from the store")
     data = payloads[0] if len(payloads) == 1 else b"".join(payloads)
     dropped = first = 0
     while dropped + lengths[first] <= skip:

@@ -20,7 +20,7 @@ def compare_stores(
     """A state machine class over all these stores and the model, each step of which must end alike in all.
 
     `factories` maps a name to `make_store(**options)`; `second(name, store)` gives another instance on the data
-    of a store; `close()` is called behind each run. Generations, times and the words of errors may differ. Use
+    of a store; `close()` is called after each run. Generations, times and the words of errors may differ. Use
     it as
 
         TestAlike = compare_stores({"memory": MemoryStore, "mine": make_mine}).TestCase

@@ -114,7 +114,7 @@ class ManyContract(ContractKit):
 
 
 class EndingContract(ContractKit):
-    """One ending for each generation, whoever tries, and what stays behind."""
+    """One ending for each generation, whoever tries, and what stays readable after it."""
 
     @guarantee("G5")
     @pytest.mark.parametrize("ending", BY_NAME)

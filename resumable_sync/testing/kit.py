@@ -16,7 +16,7 @@ T = TypeVar("T")
 Test = TypeVar("Test", bound=Callable[..., object])
 
 GUARANTEES = tuple(f"G{number}" for number in range(1, 11))
-"""The names of the guarantees in `resumable_sync.types`."""
+"""The names of the guarantees in `resumable_sync.contract`."""
 
 PATIENCE = 30.0
 """Seconds after which something that should happen at once counts as never happening."""
@@ -64,7 +64,7 @@ class StoreKit:
 
 
 class ContractKit(StoreKit):
-    """A StoreKit whose stores are closed behind each pytest test."""
+    """A StoreKit whose stores are closed after each pytest test."""
 
     @pytest.fixture(autouse=True)
     def _close_stores(self) -> Iterator[None]:

@@ -79,21 +79,21 @@ class LeaseContract(ContractKit):
         assert self.second(store).read("s").data == b"last words"
 
     @guarantee("G7")
-    @pytest.mark.parametrize("look", ["read", "acquire", "status", "info", "streams", "sweep"])
-    def test_whoever_looks_declares_it(self, look: str) -> None:
+    @pytest.mark.parametrize("method", ["read", "acquire", "status", "info", "streams", "sweep"])
+    def test_any_method_declares_it(self, method: str) -> None:
         store = self.new(grace=SHORT)
         lease = acquired(store, "s")
         pass_grace(store)
-        if look == "read":
+        if method == "read":
             assert store.read("s").status is Status.INTERRUPTED
-        elif look == "acquire":
+        elif method == "acquire":
             assert store.acquire("s") is None
-        elif look == "status":
+        elif method == "status":
             assert store.status("s") is Status.INTERRUPTED
-        elif look == "info":
+        elif method == "info":
             info = store.info("s")
             assert info is not None and info.status is Status.INTERRUPTED and not info.producer_alive
-        elif look == "streams":
+        elif method == "streams":
             assert [info.status for info in store.streams()] == [Status.INTERRUPTED] * 2  # and the clock
         else:
             assert store.sweep() == 0  # ended, not removed
@@ -187,7 +187,7 @@ class TtlContract(ContractKit):
         begin = time.monotonic()
         store.finalize(lease, Status.DONE)
         finalized = time.monotonic()
-        while store.status("s") is Status.DONE:  # looking does not prolong it either
+        while store.status("s") is Status.DONE:  # asking does not prolong it either
             acquired(store, "slice")
             store.read("slice", timeout=0.02)
             store.delete("slice")

@@ -47,7 +47,7 @@ class Side:
     instances: tuple[Store, Store]
     leases: list[Lease] = field(default_factory=list)
     lives: dict[int, str] = field(default_factory=dict)
-    """Each generation's name, the same for all stores: the stream id and the how-manieth life it is."""
+    """Each generation's name, the same for all stores: the stream id, and which of its lives it is."""
 
     def began(self, lease: Lease) -> None:
         """Take down a new generation, which must be above all earlier ones of its id."""
@@ -250,7 +250,7 @@ class StoreMachine(StoreKit, RuleBasedStateMachine):
         instance=instances,
     )
     def read(self, stream_id: str, life: int, offset: int, max_bytes: int, timeout: float, instance: int) -> None:
-        """Resume at any byte of any life, or one behind the last."""
+        """Resume at any byte of any life, or one after the last."""
         info = self.sides[0].instances[0].info(stream_id)
         place = offset if info is None else offset % (info.size + 2)
         self.step(

@@ -49,7 +49,7 @@ BAD_CURSORS = (
 
 
 def cut(chunks: Sequence[bytes], generation: int, offset: int) -> list[Entry]:
-    """The entries of a stream of `chunks` behind `offset`, as the contract wants them."""
+    """The entries of a stream of `chunks` after `offset`, as the contract wants them."""
     entries, end = [], 0
     for chunk in chunks:
         end += len(chunk)
