@@ -302,8 +302,8 @@ class Tails:
     """The tails of one process. Thread-safe. `_lock` guards `_tails`, and each tail's `listeners`, `followed` and
     `idle_since`.
 
-    `follow(tail)` is called, without locks, whenever a viewer has reached the end of a stream in the store; it sees
-    to it that the tail is told of what comes. `max_bytes`: payload that one tail holds. `linger`: seconds that a
+    `follow(tail)` is called, without locks, when a viewer has reached the end of a stream in the store; it sees to
+    it that the tail is told of what comes. `max_bytes`: payload that one tail holds. `linger`: seconds that a
     followed tail stays after its last viewer left: most come right back. `check_seconds`: see above.
     """
 

@@ -297,7 +297,7 @@ def test_nobody_waits_on_a_tail_that_nobody_follows() -> None:
     assert is_good(tail) and not source.followed
     thread = threading.Thread(target=source.read, args=[Position(1, 3)], daemon=True)
     thread.start()
-    wait_until(lambda: source.followed == [tail])
+    wait_until(lambda: source.followed == [tail], 20.0)  # sooner than the read would fetch anyhow
     source.append(b"d")
     thread.join(30)
     assert not thread.is_alive()
