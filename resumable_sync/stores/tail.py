@@ -1,54 +1,134 @@
-"""What the viewers of one process share of a stream: its newest rows, and where to wait for more."""
+"""What the viewers of one process share of a stream: its newest rows, and where to wait for more.
+
+Theory of operation
+-------------------
+
+A `Tail` is what this process knows of the end of one stream. A viewer is a call of `Tails.read`, in a thread of
+its own. Whatever happens to a stream is told to its tail:
+
+    extend      rows were committed, here or elsewhere
+    finish      the stream has ended
+    forget      something happened that is not known in detail, or that does not fit what is known
+    caught_up   a viewer has fetched from the store and reached the end of a running stream
+    confirm     somebody has checked the store: it agrees, or has more, or contradicts
+
+A tail is in one of three states. Only `caught_up` leads out of the first, and rows do where the store is
+checked.
+
+    unknown     generation 0, or no longer good: viewers fetch for themselves
+    running     the stream runs, and the rows reach without a gap from byte `end - _held` to byte `end`
+    ended       as running, and nothing comes after `end`: an ending is taken only if the rows reach up to it
+
+A viewer goes round this loop:
+
+    1 take the tail's version
+    2 ask the tail (`serve`); if that is not followed, or does not know, or a wait brought no news: fetch
+    3 after a fetch that reached the end of the stream, tell the tail (`caught_up`) and have it followed
+    4 return, if there is anything to return or it is time to; else wait for another version, and go to 1
+
+**Why no wake-up is lost.** The version grows with all that changes what the tail says. That is the last step of
+the change, under the tail's lock, and those that wait are woken after it. So whoever has seen a version sees in
+2 at least what the tail said then, and what comes later ends the wait in 4. The tail itself learns of
+everything while it is good: that is what `follow` is for. It is called before the viewer waits, and the store
+then compares the tail with what is stored, since something may have happened between the fetch and `follow`.
+
+**Why no viewer sees what is not so.** What a fetch found may be outdated by the time it is told. So `caught_up`
+takes the version of step 1 with it and counts only if that is still the tail's: then nothing was told since
+before the fetch, and the store knew as much as the tail. Rows may come late, twice and from two sides: what is
+known already is passed over, what is of an older generation is ignored, and after a gap nothing from before it
+is kept. A viewer whose position the rows do not reach is not served.
+
+**Until when a tail is good.** There are two kinds of stores.
+
+- Told of everything, at once (SQLite: by the writer, or by the poll). `check_seconds` is None. The tail is good
+  until the stream's life runs out; viewers wait no longer than that, then fetch. A gap makes it unknown, since
+  what came in between may have been an ending.
+- Told of rows, but not of a deletion or of a dead producer (Redis). The store is checked every `check_seconds`.
+  A check that is late by as much again (Redis is away) makes the tail unknown, so that viewers who come hear of
+  the trouble. Those that wait do so until they are told: the check tells them too when it fails.
+
+**Interleavings that were thought of.**
+
+- A viewer joins while others wait: it shares the tail as it is, or moves it by `caught_up`. That wakes the
+  others: the news of what was appended will hold nothing new, so nobody else would.
+- Two viewers fetch, and the later fetch is told first: that changed the version, so the older one is refused.
+- An append passes a fetch: the version has changed, so the fetch does not count, the wait returns at once, and
+  the viewer asks again. The same goes for an ending or a deletion while the tail is unknown, which remembers
+  neither.
+- `forget` during `serve`: the viewer returns what was so at some moment of its read. If there was nothing to
+  return it waits for another version than one that it took before, and that is there.
+- The ending comes before the last rows: the tail is unknown, and each viewer fetches the rest, then the ending.
+- `wake_all` or `stop_reads` comes between the check in 4 and the wait: they set their mark, then change the
+  version.
+- The last viewer of a tail leaves. If the tail is unknown or nobody follows it, it is dropped there and then,
+  as no thread may ever come to do so. Whoever still tells it something tells an object that nobody asks.
+"""
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
-from typing import Generic, TypeVar, Union
+from typing import NamedTuple
 
 from ..contract import Batch, Position, Status
 from ..errors import InvalidCursorError, StoreUnavailableError, StreamLostError, StreamNotFoundError
 from . import pages
+from .base import Snapshot
 from .pages import Page
 from .wakeup import Channel
 
-NEVER = float("-inf")
-"""As a time until which something is good: it is not."""
-
+_NEVER = float("-inf")  # as a time until which something is good: it is not
+_ALL_BYTES = 64 * 1024 * 1024  # of payload that all tails of a process hold at most
+_SOONEST_CHECK_SECONDS = 0.01
 _SHARED_BATCH_BYTES = 4 * 1024
 _SHARED_BATCHES = 4
 
 
-class Tail(Channel):
-    """The newest rows of one stream. `_lock` guards the fields behind it; version and waiting are the channel's.
+class Fetched(NamedTuple):
+    """What the store had after a position, all of one moment."""
 
-    The rows reach without a gap from byte `end - _held` to byte `end` of `generation`; 0 is no generation.
+    batch: Batch
+    due: float
+    """Seconds until the stream's lease or its life runs out by itself, from that moment."""
+    local: bool = False
+    """Whether this process produces the stream."""
+
+
+class Tail(Channel):
+    """The newest rows of one stream, and whether it has ended. Thread-safe. `_lock` guards all fields and the
+    version, but for `listeners`, `followed` and `idle_since`, which the lock of Tails guards.
+
     `_batches` is what viewers were given last: those of one stream mostly want the same. It is replaced, as a
     whole, with every change, and read without the lock: it is of some moment since the viewer took the version,
     so what makes it outdated also ends the viewer's wait.
     """
 
-    def __init__(self, stream_id: str) -> None:
+    def __init__(self, stream_id: str, check_seconds: float | None = None) -> None:
         super().__init__()
         self.stream_id = stream_id
-        self.changes = 0  # grows with all that happens to the stream, if the store counts it; guarded by the lock
-        self.listeners = 0  # guarded by the lock of Tails, as idle_since is
+        self.listeners = 0
+        self.followed = False
         self.idle_since = time.monotonic()
+        self._check_seconds = check_seconds
         self._lock = threading.Lock()
-        self.generation = 0
+        self.generation = 0  # 0: nothing is known
         self.end = 0
         self.ending: tuple[Status, str | None] | None = None
-        self._good_until = NEVER  # monotonic: from then on only the store knows
+        self.local = False  # this process produces the stream: nobody else's rows are awaited
+        self.good_until = _NEVER  # monotonic: from then on only the store knows
+        self.check_at = _NEVER  # monotonic: when the store is to be checked
         self._rows: list[Page] = []
         self._held = 0
+        self._missing_at = -1  # the end at which the last check found more stored than had come
         self._batches: dict[tuple[Position, int], Batch] = {}
 
     def serve(self, position: Position, max_bytes: int) -> Batch | None:
         """What follows `position`, as of this moment; None if only the store knows."""
         batch = self._batches.get((position, max_bytes))
-        if time.monotonic() > self._good_until:
+        if time.monotonic() > self.good_until:
             return None
         if batch is not None:
             return batch
@@ -70,25 +150,133 @@ class Tail(Channel):
         return batch
 
     @property
-    def life(self) -> float:
-        """Seconds that a viewer may wait for a wake-up before it must look by itself."""
-        return self._good_until - time.monotonic()
+    def patience(self) -> float:
+        """Seconds that a viewer may wait to be woken before it must fetch."""
+        return self.good_until - time.monotonic() if self._check_seconds is None else math.inf
+
+    def known(self) -> Position:
+        """Up to where the stream is known; generation 0 if it is not."""
+        with self._lock:
+            return Position(self.generation, self.end)
+
+    def awaited(self) -> Position | None:
+        """From where on another process's rows are awaited; None if none are."""
+        with self._lock:
+            if self.local or self.ending or not self.generation:
+                return None
+            return Position(self.generation, self.end)
+
+    def next_check(self) -> float:
+        """When the store is to be checked (monotonic); infinite if there is nothing to check."""
+        with self._lock:
+            return math.inf if self.ending or not self.generation else self.check_at
+
+    def caught_up(self, found: Fetched, version: int) -> None:
+        """A viewer has reached the end of a running stream. `version`: the tail's, taken before the fetch."""
+        batch = found.batch
+        if batch.status.ended:
+            return
+        with self._lock:
+            if self.version != version:
+                return  # what was found may be outdated
+            moved = batch.generation != self.generation or batch.size != self.end or self.ending is not None
+            if moved:
+                self._restart(batch.generation, batch.size)
+                self.local = found.local
+                self.version += 1
+            self._trust(found.due)
+        if moved:
+            self.wake()  # others may wait where the tail was: nobody else will tell them
+
+    def extend(self, generation: int, rows: Sequence[Page], max_bytes: int, *, local: bool = False) -> None:
+        """These rows were committed, by this process if `local`. Wakes all that wait, unless all are known.
+
+        `max_bytes` of payload are held (or one row).
+        """
+        with self._lock:
+            if generation < self.generation:
+                return
+            self.local = local or (self.local and generation == self.generation)
+            changed = False
+            for row in rows:
+                end, payload, _ = row
+                if generation != self.generation or end - len(payload) > self.end:
+                    if self._check_seconds is None:
+                        self._restart(0, 0)
+                        changed = True
+                        break
+                    self._restart(generation, end - len(payload))
+                    self._trust(self._check_seconds)
+                if end > self.end:
+                    self._add(row)
+                    changed = True
+            if not changed:
+                return
+            self._shorten(max_bytes)
+            self.version += 1
+        self.wake()
+
+    def finish(self, end: Position, status: Status, error: str | None, due: float) -> None:
+        """The stream has ended at `end` and lives `due` seconds from now. Wakes all that wait."""
+        with self._lock:
+            if end.generation < self.generation:
+                return
+            if end != (self.generation, self.end):
+                self._restart(0, 0)  # the last rows have not come
+            else:
+                self.ending, self._batches = (status, error), {}
+                self.good_until = min(self.good_until, time.monotonic() + due + (self._check_seconds or 0.0))
+            self.version += 1
+        self.wake()
+
+    def forget(self) -> None:
+        """Something else has happened: every viewer must fetch. Wakes all that wait."""
+        with self._lock:
+            self._restart(0, 0)
+            self.version += 1
+        self.wake()
+
+    def confirm(self, known: Position, found: Snapshot | None) -> bool:
+        """A check found this in the store; `known`: up to where the stream was known before it.
+
+        False if rows or the ending have yet to come. If they have not by the next check, nobody here can get them:
+        then, and where the store contradicts what is known, the tail is forgotten.
+        """
+        with self._lock:
+            if found is not None and found.generation == self.generation == known.generation:
+                missing = found.size > self.end or (found.status.ended and self.ending is None)
+                stuck = missing and self.end == self._missing_at
+                self._missing_at = self.end if missing else -1
+                if found.size >= known.offset and not stuck:
+                    self.local = self.local and not missing
+                    if self.ending is None:
+                        self._trust(found.due)
+                    return not missing
+        self.forget()
+        return True
+
+    def bump(self) -> None:
+        """Wake all that wait, though nothing has happened."""
+        with self._lock:
+            self.version += 1
+        self.wake()
 
     # The helpers below are called with the lock held.
 
     def _restart(self, generation: int, end: int) -> None:
         """Hold nothing, and know nothing but where the stream ends."""
         self.generation, self.end, self.ending = generation, end, None
-        self._good_until = NEVER
-        self._rows, self._held, self._batches = [], 0, {}
+        self.local = self.local and generation != 0
+        self.good_until = self.check_at = _NEVER
+        self._rows, self._held, self._batches, self._missing_at = [], 0, {}, -1
 
-    def _finish(self, generation: int, size: int, status: Status, error: str | None) -> bool:
-        """Book the ending if the rows reach up to it; else know nothing, and return False."""
-        if generation != self.generation or size != self.end:
-            self._restart(0, 0)
-            return False
-        self.ending, self._batches = (status, error), {}
-        return True
+    def _trust(self, due: float) -> None:
+        """What is known holds for `due` seconds, if nothing else is told."""
+        if self._check_seconds is None:
+            self.good_until = time.monotonic() + due
+        else:
+            self.check_at = time.monotonic() + min(self._check_seconds, max(_SOONEST_CHECK_SECONDS, due))
+            self.good_until = self.check_at + self._check_seconds
 
     def _add(self, row: Page) -> None:
         """Put the row that begins at the end there."""
@@ -110,40 +298,31 @@ class Tail(Channel):
             self._rows = self._rows[dropped:]
 
 
-T = TypeVar("T", bound=Tail)
+class Tails:
+    """The tails of one process. Thread-safe. `_lock` guards `_tails`, and each tail's `listeners`, `followed` and
+    `idle_since`.
 
-Look = Callable[[str, Union[Position, None], int], tuple[Batch, float]]
-"""Asks the store what follows a position, and in how many seconds that may change by itself. Raises as `read`."""
-
-
-class Tails(Generic[T]):
-    """The followed streams of one process. `_lock` guards `_tails`, their `listeners` and `idle_since`.
-
-    `linger`: seconds that a stream stays after its last viewer left: most come right back.
+    `follow(tail)` is called, without locks, when a viewer has reached the end of a stream in the store; it sees to
+    it that the tail is told of what comes. `max_bytes`: payload that one tail holds. `linger`: seconds that a
+    followed tail stays after its last viewer left: most come right back. `check_seconds`: see above.
     """
 
-    def __init__(self, make: Callable[[str], T], linger: float) -> None:
-        self._make = make
+    def __init__(
+        self, follow: Callable[[Tail], None], *, max_bytes: int, linger: float, check_seconds: float | None = None
+    ) -> None:
+        self._follow = follow
+        self._max_bytes = max_bytes
         self._linger = linger
+        self._check_seconds = check_seconds
         self._lock = threading.Lock()
-        self._tails: dict[str, T] = {}
+        self._tails: dict[str, Tail] = {}
         self._wakes = object()  # another one after every wake_all(): then a waiting read returns
         self._stopped = False
 
-    def enter(self, stream_id: str) -> T:
-        """The stream's tail, for a viewer who must `leave` it again."""
-        with self._lock:
-            tail = self._tails.get(stream_id)
-            if tail is None:
-                tail = self._tails[stream_id] = self._make(stream_id)
-            tail.listeners += 1
-            return tail
-
-    def leave(self, tail: T) -> None:
-        """The viewer has returned."""
-        with self._lock:
-            tail.listeners -= 1
-            tail.idle_since = time.monotonic()
+    @property
+    def max_bytes(self) -> int:
+        """Bytes that each tail may hold at the moment."""
+        return min(self._max_bytes, _ALL_BYTES // max(1, len(self._tails)))
 
     def read(
         self,
@@ -151,44 +330,32 @@ class Tails(Generic[T]):
         position: Position | None,
         max_bytes: int,
         deadline: float,
-        look: Look,
-        caught_up: Callable[[T, Batch, float, int], object],
-        *,
-        look_first: bool = False,
+        fetch: Callable[[str, Position | None, int], Fetched],
     ) -> Batch:
-        """`Store.read` with a wait, until `deadline` (monotonic) at most. `look_first`: to follow costs something,
-        so it is left to those who find nothing.
-
-        `caught_up(tail, batch, due, changes)` is called with a look that found the stream's end, and the changes
-        that the tail had seen before; it makes the tail follow from there.
-        """
+        """`Store.read` with a wait, until `deadline` (monotonic) at most. `fetch` asks the store what follows a
+        position, without a wait, and raises as `Store.read`."""
         wakes = self._wakes
-        seen = False  # by this call: then it is no longer missing but lost
-        if look_first and self.find(stream_id) is None:
-            batch, _ = look(stream_id, position, max_bytes)
-            if batch.data or batch.status.ended:
-                return batch
-            seen, position = True, Position(batch.generation, batch.offset)
         tail = self.enter(stream_id)
+        found = False  # the stream, by this call: then it is no longer missing but lost
         woken = True
         try:
             while True:
-                version, changes = tail.version, tail.changes  # before the look: nothing after it is missed
-                # Behind a wait without any news the store has the last word.
-                served = tail.serve(position, max_bytes) if position is not None and woken else None
-                if served is not None:
-                    batch = served
-                else:
+                version = tail.version  # before all else: nothing that comes after it is missed
+                batch = None
+                if position is not None and tail.followed and woken:
+                    batch = tail.serve(position, max_bytes)
+                if batch is None:
                     try:
-                        batch, due = look(stream_id, position, max_bytes)
+                        fetched = fetch(stream_id, position, max_bytes)
                     except (StreamNotFoundError, InvalidCursorError) as gone:
-                        if not seen:
+                        if not found:
                             raise
                         raise StreamLostError(f"stream {stream_id} was lost while it was read: {gone}") from gone
-                    seen = True
+                    batch = fetched.batch
                     position = Position(batch.generation, batch.offset - len(batch.data))
                     if batch.offset == batch.size:
-                        caught_up(tail, batch, due, changes)
+                        self._caught_up(tail, fetched, version)
+                found = True
                 left = deadline - time.monotonic()
                 if batch.data or batch.status.ended or left <= 0:
                     return batch
@@ -196,18 +363,39 @@ class Tails(Generic[T]):
                     raise StoreUnavailableError("the store is closed", transient=False)
                 if self._wakes is not wakes:
                     return batch
-                woken = tail.wait(version, min(left, tail.life))
+                woken = tail.wait(version, min(left, tail.patience))
         finally:
             self.leave(tail)
 
-    def find(self, stream_id: str) -> T | None:
-        """The stream's tail if it is followed. Cheap: it is asked for every append."""
+    def enter(self, stream_id: str) -> Tail:
+        """The stream's tail, for a viewer who must `leave` it again."""
+        with self._lock:
+            tail = self._tails.get(stream_id)
+            if tail is None:
+                tail = self._tails[stream_id] = Tail(stream_id, self._check_seconds)
+            tail.listeners += 1
+            return tail
+
+    def leave(self, tail: Tail) -> None:
+        """The viewer has returned."""
+        with self._lock:
+            tail.listeners -= 1
+            tail.idle_since = time.monotonic()
+            if not tail.listeners and not (tail.followed and tail.generation):
+                del self._tails[tail.stream_id]
+
+    def find(self, stream_id: str) -> Tail | None:
+        """The stream's tail if there is one. Cheap: it is asked for every append."""
         return self._tails.get(stream_id)  # a dict is read atomically
 
-    def watched(self) -> list[T]:
-        """All tails, without those that nobody came back to."""
+    def followed(self) -> list[Tail]:
+        """The tails that must be told, without those that nobody came back to, which are dropped."""
         with self._lock:
-            return self._watched()
+            stale = time.monotonic() - self._linger
+            for tail in list(self._tails.values()):
+                if not tail.listeners and tail.idle_since < stale:
+                    del self._tails[tail.stream_id]
+            return [tail for tail in self._tails.values() if tail.followed]
 
     def wake_all(self) -> None:
         """Make every waiting read return."""
@@ -222,13 +410,18 @@ class Tails(Generic[T]):
         self._stopped = True
         self.wake_all()
 
-    def _watched(self) -> list[T]:
-        """As `watched`. Called with the lock held."""
-        stale = time.monotonic() - self._linger
-        for tail in list(self._tails.values()):
-            if not tail.listeners and tail.idle_since < stale:
-                del self._tails[tail.stream_id]
-        return list(self._tails.values())
+    def _caught_up(self, tail: Tail, fetched: Fetched, version: int) -> None:
+        """A viewer has reached the end of what is stored: its tail goes on from there."""
+        if fetched.batch.status.ended:
+            return
+        tail.caught_up(fetched, version)
+        with self._lock:
+            tail.followed = True
+        try:
+            self._follow(tail)
+        except BaseException:
+            tail.forget()  # others may wait on it already
+            raise
 
 
 def _row_end(row: Page) -> int:

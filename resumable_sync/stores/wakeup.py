@@ -10,9 +10,10 @@ _SLOW_SECONDS = 0.002  # for one reader to wake, which mostly takes 0.02 to 0.1 
 
 
 class Channel:
-    """The readers of one stream in this process. `_turn` guards all fields.
+    """The readers of one stream in this process. `_turn` guards all fields, but for the version of a subclass that
+    counts under a lock of its own.
 
-    Each waiting reader blocks on a lock of its own, its gate. Who wakes them opens the first gate, and each
+    Each waiting reader blocks on a lock of its own, its gate. Whoever wakes them opens the first gate, and each
     reader that wakes opens the next: hundreds that woke at once would mostly wake to wait for the GIL, at twice
     the CPU time. If one takes long to wake, because another thread computes and lets the GIL go only now and then,
     it opens all the others, so that they do not all wait as long, one after the other. Nobody depends on the main
@@ -26,17 +27,20 @@ class Channel:
         self._called: deque[threading.Lock] = deque()
         self._main: list[threading.Lock] = []  # the gate of the main thread, if it waits here
         self._opened_at = 0.0  # monotonic: when the last gate was
-        self.version = 0  # grows with every wake-up; a reader takes it before it looks at the store
+        self.version = 0  # grows with every change; a reader takes it before it asks the store
 
     def bump(self) -> None:
-        """Wake all that wait."""
+        """Count a change of the version, and wake all that wait."""
         with self._turn:
             self.version += 1
-            follows = bool(self._called)  # those called before
-            self._called += self._waiting
-            self._waiting.clear()
-            gates = self._main + self._next(follows)
-            self._main = []
+            gates = self._call()
+        for gate in gates:
+            gate.release()
+
+    def wake(self) -> None:
+        """Wake all that wait, where somebody has counted the change under a lock of their own."""
+        with self._turn:
+            gates = self._call()
         for gate in gates:
             gate.release()
 
@@ -63,8 +67,19 @@ class Channel:
                 each.release()
         return self.version != version
 
+    # The helpers below are called with the lock held.
+
+    def _call(self) -> list[threading.Lock]:
+        """Have all that wait woken; returns the gates to open now."""
+        follows = bool(self._called)  # those called before
+        self._called += self._waiting
+        self._waiting.clear()
+        gates = self._main + self._next(follows)
+        self._main = []
+        return gates
+
     def _next(self, follows: bool) -> list[threading.Lock]:
-        """The gates to open now: one, or all if this one `follows` others that take long. With the lock held."""
+        """The gates to open now: one, or all if this one `follows` others that take long."""
         if not self._called:
             return []
         now = time.monotonic()
@@ -73,7 +88,7 @@ class Channel:
         return [self._called.popleft() for _ in range(len(self._called) if slow else 1)]
 
     def _withdraw(self, gate: threading.Lock) -> bool:
-        """Let nobody open this gate any more; False if somebody has. Called with the lock held."""
+        """Let nobody open this gate any more; False if somebody has."""
         for gates in (self._waiting, self._called, self._main):
             if gate in gates:
                 gates.remove(gate)

@@ -1,4 +1,4 @@
-"""What viewers share: woken one by one, none is left behind; served from memory, none gets what is not so."""
+"""What viewers share: woken one by one, none is left waiting; served from memory, none gets what is not so."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from resumable_sync.contract import Batch, Position, Status
+from resumable_sync.errors import StreamLostError, StreamNotFoundError
 from resumable_sync.stores import pages
+from resumable_sync.stores.base import Snapshot
 from resumable_sync.stores.pages import Page
-from resumable_sync.stores.redis.feed import Feed
-from resumable_sync.stores.sqlite.recent import News, Recent, State
+from resumable_sync.stores.tail import Fetched, Tail, Tails
 from resumable_sync.stores.wakeup import Channel
 
 from ..support import wait_until
@@ -60,9 +61,8 @@ def test_readers_that_leave_leave_nobody_behind() -> None:
 
     began = time.monotonic()
     threads = start(read)
-    pause = threading.Event()  # never set
     for number in range(last):
-        pause.wait(0.0005 if number % 2 else 0.0)
+        time.sleep(0.0005 if number % 2 else 0.0)  # at many moments of their waits
         channel.bump()
     for thread in threads:
         thread.join(60)
@@ -108,22 +108,246 @@ def test_nobody_depends_on_the_main_thread() -> None:
     assert order == ["handler"] and woken == [True] * READERS
 
 
-@pytest.mark.parametrize("store", ["sqlite", "redis"])
-def test_who_finds_more_wakes_those_that_wait_for_it(store: str) -> None:
-    """A viewer that looks before the news of it came moves the tail: then the news holds nothing new."""
-    tail: Recent | Feed = Recent("s") if store == "sqlite" else Feed("s")
+CHECK_SECONDS = 60.0
+KINDS = pytest.mark.parametrize("check_seconds", [None, CHECK_SECONDS], ids=["told", "checked"])
+
+
+def at_end(size: int, generation: int = 1, status: Status = Status.STREAMING) -> Fetched:
+    return Fetched(Batch(Position(generation, size), b"", (), size=size, status=status), 60.0)
+
+
+def is_good(tail: Tail) -> bool:
+    return tail.good_until > time.monotonic()
+
+
+@KINDS
+def test_a_fetch_that_found_more_wakes_those_that_wait_for_it(check_seconds: float | None) -> None:
+    """A viewer that fetches before the news of it came moves the tail: then the news holds nothing new."""
+    tail = Tail("s", check_seconds)
     for size in (3, 5):
         version = tail.version
-        batch = Batch(Position(1, size), b"", (), size=size, status=Status.STREAMING)
-        if isinstance(tail, Recent):
-            tail.caught_up(batch, 60.0, tail.changes)
-        else:
-            tail.caught_up(batch, 60.0, local=False)
+        tail.caught_up(at_end(size), version)
         assert tail.version > version
+    threads = start(lambda number: tail.wait(tail.version, 60.0))
+    wait_until(lambda: len(tail._waiting) == READERS)
+    tail.caught_up(at_end(6), tail.version)
+    for thread in threads:
+        thread.join(30)
+        assert not thread.is_alive()
+    version = tail.version
+    tail.extend(1, [(6, b"abcdef", None)], 100)
+    assert tail.version == version  # so those that wait are not woken for nothing
+
+
+@KINDS
+def test_an_older_fetch_that_comes_later_counts_for_nothing(check_seconds: float | None) -> None:
+    tail = Tail("s", check_seconds)
+    version = tail.version
+    tail.caught_up(at_end(5), version)
+    tail.caught_up(at_end(3), version)
+    assert tail.known() == Position(1, 5)
+
+
+@KINDS
+def test_a_fetch_that_something_passed_counts_for_nothing(check_seconds: float | None) -> None:
+    """Nothing else remembers what happens to a stream while its tail is unknown."""
+    for happen in (
+        Tail.forget,
+        lambda tail: tail.finish(Position(1, 3), Status.DONE, None, 60.0),
+        lambda tail: tail.confirm(tail.known(), None),
+    ):
+        tail = Tail("s", check_seconds)
+        version = tail.version
+        happen(tail)
+        tail.caught_up(at_end(3), version)
+        assert not is_good(tail)
+
+
+@KINDS
+def test_what_comes_of_an_older_generation_is_ignored(check_seconds: float | None) -> None:
+    tail = Tail("s", check_seconds)
+    tail.caught_up(at_end(3, generation=2), tail.version)
+    tail.extend(1, [(5, b"abcde", None)], 100)
+    tail.finish(Position(1, 5), Status.DONE, None, 60.0)
+    assert is_good(tail) and tail.known() == Position(2, 3) and tail.ending is None
+
+
+def test_rows_that_do_not_come_by_the_next_check_are_fetched_by_each_viewer() -> None:
+    tail = Tail("s", CHECK_SECONDS)
+    tail.caught_up(at_end(3)._replace(local=True), tail.version)
+    assert tail.awaited() is None
+    more = Snapshot(1, Status.STREAMING, 5, 2, None, 60.0)
+    assert not tail.confirm(tail.known(), more)
+    assert is_good(tail) and tail.awaited() == Position(1, 3)
+    tail.extend(1, [(5, b"ab", None)], 100)
+    assert tail.confirm(tail.known(), more) and is_good(tail)
+    much_more = Snapshot(1, Status.STREAMING, 9, 4, None, 60.0)
+    assert not tail.confirm(tail.known(), much_more) and is_good(tail)
+    tail.confirm(tail.known(), much_more)
+    assert not is_good(tail)
+
+
+class Source:
+    """A stream in memory, and the tails of one process, which are told of what happens to it, sooner or later."""
+
+    def __init__(self, check_seconds: float | None = None) -> None:
+        self.followed: list[Tail] = []
+        self.tails = Tails(self.follow, max_bytes=200, linger=60.0, check_seconds=check_seconds)
+        self.chance = random.Random(1)
+        self.rows: list[Page] = []
+        self.ending: Status | None = None
+        self.gone = False
+
+    def follow(self, tail: Tail) -> None:
+        self.followed.append(tail)
+
+    def pause(self) -> None:
+        if self.chance.random() < 0.5:
+            time.sleep(self.chance.random() / 1000)  # so that others come in between
+
+    def fetch(self, stream_id: str, position: Position | None, max_bytes: int) -> Fetched:
+        ending, rows = self.ending, list(self.rows)  # in this order: no rows come after the ending
+        self.pause()
+        if self.gone:
+            raise StreamNotFoundError("there is no stream s")
+        size = rows[-1][0] if rows else 0
+        offset = position.offset if position else 0
+        found = [row for row in rows if row[0] > offset]
+        data, lengths = pages.unpack(found, offset, max_bytes) if found else (b"", ())
+        status = ending or Status.STREAMING
+        return Fetched(Batch(Position(1, offset), data, lengths, size=size, status=status), 60.0)
+
+    def append(self, chunk: bytes) -> None:
+        row = pages.pack([chunk], self.rows[-1][0] if self.rows else 0)
+        self.rows += row
+        self.pause()
+        tail = self.tails.find("s")
+        if tail is not None:
+            tail.extend(1, row, self.tails.max_bytes)
+
+    def end(self) -> None:
+        self.ending = Status.DONE
+        self.pause()
+        tail = self.tails.find("s")
+        if tail is not None:
+            tail.finish(Position(1, self.rows[-1][0]), Status.DONE, None, 60.0)
+
+    def read(self, position: Position | None = None, timeout: float = 60.0) -> Batch:
+        return self.tails.read("s", position, 100, time.monotonic() + timeout, self.fetch)
+
+
+@KINDS
+def test_viewers_that_come_and_go_miss_nothing(check_seconds: float | None) -> None:
+    """Appends, fetches and wake-ups in all orders: whoever missed one would wait for a minute."""
+    source = Source(check_seconds)
+    expected = b"".join(b"%04d" % number for number in range(300))
+    seen: list[bytes] = []
+
+    def view(number: int) -> None:
+        data = b""
+        position: Position | None = None
+        chance = random.Random(number)
+        while True:
+            batch = source.read(position, chance.choice([0.001, 60.0]) if number % 2 else 60.0)
+            data += batch.data
+            position = Position(batch.generation, batch.offset)
+            if batch.status.ended and not batch.data:
+                break
+        seen.append(data)
+
+    began = time.monotonic()
+    threads = start(view)
+    for begin in range(0, len(expected), 4):
+        source.append(expected[begin : begin + 4])
+        if begin % 40 == 0:
+            source.tails.wake_all()
+        tail = source.tails.find("s")
+        if begin % 100 == 0 and tail is not None:
+            tail.forget()
+        source.pause()
+    source.end()
+    for thread in threads:
+        thread.join(60)
+    assert seen == [expected] * READERS
+    assert time.monotonic() - began < 40
+
+
+def test_no_tail_stays_that_nobody_follows() -> None:
+    """Of a replay, and of a stream that has ended: no thread would ever come to drop it."""
+    source = Source()
+    source.append(b"abc")
+    batch = source.read()
+    assert batch.data == b"abc" and source.tails.find("s") is not None and source.followed  # it goes on
+    source = Source()
+    for _ in range(40):
+        source.append(b"abcd")
+    assert len(source.read().data) == 100
+    assert source.tails.find("s") is None and not source.followed
+    source.end()
+    batch = source.read(Position(1, 160))
+    assert batch.status is Status.DONE
+    assert source.tails.find("s") is None and not source.followed
+
+
+def test_nobody_waits_on_a_tail_that_nobody_follows() -> None:
+    """Though it was filled by the committing side, for a viewer that has not yet reached the end."""
+    source = Source(CHECK_SECONDS)
+    tail = source.tails.enter("s")
+    source.append(b"abc")
+    assert is_good(tail) and not source.followed
+    thread = threading.Thread(target=source.read, args=[Position(1, 3)], daemon=True)
+    thread.start()
+    wait_until(lambda: source.followed == [tail], 20.0)  # sooner than the read would fetch anyhow
+    source.append(b"d")
+    thread.join(30)
+    assert not thread.is_alive()
+
+
+def test_a_stream_that_goes_while_it_is_awaited_is_lost() -> None:
+    """Also for a viewer that was served without a fetch until then."""
+    source = Source()
+    source.append(b"abc")
+    source.read()
+    errors: list[type] = []
+
+    def view() -> None:
+        try:
+            source.read(Position(1, 3))
+        except StreamLostError as error:
+            errors.append(type(error))
+
+    thread = threading.Thread(target=view, daemon=True)
+    thread.start()
+    tail = source.tails.find("s")
+    assert tail is not None
+    wait_until(lambda: len(tail._waiting) == 1)
+    source.gone = True
+    tail.forget()
+    thread.join(10)
+    assert errors == [StreamLostError]
+    with pytest.raises(StreamNotFoundError):
+        source.read(Position(1, 3))
+
+
+def test_a_tail_that_cannot_be_followed_is_unknown() -> None:
+    """The thread that would keep it true may not start; others may wait on it already."""
+    source = Source()
+    source.append(b"abc")
+    tail = source.tails.enter("s")
+    refusal = RuntimeError("can't start new thread")
+
+    def refuse(tail: Tail) -> None:
+        assert is_good(tail)
+        raise refusal
+
+    source.tails._follow = refuse
+    with pytest.raises(RuntimeError) as raised:
+        source.read()
+    assert raised.value is refusal and not is_good(tail)
 
 
 class TailMachine(RuleBasedStateMachine):
-    """A stream, and the tails of two stores, which hear of what happens to it, or do not."""
+    """A stream, and a tail of each kind, which hear of what happens to it, or do not."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -131,26 +355,40 @@ class TailMachine(RuleBasedStateMachine):
         self.rows: list[Page] = []
         self.data = b""
         self.ending: Status | None = None
-        self.recent, self.feed = Recent("s"), Feed("s")
+        self.told, self.checked = Tail("s"), Tail("s", CHECK_SECONDS)
+        self.tails = (self.told, self.checked)
+        self.untold = False  # something happened of which `told` has not heard yet
+        self.checks = 0  # in a row, of `checked`
+        self.fetches: list[tuple[Tail, int, Fetched]] = []
 
     @property
     def status(self) -> Status:
         return self.ending or Status.STREAMING
 
-    def found(self) -> Batch:
-        """A look at the store, at the end."""
-        return Batch(Position(self.generation, len(self.data)), b"", (), size=len(self.data), status=self.status)
+    def snapshot(self) -> Snapshot:
+        return Snapshot(self.generation, self.status, len(self.data), len(self.rows), None, 60.0)
 
-    def state(self) -> State:
-        return State(self.generation, len(self.data), self.status)
+    def rows_after(self, position: Position) -> list[Page]:
+        return [row for row in self.rows if row[0] > position.offset]
 
-    def news(self, position: Position) -> News:
-        return News(self.state(), None, 60.0, [row for row in self.rows if row[0] > position.offset])
+    @rule(number=st.integers(0, 1))
+    def begin_fetch(self, number: int) -> None:
+        """By a viewer at the end."""
+        tail = self.tails[number]
+        self.fetches.append((tail, tail.version, at_end(len(self.data), self.generation, self.status)))
+
+    @precondition(lambda self: self.fetches)
+    @rule(number=st.integers(0, 3))
+    def end_fetch(self, number: int) -> None:
+        """Others may have ended before it, and anything may have happened meanwhile."""
+        tail, version, fetched = self.fetches.pop(number % len(self.fetches))
+        tail.caught_up(fetched, version)
+        self.checks = 0
 
     @rule()
-    def look(self) -> None:
-        self.recent.caught_up(self.found(), 60.0, self.recent.changes)
-        self.feed.caught_up(self.found(), 60.0, local=False)
+    def fetch(self) -> None:
+        for tail in self.tails:
+            tail.caught_up(at_end(len(self.data), self.generation, self.status), tail.version)
 
     @precondition(lambda self: self.ending is None)
     @rule(
@@ -162,30 +400,56 @@ class TailMachine(RuleBasedStateMachine):
         rows = pages.pack(chunks, len(self.data))
         self.rows += rows
         self.data += b"".join(chunks)
+        self.checks = 0
+        self.untold = self.untold or not told
         for _ in range(told + (told and twice)):
-            self.recent.extend(self.generation, rows)
-            self.feed.extend(self.generation, rows, 30)
+            for tail in self.tails:
+                tail.extend(self.generation, rows, 30)
 
     @precondition(lambda self: self.ending is None)
     @rule(ending=st.sampled_from([Status.DONE, Status.CANCELLED]), told=st.booleans())
     def end(self, ending: Status, told: bool) -> None:
         self.check_reads(back=0, inside=False, max_bytes=4)  # of which something may be kept
         self.ending = ending
+        self.checks = 0
+        self.untold = self.untold or not told
         if told:
-            self.recent.finish(self.state(), None, 60.0)
-            self.feed.finish(self.generation, len(self.data), ending, None)
-        self.check_reads(back=0, inside=False, max_bytes=4)
+            for tail in self.tails:
+                tail.finish(Position(self.generation, len(self.data)), ending, None, 60.0)
+        for back in range(4):
+            self.check_reads(back, inside=False, max_bytes=4)
 
     @rule(lost=st.booleans())
     def hint(self, lost: bool) -> None:
-        """Another process's commit: the rows behind the tail, of which some may be known by now."""
-        tail = self.recent.tail()
-        self.recent.advance(tail, None if lost else self.news(tail))
-        if tail.generation == self.generation and not lost:
-            assert self.recent.end == len(self.data) and bool(self.recent.ending) == bool(self.ending)
-        position = self.feed.tail()
+        """Another process's commit: the rows after the tail, of which some may be known by now."""
+        known, found = self.told.known(), None if lost else self.snapshot()
+        if found is not None and known.generation == self.generation:
+            self.told.extend(found.generation, self.rows_after(known), 30)
+            if found.status.ended:
+                self.told.finish(Position(found.generation, found.size), found.status, None, 60.0)
+        assert self.told.confirm(known, found)  # nothing is missing now
+        self.untold = False
+        if known.generation == self.generation and not lost:
+            assert self.told.end == len(self.data) and bool(self.told.ending) == bool(self.ending)
+
+    @rule()
+    def receive(self) -> None:
+        """The shared reader brings rows to the other tail."""
+        position = self.checked.awaited()
         if position is not None and position.generation == self.generation:
-            self.feed.extend(self.generation, self.news(position).rows, 30)
+            self.checked.extend(self.generation, self.rows_after(position), 30)
+            self.checks = 0
+
+    @rule()
+    def check(self) -> None:
+        """Twice in a row without any rows: what has not come is not awaited."""
+        if self.ending:
+            self.checked.finish(Position(self.generation, len(self.data)), self.ending, None, 0.0)
+        else:
+            self.checked.confirm(self.checked.known(), self.snapshot())
+        self.checks += 1
+        if self.checks > 1 and is_good(self.checked):
+            self.is_true(self.checked)
 
     @precondition(lambda self: len(self.rows) > 5)
     @rule()
@@ -193,18 +457,21 @@ class TailMachine(RuleBasedStateMachine):
         """Deleted and begun anew, with the notice that stores give."""
         self.generation += 1
         self.rows, self.data, self.ending = [], b"", None
-        self.recent.forget()
-        self.feed.distrust()
+        self.untold, self.checks = False, 0
+        for tail in self.tails:
+            tail.forget()
 
     @precondition(lambda self: self.rows)
     @rule()
     def roll_back(self) -> None:
-        """The last rows are gone, as in a file restored from a backup; only a hint tells."""
-        tail = self.recent.tail()
+        """The last rows are gone, as in a file restored from a backup; only a poll or a check tells."""
+        known = [tail.known() for tail in self.tails]
         end, payload, _ = self.rows.pop()
         self.data, self.ending = self.data[: end - len(payload)], None
-        self.recent.advance(tail, self.news(tail))
-        self.feed.distrust()
+        for tail, position in zip(self.tails, known):
+            tail.confirm(position, self.snapshot())
+            tail.bump()  # a fetch of before is not of this stream any more
+        self.untold, self.checks = True, 0
 
     @rule(back=st.integers(0, 3), inside=st.booleans(), max_bytes=st.sampled_from([4, 100]))
     def read(self, back: int, inside: bool, max_bytes: int) -> None:
@@ -214,7 +481,7 @@ class TailMachine(RuleBasedStateMachine):
         ends = [0, *(end for end, _, _ in self.rows)]
         offset = ends[max(0, len(ends) - 1 - back)]
         position = Position(self.generation, max(0, offset - inside))
-        for tail in (self.recent, self.feed):
+        for tail in self.tails:
             batch = tail.serve(position, max_bytes)
             if batch is None:
                 continue
@@ -228,15 +495,25 @@ class TailMachine(RuleBasedStateMachine):
 
     @rule(offset=st.integers(0, 3))
     def read_what_is_gone(self, offset: int) -> None:
-        for tail in (self.recent, self.feed):
+        for tail in self.tails:
             for generation in (0, self.generation - 1):
                 assert tail.serve(Position(generation, offset), 10) is None
 
+    def is_true(self, tail: Tail) -> None:
+        assert tail.known() == Position(self.generation, len(self.data))
+        assert (tail.ending and tail.ending[0]) == self.ending
+
     @invariant()
     def knows_no_more_than_there_is(self) -> None:
-        for tail in (self.recent, self.feed):
+        for tail in self.tails:
             assert tail.end <= len(self.data) or tail.generation != self.generation
             assert tail._held == sum(len(payload) for _, payload, _ in tail._rows)
+
+    @invariant()
+    def is_good_only_while_it_is_true(self) -> None:
+        """Of a tail that has heard of everything: whoever waits on it waits for what has not happened yet."""
+        if not self.untold and is_good(self.told):
+            self.is_true(self.told)
 
 
 TailMachine.TestCase.settings = settings(max_examples=150, stateful_step_count=40)

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
 from typing import Any
 
 from redis.exceptions import RedisError, ResponseError
 
 from ...contract import Position, Status
 from ..pages import Page
+from ..tail import Tail, Tails
 from .connection import Link
-from .feed import Feed, Feeds
+from .index import Keys
 from .scripts import Call
 from .state import parse_message
 
@@ -32,19 +32,17 @@ _NUDGE_LIFE = "60000"  # ms
 
 
 class Reader:
-    """A thread that blocks in XREAD for the feeds that are produced elsewhere. Thread-safe.
+    """A thread that blocks in XREAD for the tails that are produced elsewhere. Thread-safe.
 
     `only`: the one stream that it serves, on a cluster; otherwise it serves all, and also reads a key of its own,
     `control`, into which `nudge` writes: so a new stream is taken up at once. `_lock` guards `_thread` and
     `_nudged`; `_followed` is replaced as a whole.
     """
 
-    def __init__(
-        self, link: Link, feeds: Feeds, log_key: Callable[[str], str], control: str, only: str | None = None
-    ) -> None:
+    def __init__(self, link: Link, tails: Tails, keys: Keys, control: str, only: str | None = None) -> None:
         self._link = link
-        self._feeds = feeds
-        self._log_key = log_key
+        self._tails = tails
+        self._keys = keys
         self._control = control
         self._only = only
         self._lock = threading.Lock()
@@ -59,10 +57,10 @@ class Reader:
         """Whether the thread is there."""
         return self._thread is not None
 
-    def follow(self, feed: Feed) -> None:
-        """See to it that the feed's stream is read. One short command if it is not yet, else nothing."""
-        tail = feed.tail()
-        if tail is None or self._followed.get(feed.stream_id) == tail.generation:
+    def follow(self, tail: Tail) -> None:
+        """See to it that the tail's stream is read. One short command if it is not yet, else nothing."""
+        awaited = tail.awaited()
+        if awaited is None or self._followed.get(tail.stream_id) == awaited.generation:
             return
         with self._lock:
             if self._closed.is_set():
@@ -99,7 +97,7 @@ class Reader:
                     continue
                 try:
                     if connection is None:
-                        key = self._log_key(self._only) if self._only else self._control
+                        key = self._keys.log(self._only) if self._only else self._control
                         connection = self._link.endpoint(key).connection(BLOCK_SECONDS + _REPLY_SECONDS)
                         self._control_id = "0-0"
                     reply = self._read(connection, positions)
@@ -133,20 +131,20 @@ class Reader:
             self._followed = {}
             return True
 
-    def _positions(self) -> dict[str, tuple[Feed, Position]]:
+    def _positions(self) -> dict[str, tuple[Tail, Position]]:
         with self._lock:
             self._nudged = False  # who comes from here on is not among them, or is, and needs no nudge
         found = {}
-        for feed in self._feeds.watched():
-            tail = feed.tail() if self._only in (None, feed.stream_id) else None
-            if tail is not None:
-                found[self._log_key(feed.stream_id)] = (feed, tail)
-        self._followed = {feed.stream_id: tail.generation for feed, tail in found.values()}
+        for tail in self._tails.followed():
+            awaited = tail.awaited() if self._only in (None, tail.stream_id) else None
+            if awaited is not None:
+                found[self._keys.log(tail.stream_id)] = (tail, awaited)
+        self._followed = {tail.stream_id: awaited.generation for tail, awaited in found.values()}
         return found
 
-    def _read(self, connection: Any, positions: dict[str, tuple[Feed, Position]]) -> dict[bytes, Any]:
+    def _read(self, connection: Any, positions: dict[str, tuple[Tail, Position]]) -> dict[bytes, Any]:
         keys = list(positions)
-        ids = [str(tail) for _, tail in positions.values()]
+        ids = [str(awaited) for _, awaited in positions.values()]
         if self._only is None:
             keys.append(self._control)
             ids.append(self._control_id)
@@ -158,25 +156,25 @@ class Reader:
             reply = connection.read_response(disable_decoding=True)
         except ResponseError as error:
             if "WRONGTYPE" in str(error):
-                for feed, _ in positions.values():  # one of them is no stream any more: its viewers find out
-                    feed.distrust()
+                for tail, _ in positions.values():  # one of them is no stream any more: its viewers find out
+                    tail.forget()
             raise
         if not reply:
             return {}
         return reply if isinstance(reply, dict) else dict(reply)  # a map in protocol 3, pairs in 2
 
-    def _hand_out(self, reply: dict[bytes, Any], positions: dict[str, tuple[Feed, Position]]) -> None:
-        limit = self._feeds.limit
+    def _hand_out(self, reply: dict[bytes, Any], positions: dict[str, tuple[Tail, Position]]) -> None:
+        max_bytes = self._tails.max_bytes
         for key, rows in reply.items():
             found = positions.get(key.decode("utf-8"))
             if found is not None:
-                deliver(found[0], rows, limit)
+                deliver(found[0], rows, max_bytes)
             else:
                 self._control_id = rows[-1][0].decode("ascii")
 
 
-def deliver(feed: Feed, rows: list[Any], limit: int) -> None:
-    """Put rows as Redis gave them, [id, [field, value, …]], into a feed."""
+def deliver(tail: Tail, rows: list[Any], max_bytes: int) -> None:
+    """Put rows as Redis gave them, [id, [field, value, …]], into a tail."""
     pages: list[Page] = []
     for row_id, fields in rows:
         generation, end = map(int, row_id.split(b"-"))
@@ -185,13 +183,14 @@ def deliver(feed: Feed, rows: list[Any], limit: int) -> None:
             pages.append((end, fields[1], fields[3] if len(fields) > 3 else None))
             continue
         if pages:
-            feed.extend(generation, pages, limit)
+            tail.extend(generation, pages, max_bytes)
             pages = []
         if kind == b"e":
             ending = dict(zip(fields[::2], fields[1::2]))
             error = parse_message(ending[b"m"])
-            feed.finish(generation, int(ending[b"n"]), Status(ending[b"e"].decode("ascii")), error)
+            status = Status(ending[b"e"].decode("ascii"))
+            tail.finish(Position(generation, int(ending[b"n"])), status, error, 0.0)
         else:  # deleted, or begun anew
-            feed.distrust()
+            tail.forget()
     if pages:
-        feed.extend(generation, pages, limit)
+        tail.extend(generation, pages, max_bytes)

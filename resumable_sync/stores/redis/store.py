@@ -44,14 +44,14 @@ from ...contract import (
 from ...errors import ResumableStreamError, StoreUnavailableError
 from ...process import PerProcess
 from .. import base as rules
+from ..tail import Fetched
 from .calls import Calls, finalize_error, renewal_error
 from .connection import Link
-from .feed import Feed, Feeds
 from .index import Index, Keys, milliseconds, verify
 from .look import look
 from .settings import Target, from_client, from_url
 from .state import one
-from .watch import Watch
+from .watch import Watcher
 
 _GROUP_SECONDS = 1.0  # for which a group commit repeats what fails for the moment
 _WRITE_CONNECTIONS = 2  # of a process, to each server
@@ -67,9 +67,9 @@ class _Process:
         self.writes = Link(target, timeout, _WRITE_CONNECTIONS, wait_replicas)
         self.reads = Link(target, timeout, _READ_CONNECTIONS)  # its own: viewers never hold up a producer
         self.index = Index(self.reads, keys)
-        self.feeds = Feeds()
         control = f"{keys.prefix}:wake:{secrets.token_hex(8)}"
-        self.watch = Watch(self.reads, self.feeds, keys.log, keys.check, control, target.is_cluster)
+        self.watcher = Watcher(self.reads, keys, control, target.is_cluster)
+        self.tails = self.watcher.tails
         self.local: dict[str, int] = {}  # generations that are produced here; single steps, so without a lock
 
 
@@ -171,7 +171,7 @@ class RedisStore:
         calls = [append.call for append in appends if append.call is not None]
         # Streams on a node that is away must not hold up the others for long; who writes many repeats by himself.
         replies = iter(process.writes.run(calls, None if len(calls) == 1 else _GROUP_SECONDS))
-        limit = process.feeds.limit
+        max_bytes = process.tails.max_bytes
         results: list[str | ResumableStreamError] = []
         for append in appends:
             lease = append.lease
@@ -181,9 +181,9 @@ class RedisStore:
                 self._lost(process, lease.stream_id)
                 continue
             process.local[lease.stream_id] = lease.generation
-            feed = process.feeds.find(lease.stream_id)
-            if feed is not None and append.rows:
-                feed.extend(lease.generation, append.rows, limit, local=True)
+            tail = process.tails.find(lease.stream_id)
+            if tail is not None and append.rows:
+                tail.extend(lease.generation, append.rows, max_bytes, local=True)
         return results
 
     def renew(self, leases: Sequence[Lease]) -> list[ResumableStreamError | None]:
@@ -210,9 +210,9 @@ class RedisStore:
             self._lost(process, lease.stream_id)
             raise refused
         process.local.pop(lease.stream_id, None)
-        feed = process.feeds.find(lease.stream_id)
-        if feed is not None:
-            feed.finish(lease.generation, reply, ending, message)
+        tail = process.tails.find(lease.stream_id)
+        if tail is not None:
+            tail.finish(Position(lease.generation, reply), ending, message, 0.0)
 
     def cancel(self, stream_id: str) -> bool:
         """End a running stream as `cancelled`; see `Store.cancel`. One round trip."""
@@ -235,13 +235,12 @@ class RedisStore:
         deadline = time.monotonic() + validate_wait(timeout)
         validate_stream_id(stream_id)
         if not timeout:
-            return self._look(stream_id, position, max_bytes)[0]
-        feeds = self._process().feeds
-        return feeds.read(stream_id, position, max_bytes, deadline, self._look, self._caught_up)
+            return self._fetch(stream_id, position, max_bytes).batch
+        return self._process().tails.read(stream_id, position, max_bytes, deadline, self._fetch)
 
     def wake(self) -> None:
         """Make blocked reads return early; see `Store.wake`."""
-        self._process().feeds.wake_all()
+        self._process().tails.wake_all()
 
     def status(self, stream_id: str) -> Status:
         """Where the stream stands. One round trip."""
@@ -293,7 +292,7 @@ class RedisStore:
             self._calls.finalize(Lease(stream_id, generation), Status.INTERRUPTED, "the store was closed")
             for stream_id, generation in list(process.local.items())
         ]
-        process.watch.close()
+        process.watcher.close()
         if calls:
             process.reads.run(calls)  # if Redis is away their leases run out
         process.writes.close()
@@ -307,18 +306,14 @@ class RedisStore:
         self._check_open()
         return self._processes.get()
 
-    def _look(self, stream_id: str, position: Position | None, max_bytes: int) -> tuple[Batch, float]:
-        return look(self._process().reads, self._calls.keys, stream_id, position, max_bytes)
-
-    def _caught_up(self, feed: Feed, batch: Batch, due: float, changes: int) -> None:
-        """A viewer has found the end of what is stored: its feed is to follow from there."""
+    def _fetch(self, stream_id: str, position: Position | None, max_bytes: int) -> Fetched:
         process = self._process()
-        feed.caught_up(batch, due, local=process.local.get(feed.stream_id) == batch.generation)
-        process.watch.follow(feed)
+        batch, due = look(process.reads, self._calls.keys, stream_id, position, max_bytes)
+        return Fetched(batch, due, local=process.local.get(stream_id) == batch.generation)
 
     def _lost(self, process: _Process, stream_id: str) -> None:
-        """The stream was ended, deleted or taken over: its viewers here are to look, its producer here is none."""
+        """The stream was ended, deleted or taken over: its viewers here must fetch, its producer is none."""
         process.local.pop(stream_id, None)
-        feed = process.feeds.find(stream_id)
-        if feed is not None:
-            feed.distrust()
+        tail = process.tails.find(stream_id)
+        if tail is not None:
+            tail.forget()

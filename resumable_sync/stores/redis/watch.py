@@ -1,58 +1,76 @@
-"""Keeps the feeds of one process true: has them read, and asks Redis now and then whether their streams live."""
+"""How a waiting viewer of the Redis store learns that something was stored, here or in another process.
+
+In this process the committing side tells it directly, and what it stored (see tail.py); what other processes store
+comes by the shared XREAD (see reader.py). Both only ever add what lies right after what is known, so it makes no
+difference which is first. Neither tells of a deletion or a dead producer: for these a thread checks each followed
+stream now and then. Viewers near the end of their stream need not ask Redis; the others page by themselves.
+"""
 
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
-from collections.abc import Callable
 from typing import Any
 
+from ...contract import Position
+from ..base import Snapshot
+from ..tail import Tail, Tails
 from .connection import Link
-from .feed import CHECK_SECONDS, Feed, Feeds
+from .index import Keys
 from .reader import Reader
-from .scripts import Call
 from .state import Found, parse_found
 
 logger = logging.getLogger("resumable_sync")
 
-_EARLY_SECONDS = 0.5  # by which a feed may be checked too early, together with one that is due
-_IDLE_SECONDS = 1.0  # between looks whether any feed is left, while there is nothing else to do
+CHECK_SECONDS = 2.0
+"""Seconds between checks whether a followed stream is still there and its producer lives."""
+
+TAIL_BYTES = 1024 * 1024
+"""Payload that a tail holds at most (or one row)."""
+
+_LINGER_SECONDS = 5.0  # that a stream stays followed after its last viewer left: most come right back
+_EARLY_SECONDS = 0.5  # by which a tail may be checked too early, together with one that is due
+_CHECKS_OF_A_TRIP = 100
+_IDLE_SECONDS = 1.0  # between checks whether any tail is left, while there is nothing else to do
 
 
-class Watch:
-    """The checks of all feeds, by one thread, a command for each watched stream in CHECK_SECONDS; the readers.
+class Watcher:
+    """Keeps the tails of one process true: checks them all by one thread, a command for each followed stream in
+    CHECK_SECONDS, and has them read. Thread-safe. `_lock` guards `_thread`, `_closed`, `_next` and `_readers`.
 
-    `check_call` makes the call that tells a stream's state, ending it if its producer died. `_lock` guards
-    `_thread`, `_closed`, `_next` and `_readers`.
+    `control`: a key of this process's own, see Reader. `per_stream`: each stream has a reader of its own, as on a
+    Cluster.
     """
 
-    def __init__(
-        self,
-        link: Link,
-        feeds: Feeds,
-        log_key: Callable[[str], str],
-        check_call: Callable[[str], Call],
-        control: str,
-        per_stream: bool,
-    ) -> None:
+    def __init__(self, link: Link, keys: Keys, control: str, per_stream: bool) -> None:
+        self.tails = Tails(self._follow, max_bytes=TAIL_BYTES, linger=_LINGER_SECONDS, check_seconds=CHECK_SECONDS)
         self._link = link
-        self._feeds = feeds
-        self._log_key = log_key
-        self._check_call = check_call
+        self._keys = keys
         self._control = control
         self._per_stream = per_stream
         self._lock = threading.Lock()
         self._kick = threading.Condition(self._lock)
-        self._next = 0.0  # monotonic: when the thread looks next
+        self._next = 0.0  # monotonic: when the thread looks for due checks again
         self._thread: threading.Thread | None = None
         self._readers: dict[str, Reader] = {}
         self._closed = False
 
-    def follow(self, feed: Feed) -> None:
-        """Keep this feed up to date from here on."""
-        checked = feed.to_check()
-        if checked is None:
+    def close(self) -> None:
+        """Wake all viewers and end the threads; they do not outlive their present wait."""
+        with self._lock:
+            self._closed = True
+            self._kick.notify()
+            readers = list(self._readers.values())
+        for reader in readers:
+            reader.close()
+        self.tails.stop_reads()
+
+    def _follow(self, tail: Tail) -> None:
+        """Have the tail checked and, if its rows come from elsewhere, read."""
+        check_at = tail.next_check()
+        if check_at == math.inf:
             return
         with self._lock:
             if self._closed:
@@ -61,52 +79,37 @@ class Watch:
                 thread = threading.Thread(target=self._run, name="resumable-sync-redis-watch", daemon=True)
                 thread.start()  # may fail, then the next viewer tries it
                 self._thread = thread
-            elif checked[0] < self._next:
-                self._next = checked[0]
+            elif check_at < self._next:
+                self._next = check_at
                 self._kick.notify()
-            reader = self._reader(feed) if not feed.local else None
+            reader = self._reader(tail) if not tail.local else None
         if reader is not None:
-            reader.follow(feed)
+            reader.follow(tail)
 
-    def close(self) -> None:
-        """End the threads; they do not outlive their present wait."""
-        with self._lock:
-            self._closed = True
-            self._kick.notify()
-            readers = list(self._readers.values())
-        for reader in readers:
-            reader.close()
-        self._feeds.stop_reads()
-
-    def _reader(self, feed: Feed) -> Reader:
-        """The reader of this feed. Called with the lock held."""
-        only = feed.stream_id if self._per_stream else None
+    def _reader(self, tail: Tail) -> Reader:
+        """The reader of this tail. Called with the lock held."""
+        only = tail.stream_id if self._per_stream else None
         reader = self._readers.get(only or "")
         if reader is None:
-            reader = Reader(self._link, self._feeds, self._log_key, self._control, only)
+            reader = Reader(self._link, self.tails, self._keys, self._control, only)
             self._readers[only or ""] = reader
         return reader
 
     def _run(self) -> None:
         try:
             while True:
-                feeds = self._feeds.watched()
+                tails = self.tails.followed()
                 with self._lock:
-                    if self._closed or not (feeds or self._feeds.watched()):
+                    if self._closed or not (tails or self.tails.followed()):
                         self._thread = None
                         return
-                    kept = {feed.stream_id for feed in feeds}
+                    kept = {tail.stream_id for tail in tails}
                     for name in [name for name in self._readers if name and name not in kept]:
                         self._readers.pop(name).close()
                 now = time.monotonic()
-                soonest = now + _IDLE_SECONDS
-                soon = []
-                for feed in feeds:
-                    checked = feed.to_check()
-                    if checked is not None:
-                        soonest = min(soonest, checked[0])
-                        if checked[0] <= now + _EARLY_SECONDS:
-                            soon.append((feed, checked[2]))
+                due = [(tail.next_check(), tail) for tail in tails]
+                soonest = min([now + _IDLE_SECONDS, *(check_at for check_at, _ in due)])
+                soon = [tail for check_at, tail in due if check_at <= now + _EARLY_SECONDS]
                 if soonest <= now:
                     self._check(soon)
                     continue
@@ -118,24 +121,24 @@ class Watch:
                     self._next = 0.0
         except BaseException:
             with self._lock:
-                self._thread = None  # the next viewer starts another; feeds grow stale and say so meanwhile
+                self._thread = None  # the next viewer starts another; tails grow stale and are silent meanwhile
             raise
 
-    def _check(self, due: list[tuple[Feed, int]]) -> None:
-        for begin in range(0, len(due), 100):
-            part = due[begin : begin + 100]
-            replies = self._link.run([self._check_call(feed.stream_id) for feed, _ in part])
-            for (feed, known), reply in zip(part, replies):
-                self._judge(feed, known, reply)
+    def _check(self, tails: list[Tail]) -> None:
+        for begin in range(0, len(tails), _CHECKS_OF_A_TRIP):
+            part = tails[begin : begin + _CHECKS_OF_A_TRIP]
+            known = [tail.known() for tail in part]
+            replies = self._link.run([self._keys.check(tail.stream_id) for tail in part])
+            for tail, position, reply in zip(part, known, replies):
+                self._judge(tail, position, reply)
 
-    def _judge(self, feed: Feed, known: int, reply: Any) -> None:
+    def _judge(self, tail: Tail, known: Position, reply: Any) -> None:
         found = parse_found(reply)
         if not isinstance(found, Found):
-            feed.distrust()  # gone, or out of reach: each viewer finds out and tells its caller
-        elif found.status.ended:
-            feed.finish(found.generation, found.size, found.status, found.error)
-        else:
-            was_local = feed.local
-            feed.confirm(found.generation, found.size, min(found.due, CHECK_SECONDS), known)
-            if was_local or found.size > known:
-                self.follow(feed)
+            tail.forget()  # gone, or out of reach: each viewer finds out and tells its caller
+            return
+        snapshot = Snapshot(*found)
+        if snapshot.status.ended:
+            tail.finish(Position(snapshot.generation, snapshot.size), snapshot.status, snapshot.error, 0.0)
+        elif not tail.confirm(known, snapshot):
+            self._follow(tail)  # somebody else writes

@@ -27,7 +27,7 @@ _AUTOCHECKPOINT_PAGES = 16_384  # a safety net of 64 MiB; the janitor checkpoint
 
 
 class Connection(sqlite3.Connection):
-    """A connection that remembers the `data_version` that it was asked for last; see Poller."""
+    """A connection that remembers the `data_version` that it was asked for last; see watch.py."""
 
     seen_version = -1
 

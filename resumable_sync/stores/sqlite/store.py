@@ -26,18 +26,17 @@ from ...errors import LimitExceededError, ResumableStreamError, StoreUnavailable
 from ...process import PerProcess, at_exit
 from .. import base as rules
 from ..pages import Page
+from ..tail import Fetched
 from . import pages as sqlite_pages
 from . import rows as sqlite_rows
 from . import upkeep as sqlite_upkeep
 from .connection import Connections
 from .house import House
 from .liveness import Liveness
-from .poll import Poller
 from .process_lock import ProcessLock
-from .recent import Recent, State
 from .rows import Row, select_living
 from .steps import Steps
-from .watch import Watch
+from .watch import Watcher
 
 _PATIENCE = 1.0  # with other writers, where the store's timeout would be too long: in a close or a read
 _PAGE_OF_STREAMS = 200  # of one query of streams()
@@ -48,8 +47,7 @@ class _Process:
 
     def __init__(self, store: SQLiteStore) -> None:
         self.lock = ProcessLock(store._run_directory)
-        poller = Poller(store._connections)
-        self.watch = Watch(store._run_directory, self.lock.token, poller, store._end_dead)
+        self.watcher = Watcher(store._connections, store._run_directory, self.lock.token, store._liveness.end_dead)
         self.house = House(store._connections, store._run_directory, store._end_dead, store._shortest_ttl)
 
 
@@ -99,11 +97,11 @@ class SQLiteStore:
         with self._connections.read():
             pass  # trouble with the file shows here, not at the first request
         self._connections.close_idle()  # a server that forks by itself, as uWSGI does, inherits none
-        self._processes = PerProcess(lambda: _Process(self))
-        self._processes.get()
         self._liveness = Liveness(
             self._connections, self._run_directory, lambda: self._processes.get().lock.token, self._finished_ttl
         )
+        self._processes = PerProcess(lambda: _Process(self))
+        self._processes.get()
         at_exit(self, SQLiteStore.close)  # so that no lock files and sockets are left about
 
     @property
@@ -170,7 +168,7 @@ class SQLiteStore:
         for (lease, _), chunks, result in zip(batches, frozen, results):
             if isinstance(result, str):
                 lease.offset += sum(map(len, chunks))
-        process.watch.publish_pages(written)
+        process.watcher.publish_pages(written)
         process.house.wrote(total)
         return results
 
@@ -222,14 +220,14 @@ class SQLiteStore:
         position = parse_cursor(after)
         deadline = time.monotonic() + validate_wait(timeout)
         validate_stream_id(stream_id)
-        watch = self._process().watch
+        tails = self._process().watcher.tails
         if not timeout:
-            return self._look(stream_id, position, max_bytes)[0]
-        return watch.read(stream_id, position, max_bytes, deadline, self._look, Recent.caught_up, look_first=True)
+            return self._fetch(stream_id, position, max_bytes).batch
+        return tails.read(stream_id, position, max_bytes, deadline, self._fetch)
 
     def wake(self) -> None:
         """Make blocked reads return early; see `Store.wake`."""
-        self._process().watch.wake_all()
+        self._process().watcher.tails.wake_all()
 
     def status(self, stream_id: str) -> Status:
         """Where the stream stands."""
@@ -275,7 +273,7 @@ class SQLiteStore:
                 found = True  # a row that cannot be read goes like any other
             sqlite_rows.remove(connection, stream_id)
         process.house.sweep_soon()
-        process.watch.publish([stream_id])
+        process.watcher.publish([stream_id])
         return found
 
     def sweep(self) -> int:
@@ -296,7 +294,7 @@ class SQLiteStore:
             connection.execute("DELETE FROM streams")
             connection.execute("UPDATE meta SET stream_count = 0")
         process.house.sweep_soon()
-        process.watch.publish(ids)
+        process.watcher.publish(ids)
         return len(ids)
 
     def close(self) -> None:
@@ -308,14 +306,14 @@ class SQLiteStore:
         closed, self._closed = self._closed, True
         if closed or process is None:
             return
-        process.watch.stop_reads()  # first: the ending may have to wait for other writers
+        process.watcher.tails.stop_reads()  # first: the ending may have to wait for other writers
         try:
-            process.watch.publish(self._liveness.end_owned(process.lock.token, _PATIENCE))
+            process.watcher.publish(self._liveness.end_owned(process.lock.token, _PATIENCE))
             left = False
         except StoreUnavailableError:
             left = True  # whoever looks at them next ends them, as those of a killed process
         process.house.stop()
-        process.watch.close()
+        process.watcher.close()
         process.lock.release(leave_proof=left)
         self._connections.close()
 
@@ -329,9 +327,9 @@ class SQLiteStore:
             raise StoreUnavailableError("the store is closed", transient=False)
         return self._processes.get()
 
-    def _look(self, stream_id: str, position: Position | None, max_bytes: int) -> tuple[Batch, float]:
-        """One look, without waiting, and the seconds that the stream has to live. Ends a stream of which nothing
-        is left to read but a dead producer."""
+    def _fetch(self, stream_id: str, position: Position | None, max_bytes: int) -> Fetched:
+        """What follows `position`, without waiting. Ends a stream of which nothing is left to read but a dead
+        producer."""
         if self._closed:
             raise StoreUnavailableError("the store is closed", transient=False)
         data, lengths = b"", ()  # type: bytes, Sequence[int]
@@ -345,8 +343,9 @@ class SQLiteStore:
             raise StreamNotFoundError(f"there is no stream {stream_id}")
         start = rules.start_position(stream_id, row, position)
         if not data and self._liveness.is_orphan(row) and self._end_dead([stream_id], _PATIENCE):
-            return self._look(stream_id, position, max_bytes)
-        return Batch(start, data, lengths, size=row.size, status=row.status, error=row.error), row.life
+            return self._fetch(stream_id, position, max_bytes)
+        batch = Batch(start, data, lengths, size=row.size, status=row.status, error=row.error)
+        return Fetched(batch, row.life)
 
     def _end(
         self, connection: sqlite3.Connection, stream_id: str, row: Row, status: Status, error: str | None = None
@@ -356,12 +355,12 @@ class SQLiteStore:
     def _publish_ending(
         self, process: _Process, stream_id: str, row: Row, status: Status, error: str | None = None
     ) -> None:
-        state = State(row.generation, row.size, status)
-        process.watch.publish_ending(stream_id, state, error, self._finished_ttl or row.ttl)
+        end = Position(row.generation, row.size)
+        process.watcher.publish_ending(stream_id, end, status, error, self._finished_ttl or row.ttl)
 
     def _end_dead(self, stream_ids: Collection[str], patience: float | None = None) -> list[str]:
         """End those of these streams whose producers died as `interrupted`; returns which."""
         dead = self._liveness.end_dead(stream_ids, patience)
         if dead:
-            self._processes.get().watch.publish(dead)
+            self._processes.get().watcher.publish(dead)
         return dead

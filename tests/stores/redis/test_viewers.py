@@ -43,7 +43,7 @@ def test_many_viewers_of_one_stream(rounds: int, open_store: OpenStore, report: 
         lease = acquired(store, "s")
         followers = [Follower(other, "s") for _ in range(rounds)]
         process = other._processes.get()
-        wait_until(lambda: getattr(process.feeds.find("s"), "listeners", 0) == rounds, what="all wait")
+        wait_until(lambda: getattr(process.tails.find("s"), "listeners", 0) == rounds, what="all wait")
         opened = connections(server) - before
         assert opened <= MOST_CONNECTIONS + 2  # and those of the producer
         used = commands(server)
@@ -92,7 +92,7 @@ def test_viewers_of_a_local_producer_need_no_xread(open_store: OpenStore) -> Non
         lease = acquired(store, "s")
         followers = [Follower(store, "s") for _ in range(10)]
         process = store._processes.get()
-        wait_until(lambda: getattr(process.feeds.find("s"), "listeners", 0) == 10)
+        wait_until(lambda: getattr(process.tails.find("s"), "listeners", 0) == 10)
         for number in range(50):
             store.append(lease, b"%06d" % number)
         store.finalize(lease, "done")
@@ -108,9 +108,9 @@ def test_a_viewer_of_a_new_stream_is_taken_up_at_once(open_store: OpenStore) -> 
     leases = [acquired(store, f"s{number}") for number in range(5)]
     for lease in leases:
         follower = Follower(other, lease.stream_id)
-        feeds = other._processes.get().feeds
-        wait_until(lambda: getattr(feeds.find(lease.stream_id), "listeners", 0) == 1)
-        wait_until(lambda: getattr(feeds.find(lease.stream_id), "generation", 0) > 0)
+        tails = other._processes.get().tails
+        wait_until(lambda: getattr(tails.find(lease.stream_id), "listeners", 0) == 1)
+        wait_until(lambda: getattr(tails.find(lease.stream_id), "generation", 0) > 0)
         began = time.monotonic()
         store.append(lease, b"now")
         wait_until(lambda: bytes(follower.data) == b"now")
@@ -119,7 +119,7 @@ def test_a_viewer_of_a_new_stream_is_taken_up_at_once(open_store: OpenStore) -> 
 
 def test_a_slow_viewer_pages_by_itself(open_store: OpenStore) -> None:
     """It is behind what the shared buffer holds; the others are not slowed and memory stays bounded."""
-    from resumable_sync.stores.redis.feed import FEED_BYTES
+    from resumable_sync.stores.redis.watch import TAIL_BYTES
 
     store, other = open_store(), open_store()
     lease = acquired(store, "s")
@@ -128,8 +128,8 @@ def test_a_slow_viewer_pages_by_itself(open_store: OpenStore) -> None:
     for number in range(100):
         store.append(lease, bytes([number]) * 100_000)
     wait_until(lambda: len(fast.data) == 10_000_000)
-    feed = other._processes.get().feeds.find("s")
-    assert feed is not None and feed._held <= FEED_BYTES + 100_000
+    tail = other._processes.get().tails.find("s")
+    assert tail is not None and tail._held <= TAIL_BYTES + 100_000
     got = bytearray()
     while len(got) < 10_000_000:
         batch = other.read("s", slow, max_bytes=200_000, timeout=5.0)
