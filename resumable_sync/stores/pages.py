@@ -14,8 +14,8 @@ PAGE_BYTES = 64 * 1024
 _PAGE_CHUNKS = 4096
 
 Page = tuple[int, bytes, "bytes | None"]
-"""(end, payload, lengths): the offset after the payload, and the lengths of its chunks as little-endian uint32; None
-for a single chunk."""
+"""(end, payload, lengths): the offset after the payload, and the lengths of its chunks as little-endian
+uint32; None for a single chunk."""
 
 
 def pack(chunks: Sequence[bytes], offset: int) -> list[Page]:
