@@ -98,15 +98,10 @@ class ResumableStreamContext:
 
         Raises InvalidStreamIdError, LimitExceededError, StoreUnavailableError, ValueError, before anything runs.
         """
-        running = self._running.get()
-        if running.viewers.closed.is_set():
-            raise StoreUnavailableError("the context is closed", transient=False)
         for _ in range(_ELECTION_ROUNDS):
-            lease = self.store.acquire(stream_id, ttl=self._ttl if ttl is None else ttl, metadata=metadata)
+            lease = self._elect(stream_id, make_stream, ttl, metadata)
             if lease is not None:
-                call_hook(self._hooks.on_acquire, stream_id, "producer")
                 first = Batch(Position(lease.generation, 0), b"", (), size=0, status=Status.STREAMING)
-                self._start(running, lease, make_stream)
                 return self._pieces(stream_id, first)
             found = self._open(stream_id, "")
             if found is not None:
@@ -239,7 +234,37 @@ class ResumableStreamContext:
     ) -> None:
         self.close()
 
-    def _start(self, running: _Running, lease: Lease, make_stream: Source) -> None:
+    def _start(
+        self,
+        stream_id: str,
+        make_stream: Source,
+        *,
+        ttl: float | None = None,
+        metadata: Mapping[str, str] | None = None,
+    ) -> bool:
+        """As `run`, for a caller that does not follow, or follows by itself: nothing is read.
+
+        True if this call was elected and now produces; False if somebody else does, or did.
+        """
+        elected = self._elect(stream_id, make_stream, ttl, metadata) is not None
+        if not elected:
+            call_hook(self._hooks.on_acquire, stream_id, "consumer")
+        return elected
+
+    def _elect(
+        self, stream_id: str, make_stream: Source, ttl: float | None, metadata: Mapping[str, str] | None
+    ) -> Lease | None:
+        """Stand for the election and produce if it was won. None if somebody else produces the stream, or did."""
+        running = self._running.get()
+        if running.viewers.closed.is_set():
+            raise StoreUnavailableError("the context is closed", transient=False)
+        lease = self.store.acquire(stream_id, ttl=self._ttl if ttl is None else ttl, metadata=metadata)
+        if lease is not None:
+            call_hook(self._hooks.on_acquire, stream_id, "producer")
+            self._produce(running, lease, make_stream)
+        return lease
+
+    def _produce(self, running: _Running, lease: Lease, make_stream: Source) -> None:
         committer = committer_for(self.store, self._max_pending_bytes)
         try:
             producer = Producer(self.store, lease, make_stream, self._hooks, committer, self._heartbeat)
