@@ -27,7 +27,7 @@ from .viewer import OpenReads, ViewerLoop
 
 logger = logging.getLogger("resumable_sync")
 
-_ELECTION_ROUNDS = 5  # in which a stream may be deleted between a lost election and the look at the winner's
+_ELECTION_ROUNDS = 5  # in which a stream may be deleted between a lost election and the reading of the winner's
 _WAKE_SECONDS = 0.01  # between calls of a closing context to its viewers
 
 
@@ -120,8 +120,8 @@ class ResumableStreamContext:
         """Follow a stream from cursor `after` ("" is the start); None if there is no such stream.
 
         The id and the cursor are checked now: InvalidStreamIdError, InvalidCursorError, StreamLostError (a cursor
-        of another generation), StoreUnavailableError. The generator yields exactly the bytes behind the
-        cursor, joined into large pieces while it is behind, and blocks for more while the stream runs. It ends
+        of another generation), StoreUnavailableError. The generator yields exactly the bytes after the
+        cursor, joined into large pieces while it lags, and blocks for more while the stream runs. It ends
         without an exception only when the stream is `done`; otherwise it raises, after the last stored byte,
         ProducerFailedError, ProducerInterruptedError, StreamCancelledError, StreamLostError, or
         StoreUnavailableError (also when this context is closed: resume elsewhere). One thread at a time
@@ -135,7 +135,7 @@ class ResumableStreamContext:
         return self._loop(stream_id).pieces(self._require_open(stream_id, after))
 
     def entries(self, stream_id: str, after: str = "") -> Iterator[Entry]:
-        """As `require_resume`, chunk by chunk as the producer made them, each with the cursor behind it."""
+        """As `require_resume`, chunk by chunk as the producer made them, each with the cursor after it."""
         return self._loop(stream_id).entries(self._require_open(stream_id, after))
 
     def batches(self, stream_id: str, after: str = "", *, heartbeat: float | None = None) -> Iterator[Batch]:
