@@ -12,16 +12,22 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import Executor, Future
 from types import TracebackType
 
-from .committer import committer_for
+from .committer import MAX_PENDING_BYTES, end_and_tell
 from .contract import DEFAULT_READ_BYTES, Batch, Entry, Lease, Position, Status, Store, StreamInfo
-from .errors import StoreUnavailableError, StreamNotFoundError
+from .errors import (
+    ResumableStreamError,
+    StoreUnavailableError,
+    StreamFinalizedError,
+    StreamLostError,
+    StreamNotFoundError,
+)
 from .process import PerProcess, at_exit
-from .producer import Hooks, Producer, Source, call_hook
-from .viewer import Viewers, follow
+from .producer import Hooks, Pump, Source, call_hook
+from .viewer import OpenReads, ViewerLoop
 
 logger = logging.getLogger("resumable_sync")
 
-_ELECTION_ROUNDS = 5  # in which a stream may be deleted between a lost election and the look at the winner's
+_ELECTION_ROUNDS = 5  # in which a stream may be deleted between a lost election and the reading of the winner's
 _WAKE_SECONDS = 0.01  # between calls of a closing context to its viewers
 
 
@@ -30,8 +36,8 @@ class _Running:
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
-        self.producers: set[Producer] = set()
-        self.viewers = Viewers()
+        self.producers: set[Pump] = set()
+        self.reads = OpenReads()
 
 
 class ResumableStreamContext:
@@ -63,7 +69,7 @@ class ResumableStreamContext:
         on_error: Callable[[str, BaseException], object] | None = None,
         executor: Executor | None = None,
         heartbeat: float = 5.0,
-        max_pending_bytes: int = 256 * 1024,
+        max_pending_bytes: int = MAX_PENDING_BYTES,
         read_bytes: int = DEFAULT_READ_BYTES,
     ) -> None:
         if not heartbeat > 0:
@@ -98,20 +104,15 @@ class ResumableStreamContext:
 
         Raises InvalidStreamIdError, LimitExceededError, StoreUnavailableError, ValueError, before anything runs.
         """
-        running = self._running.get()
-        if running.viewers.closed.is_set():
-            raise StoreUnavailableError("the context is closed", transient=False)
         for _ in range(_ELECTION_ROUNDS):
-            lease = self.store.acquire(stream_id, ttl=self._ttl if ttl is None else ttl, metadata=metadata)
+            lease = self._elect(stream_id, make_stream, ttl, metadata)
             if lease is not None:
-                call_hook(self._hooks.on_acquire, stream_id, "producer")
                 first = Batch(Position(lease.generation, 0), b"", (), size=0, status=Status.STREAMING)
-                self._start(running, lease, make_stream)
-                return self._pieces(stream_id, first)
+                return self._loop(stream_id).pieces(first)
             found = self._open(stream_id, "")
             if found is not None:
                 call_hook(self._hooks.on_acquire, stream_id, "consumer")
-                return self._pieces(stream_id, found)
+                return self._loop(stream_id).pieces(found)
             # It was deleted or expired since the election was lost: the id is free again.
         raise StreamNotFoundError(f"stream {stream_id} was deleted again and again")
 
@@ -119,24 +120,23 @@ class ResumableStreamContext:
         """Follow a stream from cursor `after` ("" is the start); None if there is no such stream.
 
         The id and the cursor are checked now: InvalidStreamIdError, InvalidCursorError, StreamLostError (a cursor
-        of another generation), StoreUnavailableError. The generator yields exactly the bytes behind the
-        cursor, joined into large pieces while it is behind, and blocks for more while the stream runs. It ends
+        of another generation), StoreUnavailableError. The generator yields exactly the bytes after the
+        cursor, joined into large pieces while it lags, and blocks for more while the stream runs. It ends
         without an exception only when the stream is `done`; otherwise it raises, after the last stored byte,
         ProducerFailedError, ProducerInterruptedError, StreamCancelledError, StreamLostError, or
         StoreUnavailableError (also when this context is closed: resume elsewhere). One thread at a time
         may use a generator; what it yields first was read by this call, and that is all it holds.
         """
         first = self._open(stream_id, after)
-        return None if first is None else self._pieces(stream_id, first)
+        return None if first is None else self._loop(stream_id).pieces(first)
 
     def require_resume(self, stream_id: str, after: str = "") -> Iterator[bytes]:
         """As `resume`, but raises StreamNotFoundError if there is no such stream."""
-        return self._pieces(stream_id, self._require_open(stream_id, after))
+        return self._loop(stream_id).pieces(self._require_open(stream_id, after))
 
     def entries(self, stream_id: str, after: str = "") -> Iterator[Entry]:
-        """As `require_resume`, chunk by chunk as the producer made them, each with the cursor behind it."""
-        first = self._require_open(stream_id, after)
-        return (entry for batch in self._batches(stream_id, first, None) for entry in batch.entries)
+        """As `require_resume`, chunk by chunk as the producer made them, each with the cursor after it."""
+        return self._loop(stream_id).entries(self._require_open(stream_id, after))
 
     def batches(self, stream_id: str, after: str = "", *, heartbeat: float | None = None) -> Iterator[Batch]:
         """As `require_resume`, but yields what each read found.
@@ -145,7 +145,7 @@ class ResumableStreamContext:
         everything stored so far was delivered. With `heartbeat`, an empty batch is yielded whenever that
         many seconds brought nothing.
         """
-        return self._batches(stream_id, self._require_open(stream_id, after), heartbeat)
+        return self._loop(stream_id).batches(self._require_open(stream_id, after), heartbeat)
 
     def status(self, stream_id: str) -> Status:
         """Where the stream stands; MISSING where there is none."""
@@ -161,15 +161,13 @@ class ResumableStreamContext:
         Durable at once. Its source is closed at its next chunk; a silent one is told within one heartbeat, at
         once if it runs in this process.
         """
-        cancelled = self.store.cancel(stream_id)
-        self._tell_producer(stream_id)
-        return cancelled
+        reason = StreamFinalizedError(f"stream {stream_id} was cancelled", status=Status.CANCELLED)
+        return end_and_tell(self.store, stream_id, self.store.cancel, reason)
 
     def delete(self, stream_id: str) -> bool:
         """Remove a stream, whatever its state; its viewers get StreamLostError. True if it was there."""
-        deleted = self.store.delete(stream_id)
-        self._tell_producer(stream_id)
-        return deleted
+        reason = StreamLostError(f"stream {stream_id} was deleted")
+        return end_and_tell(self.store, stream_id, self.store.delete, reason)
 
     def report_error(self, stream_id: str, error: BaseException) -> None:
         """Call the `on_error` hook: for a source that deals with an exception itself instead of raising it.
@@ -181,7 +179,7 @@ class ResumableStreamContext:
     @property
     def closed(self) -> bool:
         """Whether this process's part of the context was closed: it starts and follows nothing any more."""
-        return self._running.get().viewers.closed.is_set()
+        return self._running.get().reads.closed.is_set()
 
     def close(self, timeout: float | None = None) -> None:
         """End what runs here: producers as `interrupted`, after all they made is stored; viewers of this process
@@ -196,7 +194,7 @@ class ResumableStreamContext:
         deadline = time.monotonic() + seconds
         running = self._running.get()
         with running.lock:
-            running.viewers.close()
+            running.reads.close()
             producers = list(running.producers)
         for producer in producers:
             producer.stop()
@@ -207,12 +205,13 @@ class ResumableStreamContext:
         if blocked:
             self._interrupt(blocked, deadline)
         # A viewer that was on its way into a wait was not reached by the wake.
-        pause = threading.Event()  # never set
-        while running.viewers.reading and time.monotonic() < deadline:
+        while running.reads.viewers and time.monotonic() < deadline:
             self._wake()
-            pause.wait(_WAKE_SECONDS)
+            time.sleep(
+                _WAKE_SECONDS
+            )  # nothing tells that a read has begun to wait; the set tells that none is left
 
-    def _interrupt(self, producers: Collection[Producer], deadline: float) -> None:
+    def _interrupt(self, producers: Collection[Pump], deadline: float) -> None:
         """End what these produce although their sources do not return; waits until `deadline` at most."""
 
         def interrupt(until: float = math.inf) -> None:
@@ -239,51 +238,87 @@ class ResumableStreamContext:
     ) -> None:
         self.close()
 
-    def _start(self, running: _Running, lease: Lease, make_stream: Source) -> None:
-        committer = committer_for(self.store, self._max_pending_bytes)
+    def _start(
+        self,
+        stream_id: str,
+        make_stream: Source,
+        *,
+        ttl: float | None = None,
+        metadata: Mapping[str, str] | None = None,
+    ) -> bool:
+        """As `run`, for a caller that does not follow, or follows by itself: nothing is read.
+
+        True if this call was elected and now produces; False if somebody else does, or did.
+        """
+        elected = self._elect(stream_id, make_stream, ttl, metadata) is not None
+        if not elected:
+            call_hook(self._hooks.on_acquire, stream_id, "consumer")
+        return elected
+
+    def _elect(
+        self, stream_id: str, make_stream: Source, ttl: float | None, metadata: Mapping[str, str] | None
+    ) -> Lease | None:
+        """Stand for the election and produce if it was won. None if somebody else produces the stream, or did."""
+        running = self._running.get()
+        if running.reads.closed.is_set():
+            raise StoreUnavailableError("the context is closed", transient=False)
+        lease = self.store.acquire(stream_id, ttl=self._ttl if ttl is None else ttl, metadata=metadata)
+        if lease is None:
+            return None
+        pump: Pump | None = None
         try:
-            producer = Producer(self.store, lease, make_stream, self._hooks, committer, self._heartbeat)
-        except BaseException:
-            self.store.finalize(lease, Status.INTERRUPTED, "the producer could not be started")
+            call_hook(self._hooks.on_acquire, stream_id, "producer")
+            pump = Pump(
+                self.store,
+                lease,
+                make_stream,
+                self._hooks,
+                heartbeat=self._heartbeat,
+                max_pending_bytes=self._max_pending_bytes,
+            )
+            self._launch(running, pump)
+        except (
+            BaseException
+        ):  # no half-started producer: it would be renewed, or waited for until the grace is over
+            if pump is not None:
+                pump.stop()
+                pump.interrupt(1.0)
+                with running.lock:
+                    running.producers.discard(pump)
+            else:
+                with contextlib.suppress(ResumableStreamError):  # then the lease runs out
+                    self.store.finalize(lease, Status.INTERRUPTED, "the producer could not be started")
             raise
+        return lease
+
+    def _launch(self, running: _Running, pump: Pump) -> None:
+        """Give a pump its thread."""
         with running.lock:
-            running.producers.add(producer)
-            closed = running.viewers.closed.is_set()
+            running.producers.add(pump)
+            closed = running.reads.closed.is_set()
         if closed:  # close() came in between and has not seen this producer
-            producer.stop()
+            pump.stop()
         scope = contextvars.copy_context()
 
         # The argument keeps the context while it produces, so that the interpreter's exit finds it to close it.
-        def pump(_context: ResumableStreamContext = self) -> None:
+        def run(_context: ResumableStreamContext = self) -> None:
             try:
-                scope.run(producer.run)
+                scope.run(pump.run)
             finally:
                 with running.lock:
-                    running.producers.discard(producer)
+                    running.producers.discard(pump)
 
         def give_up(future: Future[None]) -> None:
             if future.cancelled():  # the executor was shut down: nobody else would ever end the stream
-                producer.stop()
-                pump()
+                pump.stop()
+                run()
 
-        try:
-            if self._executor is not None:
-                self._executor.submit(pump).add_done_callback(give_up)
-            else:
-                # A daemon: a source that blocks must not keep the process; close() ends its stream at exit.
-                name = f"resumable-sync-producer-{lease.stream_id}"
-                threading.Thread(target=pump, name=name, daemon=True).start()
-        except BaseException:
-            producer.stop()
-            producer.interrupt(1.0)
-            with running.lock:
-                running.producers.discard(producer)
-            raise
-
-    def _tell_producer(self, stream_id: str) -> None:
-        """Let a producer of this process learn at once what happened to its stream."""
-        committer = committer_for(self.store, self._max_pending_bytes)  # which other contexts share
-        committer.renew_now(lambda lease: lease.stream_id == stream_id)
+        if self._executor is not None:
+            self._executor.submit(run).add_done_callback(give_up)
+        else:
+            # A daemon: a source that blocks must not keep the process; close() ends its stream at exit.
+            name = f"resumable-sync-producer-{pump.stream_id}"
+            threading.Thread(target=run, name=name, daemon=True).start()
 
     def _open(self, stream_id: str, after: str) -> Batch | None:
         """Check id and cursor against the store: what a viewer gets first; None if there is no such stream."""
@@ -295,11 +330,8 @@ class ResumableStreamContext:
     def _require_open(self, stream_id: str, after: str) -> Batch:
         return self.store.read(stream_id, after, max_bytes=self._read_bytes)
 
-    def _pieces(self, stream_id: str, first: Batch) -> Iterator[bytes]:
-        return (batch.data for batch in self._batches(stream_id, first, None))
-
-    def _batches(self, stream_id: str, first: Batch, heartbeat: float | None) -> Iterator[Batch]:
-        return follow(self.store, self._running.get().viewers, stream_id, first, self._read_bytes, heartbeat)
+    def _loop(self, stream_id: str) -> ViewerLoop:
+        return ViewerLoop(self.store, self._running.get().reads, stream_id, self._read_bytes)
 
 
 def _close_at_exit(context: ResumableStreamContext) -> None:

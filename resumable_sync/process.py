@@ -1,4 +1,4 @@
-"""State that belongs to one process: a forked child begins with its own, and the end of one closes it."""
+"""State that belongs to one process: a forked child begins with its own, the end of the process closes it."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ class PerProcess(Generic[T]):
     """Holds one value for each process, made on first use. Thread-safe without a lock.
 
     Locks, threads and connections do not survive a fork: a lock may be held by a thread that the child
-    does not have. So whatever holds such things compares the process id at entry and starts anew. The parent's
-    value is kept, unused: its finalizers (closing a shared SQLite connection, say) must not run in the child.
-    `os.register_at_fork` alone would not do: uWSGI forks without it.
+    does not have. So whatever holds such things compares the process id on entry and starts anew. The child keeps
+    the parent's value, unused: its finalizers (closing a shared SQLite connection, say) must not run there.
+    `os.register_at_fork` alone is not enough: uWSGI forks without it.
     """
 
     def __init__(self, make: Callable[[], T]) -> None:
@@ -38,19 +38,22 @@ class PerProcess(Generic[T]):
         return value if value is not None else self._values.setdefault(pid, self._make())
 
     def peek(self) -> T | None:
-        """This process's value if it was made already."""
+        """This process's value if it has been made, else None."""
         return self._values.get(os.getpid())
 
 
 def at_exit(holder: T, close: Callable[[T], object]) -> None:
-    """Call `close(holder)` when the interpreter exits, the last registered first. Keeps nothing once the holder,
-    which it holds weakly, is gone: a context for each request would fill the list of `atexit` itself."""
+    """Call `close(holder)` when the interpreter exits, the last registered first; what it raises is logged.
+
+    The holder is held weakly, and nothing of it is kept once it is gone: `atexit` itself would keep every context
+    of an application that makes one for each request. Thread-safe; does not block.
+    """
     _register_exit()
     number = next(_numbers)
     _holders[number] = weakref.ref(holder, lambda _: _holders.pop(number, None)), close
 
 
-_holders: dict[int, tuple[weakref.ref[Any], Callable[[Any], object]]] = {}  # single operations: no lock needed
+_holders: dict[int, tuple[weakref.ref[Any], Callable[[Any], object]]] = {}  # single operations are atomic: no lock
 _numbers = itertools.count()
 
 
@@ -70,10 +73,10 @@ def _register_exit() -> None:
 
 
 class Pausable(Protocol):
-    """What must stand still while the process forks."""
+    """Something that must stand still while the process forks."""
 
     def before_fork(self) -> None:
-        """Get into a state that a child may inherit, within a bounded time, and stay in it."""
+        """Reach a state that a child may inherit, within a bounded time, and stay in it."""
 
     def after_fork(self) -> None:
         """Go on, in the parent."""
@@ -90,9 +93,9 @@ _pausables = PerProcess(_Pausables)
 
 
 def pause_at_fork(member: Pausable) -> None:
-    """Call `member.before_fork()` and `member.after_fork()` round each `os.fork` of this process. Held weakly.
+    """Call `member.before_fork()` and `member.after_fork()` around each `os.fork` of this process. Held weakly.
 
-    Forks that go round Python (uWSGI's) call neither: there an application is loaded before anything runs.
+    Forks that bypass Python (uWSGI's) call neither: there an application is loaded before anything runs.
     """
     _register()
     pausables = _pausables.get()

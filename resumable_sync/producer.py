@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from contextvars import ContextVar
 from dataclasses import dataclass
 
-from .committer import Committer
+from .committer import committer_for
 from .contract import Lease, Status, Store
 from .errors import (
     LimitExceededError,
@@ -51,7 +51,7 @@ def call_hook(hook: Callable[..., object] | None, *arguments: object) -> None:
 
 
 def current_producer() -> Producer:
-    """The producer that runs the calling source; LookupError outside one.
+    """The handle of the producer that runs the calling source; LookupError outside one.
 
     Works in `make_stream`, in the generator it returns and in what these call. A thread that the source
     starts does not inherit it: hand the Producer over.
@@ -63,30 +63,21 @@ def current_producer() -> Producer:
 
 
 class Producer:
-    """One running source, as it sees itself through `current_producer()`. Thread-safe.
+    """What a running source sees of itself through `current_producer()`. Thread-safe.
 
-    `cancelled` is set once the stream was stopped: cancelled, taken over, lost, or the context is closing.
-    The source is closed (`GeneratorExit` in a generator) at its next chunk; one that blocks for long should
-    look at `cancelled`, or have `on_cancel` break its wait.
+    `stream_id`: the stream that it produces. `cancelled`, a `threading.Event`: set once the stream was stopped:
+    cancelled, taken over, lost, or the context is closing. The source is closed (`GeneratorExit` in a generator)
+    at its next chunk; one that blocks for long should check `cancelled`, or have `on_cancel` break its wait.
+    `ended`, a `threading.Event`: set once the ending is stored, or was given up, and the hooks have run.
     """
 
-    def __init__(
-        self, store: Store, lease: Lease, make_stream: Source, hooks: Hooks, committer: Committer, heartbeat: float
-    ) -> None:
+    def __init__(self, lease: Lease) -> None:
         self.stream_id = lease.stream_id
         self.cancelled = threading.Event()
-        self.ended = threading.Event()  # the ending is in the store, or was given up; hooks have run
-        self._store = store
+        self.ended = threading.Event()
         self._lease = lease
-        self._make_stream = make_stream
-        self._hooks = hooks
-        self._committer = committer
-        self._lock = threading.Lock()  # guards _callbacks and _ending_claimed
+        self._lock = threading.Lock()  # guards _callbacks, and that `cancelled` is set
         self._callbacks: list[Callable[[], object]] = []
-        self._ending_claimed = False
-        # A heartbeat must come in time for the lease and for the ttl.
-        interval = min(heartbeat, store.grace / 3, lease.ttl / 3)
-        self._outbox = committer.open(lease, interval, self._tell_cancelled)
 
     @property
     def offset(self) -> int:
@@ -105,13 +96,67 @@ class Producer:
                 return
         call_hook(callback)
 
+    def _cancel(self) -> None:
+        """Set `cancelled` and have the callbacks called. Does not wait for them. Idempotent."""
+        with self._lock:
+            self.cancelled.set()
+            callbacks, self._callbacks = self._callbacks, []
+        if not callbacks:
+            return
+
+        def call_all() -> None:
+            for callback in callbacks:
+                call_hook(callback)
+
+        try:
+            threading.Thread(target=call_all, name="resumable-sync-on-cancel", daemon=True).start()
+        except RuntimeError:  # the interpreter is ending and starts no more threads
+            call_all()
+
+    def _end(self) -> None:
+        """Nothing is left to cancel."""
+        with self._lock:
+            self._callbacks.clear()
+        self.ended.set()
+
+
+class Pump:
+    """Pumps one source into the store, in the producer's thread, and ends the stream.
+
+    Renews its lease from the beginning, also while it waits for a thread. `stop` and `interrupt` are for other
+    threads. Thread-safe: `_lock` guards `_ending_claimed`; everything else is fixed, or synchronises itself.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        lease: Lease,
+        make_stream: Source,
+        hooks: Hooks,
+        *,
+        heartbeat: float,
+        max_pending_bytes: int,
+    ) -> None:
+        self.stream_id = lease.stream_id
+        self.producer = Producer(lease)
+        self.ended = self.producer.ended
+        self._store = store
+        self._lease = lease
+        self._make_stream = make_stream
+        self._hooks = hooks
+        self._lock = threading.Lock()
+        self._ending_claimed = False
+        self._committer = committer_for(store)
+        self._outbox = self._committer.open(lease, heartbeat, self.producer._cancel, max_pending_bytes)
+
     def run(self) -> None:
         """Pump the source to its end and end the stream. Never raises; runs in the producer's thread."""
-        _current.set(self)
+        _current.set(self.producer)
+        cancelled = self.producer.cancelled
         status, error = Status.DONE, None
         closers: list[object] = []
         try:
-            if self.cancelled.is_set():  # stopped while it waited for a thread: the source never runs
+            if cancelled.is_set():  # stopped while it waited for a thread: the source never runs
                 raise _Stopped
             source = self._make_stream()
             closers.append(source)
@@ -120,14 +165,14 @@ class Producer:
                 closers.insert(0, chunks)
             for chunk in chunks:
                 self._put(chunk)
-            if self.cancelled.is_set():  # it may have returned because it was told to: then it is not done
+            if cancelled.is_set():  # it may have returned because it was told to: then it is not done
                 raise _Stopped
         except _Stopped:
             status, error = Status.INTERRUPTED, _SHUT_DOWN
         except BaseException as raised:  # whatever a source raises, also SystemExit, ends its stream
             logger.info("the source of stream %s raised", self.stream_id, exc_info=True)
             status, error = Status.ERROR, f"{type(raised).__name__}: {raised}"
-            if self.cancelled.is_set():  # most likely on_cancel has broken its wait: no fault of its own
+            if cancelled.is_set():  # most likely on_cancel has broken its wait: no fault of its own
                 status = Status.INTERRUPTED
             call_hook(self._hooks.on_error, self.stream_id, raised)
         for closer in closers:
@@ -137,7 +182,7 @@ class Producer:
     def stop(self) -> None:
         """Take no more from the source: the stream is to end as `interrupted`. Does not wait."""
         self._committer.refuse(self._outbox, ProducerInterruptedError("the context was closed"))
-        self._tell_cancelled()
+        self.producer._cancel()
 
     def interrupt(self, timeout: float) -> None:
         """After `stop`: end the stream as `interrupted` even though its source does not return, within
@@ -193,9 +238,7 @@ class Producer:
             self._store_ending(status, error, timeout)
         finally:
             self._committer.close(self._outbox)
-            with self._lock:
-                self._callbacks.clear()
-            self.ended.set()
+            self.producer._end()
 
     def _store_ending(self, status: Status, error: str | None, timeout: float | None) -> None:
         deadline = time.monotonic() + (self._store.grace if timeout is None else timeout)
@@ -228,23 +271,7 @@ class Producer:
                 if not unavailable.transient or time.monotonic() >= deadline:
                     raise
             # A store does not tell when it is back, so there is nothing to wait for but time.
-            threading.Event().wait(_FINALIZE_RETRY_SECONDS)
-
-    def _tell_cancelled(self) -> None:
-        with self._lock:
-            self.cancelled.set()
-            callbacks, self._callbacks = self._callbacks, []
-        if not callbacks:
-            return
-
-        def call_all() -> None:
-            for callback in callbacks:
-                call_hook(callback)
-
-        try:
-            threading.Thread(target=call_all, name="resumable-sync-on-cancel", daemon=True).start()
-        except RuntimeError:  # the interpreter is ending and starts no more threads
-            call_all()
+            time.sleep(_FINALIZE_RETRY_SECONDS)
 
 
 class _Stopped(Exception):

@@ -1,4 +1,8 @@
-"""Where published bytes come from: a descriptor, or the stdout of a command."""
+"""Ready-made sources: the bytes of a descriptor, and the stdout of a command.
+
+Each is made first and run by one producer, as `context.run(stream_id, source.chunks)`. `stop` breaks its wait from
+another thread; hand it to `current_producer().on_cancel`, so that a cancel need not wait for the next byte.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +14,10 @@ import subprocess
 import threading
 from collections.abc import Iterator, Sequence
 
+__all__ = ["CommandFailed", "CommandSource", "DescriptorSource"]
+
 READ_BYTES = 64 * 1024
-"""Read at once at most: what a pipe holds."""
+"""Bytes that one read takes at most: what a pipe holds."""
 
 _KILL_SECONDS = 1.0  # between asking a command to end and killing it
 
@@ -25,10 +31,10 @@ class CommandFailed(Exception):
 
 
 class DescriptorSource:
-    """Yields the bytes of a descriptor as they come, without waiting for a full buffer.
+    """Yields the bytes of a file descriptor as they come, without waiting for a full buffer.
 
-    `stop` may be called from any thread, at any time, and breaks the wait; what `chunks` yielded so far is
-    all then. `chunks` is run once, by one thread, and frees everything when it is closed.
+    Owns the descriptor: `chunks` closes it at its end, and when it is closed. `chunks` is run once, by one thread.
+    `stop` may be called from any thread, at any time; then what was yielded so far is all.
     """
 
     def __init__(self, descriptor: int) -> None:
@@ -39,7 +45,7 @@ class DescriptorSource:
         self._wake_reader, self._wake_writer = os.pipe()
 
     def chunks(self) -> Iterator[bytes]:
-        """Read to the end. OSError if reading fails."""
+        """Yield what is read, up to 64 KiB at once, to the end or to `stop`. Blocks. OSError if reading fails."""
         try:
             poller = select.poll()
             poller.register(self._descriptor, select.POLLIN)
@@ -59,18 +65,19 @@ class DescriptorSource:
                     os.close(descriptor)
 
     def stop(self) -> None:
-        """Break the wait for more. Idempotent."""
+        """End `chunks`, also while it waits. Thread-safe; idempotent; does not block."""
         with self._lock:
-            self._stopped.set()  # before the wake-up, which makes the reader look at it
+            self._stopped.set()  # before the wake-up, which makes the reader check it
             if not self._closed:
                 os.write(self._wake_writer, b"x")
 
 
 class CommandSource:
-    """Yields what a command writes to stdout. Its stdin and stderr are ours.
+    """Yields what a command writes to its stdout. It inherits stdin and stderr.
 
-    The command is the leader of a session of its own, so that Ctrl-C reaches this program alone, which then
-    ends the stream in order and the command with all that it started. Thread-safe as DescriptorSource.
+    `command` is the program and its arguments; no shell is involved. The command leads a session of its own, so
+    that Ctrl-C reaches this program alone, which then ends the stream in order, and the command together with what
+    that started in its process group. `chunks` is run once, by one thread; `stop` may be called from any thread.
     """
 
     def __init__(self, command: Sequence[str]) -> None:
@@ -81,7 +88,10 @@ class CommandSource:
         self._output: DescriptorSource | None = None
 
     def chunks(self) -> Iterator[bytes]:
-        """Run the command and read to its end. CommandFailed unless it exits with 0."""
+        """Run the command and yield what it writes, to its end or to `stop`. Blocks.
+
+        CommandFailed if it cannot be run, or does not exit with 0 by itself. OSError if reading fails.
+        """
         name = self._command[0]
         with self._lock:
             if self._stopped:
@@ -106,7 +116,7 @@ class CommandSource:
             self.stop()
 
     def stop(self) -> None:
-        """End the command, first gently, then hard; returns when it is gone. Idempotent."""
+        """End the command: SIGTERM, a second later SIGKILL. Returns when it is gone. Thread-safe; idempotent."""
         with self._lock:
             self._stopped = True
             process, output = self._process, self._output

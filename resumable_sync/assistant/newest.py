@@ -28,7 +28,6 @@ RECORD_PREFIX = "chat."
 
 _ROUNDS = 50  # in which others may be quicker
 _HEARTBEAT = 5.0
-_PENDING_BYTES = 256 * 1024  # of the committer, should no context have made it
 
 
 class _Record(NamedTuple):
@@ -46,14 +45,12 @@ class Claim:
 
     def keep(self) -> None:
         """Keep the record alive as a producer's stream is: one that ended now could expire before its stream."""
-        committer = committer_for(self._store, _PENDING_BYTES)
-        interval = min(_HEARTBEAT, self._store.grace / 3, self._lease.ttl / 3)
-        self._outbox = committer.open(self._lease, interval, lambda: None)
+        self._outbox = committer_for(self._store).open(self._lease, _HEARTBEAT, lambda: None)
 
     def end(self) -> None:
         """The stream has ended, or was never begun. The record lives on for its ttl. Raises nothing."""
         if self._outbox is not None:
-            committer_for(self._store, _PENDING_BYTES).close(self._outbox)
+            committer_for(self._store).close(self._outbox)
         try:
             self._store.finalize(self._lease, Status.DONE)
         except ResumableStreamError as error:  # a newer record took its place; or its lease runs out

@@ -38,7 +38,6 @@ class _Publication:
         self._through = threading.Event()  # the source has come to its end, or failed, or was never run
         self._confirmed = threading.Event()
         self.producer: Producer | None = None
-        self.elected = False
         self.status: Status | None = None
         self.error: BaseException | None = None
 
@@ -59,9 +58,6 @@ class _Publication:
         """Stop the source. Idempotent."""
         self._source.stop()
         self._confirmed.set()
-
-    def on_acquire(self, stream_id: str, role: str) -> None:
-        self.elected = role == "producer"
 
     def on_finalize(self, stream_id: str, status: Status, error: str | None) -> None:
         self.status = status
@@ -140,7 +136,6 @@ def _publish(
     context = ResumableStreamContext(
         store,
         ttl=arguments.ttl,
-        on_acquire=publication.on_acquire,
         on_finalize=publication.on_finalize,
         on_error=publication.on_error,
         heartbeat=_HEARTBEAT_SECONDS,
@@ -150,10 +145,10 @@ def _publish(
     try:
         with signals.deferred():  # the election and the start of the producer are one step
             try:
-                context.run(stream_id, publication.make_stream, metadata=metadata)
+                elected = context._start(stream_id, publication.make_stream, metadata=metadata)
             except ValueError as error:  # of the ttl or the metadata
                 raise CommandError(str(error), Exit.USAGE) from error
-        if not publication.elected:
+        if not elected:
             raise CommandError(_taken(store, stream_id), Exit.TAKEN)
         while not publication.wait(_PROGRESS_SECONDS):
             progress.show(publication.stored)

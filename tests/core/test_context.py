@@ -1,4 +1,4 @@
-"""The context: election, following, hooks, stopping, closing; over every store that runs in one process."""
+"""The context: election, following, hooks, stopping, closing; over every store."""
 
 from __future__ import annotations
 
@@ -30,14 +30,18 @@ from resumable_sync import (
 )
 from resumable_sync.stores.sqlite import SQLiteStore
 
+from ..backends import BACKEND_PARAMS, BACKENDS
+
 TIMEOUT = 20.0  # for what must happen; far above what it takes
 
 
-@pytest.fixture(params=["memory", "sqlite"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
-    made: Store = MemoryStore() if request.param == "memory" else SQLiteStore(tmp_path / "streams.db")
+@pytest.fixture(params=BACKEND_PARAMS)
+def store(request: pytest.FixtureRequest) -> Iterator[Store]:
+    backend = BACKENDS[request.param]()
+    made = backend.make()
     yield made
     made.close()
+    backend.close()
 
 
 @pytest.fixture

@@ -55,3 +55,28 @@ def test_a_producer_without_a_thread_ends_its_stream(
     monkeypatch.undo()
     assert context.status("a") is Status.INTERRUPTED
     assert b"".join(context.run("b", lambda: [b"goes on"])) == b"goes on"
+
+
+def test_a_hook_that_exits_ends_the_stream() -> None:
+    """Nothing is half done between the election and a running producer."""
+
+    def leave(stream_id: str, role: str) -> None:
+        raise SystemExit(3)
+
+    store = MemoryStore()
+    with ResumableStreamContext(store, on_acquire=leave) as context:
+        with pytest.raises(SystemExit):
+            context.run("a", never)
+        assert context.status("a") is Status.INTERRUPTED
+    store.close()
+
+
+def test_an_executor_that_refuses_a_producer_ends_its_stream() -> None:
+    store, pool = MemoryStore(), ThreadPoolExecutor(1)
+    pool.shutdown()
+    with ResumableStreamContext(store, executor=pool) as context:
+        with pytest.raises(RuntimeError):
+            context.run("a", never)
+        assert context.status("a") is Status.INTERRUPTED
+        assert not context._running.get().producers
+    store.close()

@@ -1,0 +1,493 @@
+"""The committer's decisions, one by one: state and event in, new state and what is to be done out.
+
+No thread, store or clock takes part. `NOW` is the time of each event; GRACE and the interval are seconds.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from resumable_sync import (
+    Lease,
+    LeaseLostError,
+    LimitExceededError,
+    ProducerInterruptedError,
+    ResumableStreamError,
+    StoreUnavailableError,
+    StreamFinalizedError,
+)
+from resumable_sync.committer import MAX_PENDING_CHUNKS, Offer, Outbox, Place, Round, Schedule
+
+NOW = 1000.0
+GRACE = 15.0
+INTERVAL = 5.0
+
+AWAY = StoreUnavailableError("away")
+BROKEN = StoreUnavailableError("damaged", transient=False)
+FULL_STREAM = LimitExceededError("full")
+CANCELLED = StreamFinalizedError("cancelled", status="cancelled")
+REFUSAL = ProducerInterruptedError("closing")
+
+
+def new_outbox(max_pending_bytes: int = 10) -> Outbox:
+    return Outbox(Lease("s", 1), INTERVAL, max_pending_bytes, lambda: None, threading.Condition())
+
+
+class World:
+    """A schedule with the outbox `one` that a case is about, and `other`, an idle one of another stream."""
+
+    def __init__(self) -> None:
+        self.schedule = Schedule(GRACE)
+        self.one, self.other = new_outbox(), new_outbox()
+        self.schedule.add(self.one, NOW)
+        self.schedule.add(self.other, NOW)
+
+    def idle(self) -> None:
+        pass
+
+    def queued(self) -> None:
+        assert self.schedule.offer(self.one, b"one", NOW, slow=False) is Offer.WAKE
+
+    def writing(self) -> None:
+        """One chunk is being written by the thread."""
+        self.queued()
+        assert self.schedule.next_round(NOW) == Round([self.one], [])
+
+    def writing_directly(self) -> None:
+        assert self.schedule.offer(self.one, b"one", NOW, slow=True) is Offer.DIRECT
+
+    def writing_with_more(self) -> None:
+        self.writing()
+        assert self.schedule.offer(self.one, b"more", NOW, slow=True) is Offer.QUEUED
+
+    def other_queued(self) -> None:
+        self.schedule.offer(self.other, b"other", NOW, slow=False)
+
+    def other_writing_directly(self) -> None:
+        assert self.schedule.offer(self.other, b"other", NOW, slow=True) is Offer.DIRECT
+
+    def other_due(self) -> None:
+        self.schedule.ask_renewal(self.other, NOW)
+
+    def retrying(self) -> None:
+        """The store was away a moment ago; the next try is 0.05 s from now."""
+        self.writing()
+        self.schedule.record_appends([self.one], [AWAY], NOW)
+        self.schedule.end_turn(NOW)
+
+    def away_for_the_grace_time(self) -> None:
+        self.retrying()
+        assert self.schedule.next_round(NOW + GRACE) == Round([self.one], [self.other])
+        self.schedule.record_renewals([self.other], [None], NOW)
+
+    def full_of_bytes(self) -> None:
+        self.queued()
+        assert self.schedule.offer(self.one, b"seven..", NOW, slow=False) is Offer.QUEUED
+
+    def full_of_chunks(self) -> None:
+        self.queued()
+        self.one.max_pending_bytes = MAX_PENDING_CHUNKS * 2
+        while len(self.one.pending) < MAX_PENDING_CHUNKS:
+            self.schedule.offer(self.one, b"x", NOW, slow=False)
+
+    def refusing(self) -> None:
+        self.one.refusal = REFUSAL
+
+    def stopped(self) -> None:
+        assert self.schedule.stop(self.one, CANCELLED)
+
+    def stopped_while_writing(self) -> None:
+        self.writing_with_more()
+        self.stopped()
+
+    def removed_while_writing(self) -> None:
+        self.writing_with_more()
+        self.schedule.remove(self.one)
+
+    def asked_to_renew_while_writing(self) -> None:
+        self.writing()
+        self.schedule.ask_renewal(self.one, NOW)
+
+    def nobody(self) -> None:
+        self.schedule.remove(self.one)
+        self.schedule.remove(self.other)
+
+    def nobody_for(self, seconds: float) -> None:
+        self.nobody()
+        self.schedule.next_round(NOW - seconds)
+
+
+State = Callable[[World], None]
+
+
+def made(state: State) -> World:
+    world = World()
+    state(world)
+    return world
+
+
+@pytest.mark.parametrize(
+    "state, slow, offer, place",
+    [
+        (World.idle, True, Offer.DIRECT, Place.WRITING),
+        (World.idle, False, Offer.WAKE, Place.QUEUED),
+        (World.queued, True, Offer.QUEUED, Place.QUEUED),
+        (World.writing, True, Offer.QUEUED, Place.WRITING),
+        (World.writing_directly, True, Offer.QUEUED, Place.WRITING),
+        (World.other_queued, True, Offer.QUEUED, Place.QUEUED),
+        (World.other_due, True, Offer.WAKE, Place.QUEUED),  # the thread is to have its turn first
+        (World.other_writing_directly, True, Offer.QUEUED, Place.QUEUED),  # whose end wakes the thread
+        (World.retrying, True, Offer.QUEUED, Place.QUEUED),
+        (World.full_of_bytes, True, Offer.FULL, Place.QUEUED),
+        (World.full_of_chunks, True, Offer.FULL, Place.QUEUED),
+    ],
+)
+def test_a_chunk_is_offered(state: State, slow: bool, offer: Offer, place: Place) -> None:
+    world = made(state)
+    before = [*world.one.in_flight, *world.one.pending]
+    assert world.schedule.offer(world.one, b"new", NOW, slow) is offer
+    assert world.one.place is place
+    added = [] if offer is Offer.FULL else [b"new"]
+    assert [*world.one.in_flight, *world.one.pending] == before + added
+    assert world.one.pending_bytes == sum(map(len, world.one.pending))
+    if offer is Offer.DIRECT:
+        assert world.schedule.turn == Round([world.one], [])
+
+
+@pytest.mark.parametrize("state, error", [(World.stopped, CANCELLED), (World.refusing, REFUSAL)])
+def test_a_chunk_is_refused(state: State, error: ResumableStreamError) -> None:
+    world = made(state)
+    with pytest.raises(type(error)) as raised:
+        world.schedule.offer(world.one, b"new", NOW, slow=True)
+    assert raised.value is error and not world.one.pending
+
+
+def test_a_chunk_above_the_bound_goes_alone() -> None:
+    world = made(World.writing)
+    assert world.schedule.offer(world.one, b"x" * 100, NOW, slow=False) is Offer.QUEUED
+    assert world.schedule.offer(world.one, b"x", NOW, slow=False) is Offer.FULL
+
+
+def test_each_outbox_has_its_own_bound() -> None:
+    world = made(World.full_of_bytes)
+    world.other.max_pending_bytes = 1000
+    world.schedule.offer(world.other, b"x" * 900, NOW, slow=False)
+    assert world.schedule.offer(world.other, b"x" * 100, NOW, slow=False) is Offer.QUEUED
+    assert world.schedule.offer(world.one, b"x", NOW, slow=False) is Offer.FULL
+
+
+@pytest.mark.parametrize(
+    "state, now, writes, renewals",
+    [
+        (World.queued, NOW, ["one"], []),
+        (World.other_due, NOW, [], ["other"]),
+        (World.retrying, NOW + 0.05, ["one"], []),
+        (World.idle, NOW + INTERVAL, [], ["one", "other"]),
+        (World.queued, NOW + INTERVAL, ["one"], ["other"]),  # an append renews too
+        (World.stopped, NOW + INTERVAL, [], ["other"]),
+    ],
+)
+def test_a_round_begins(state: State, now: float, writes: list[str], renewals: list[str]) -> None:
+    world = made(state)
+    turn = world.schedule.next_round(now)
+    assert isinstance(turn, Round) and world.schedule.turn is turn
+    assert turn.writes == [getattr(world, name) for name in writes]
+    assert set(turn.renewals) == {getattr(world, name) for name in renewals}
+    for outbox in turn.writes:
+        assert outbox.place is Place.WRITING and outbox.in_flight and not outbox.pending
+
+
+@pytest.mark.parametrize(
+    "state, now, wait",
+    [
+        (World.idle, NOW, INTERVAL),
+        (World.idle, NOW + 4.5, 0.5),
+        (World.retrying, NOW, 0.05),
+        (World.writing_directly, NOW + 1, 4.0),
+        (World.writing_directly, NOW + INTERVAL, 5.0),  # due: the end of the turn wakes
+        (lambda world: (world.writing_directly(), world.other_queued()), NOW, 5.0),
+        (World.nobody, NOW, 5.0),
+        (lambda world: world.nobody_for(3), NOW, 2.0),
+        (lambda world: world.nobody_for(5), NOW, None),
+    ],
+)
+def test_the_thread_waits_or_ends(state: State, now: float, wait: float | None) -> None:
+    assert made(state).schedule.next_round(now) == pytest.approx(wait)
+
+
+def test_a_thread_that_waited_for_an_end_waits_anew_after_another_stream() -> None:
+    world = made(lambda world: world.nobody_for(4))
+    world.schedule.add(world.one, NOW)
+    world.schedule.remove(world.one)
+    assert world.schedule.next_round(NOW + 2) == 5.0
+
+
+def test_leases_that_are_nearly_due_are_renewed_together() -> None:
+    world = World()
+    late = new_outbox()
+    world.schedule.add(late, NOW + INTERVAL * 0.3)
+    world.schedule.add(world.one, NOW - INTERVAL * 0.1)
+    turn = world.schedule.next_round(NOW + 0.9 * INTERVAL)
+    assert isinstance(turn, Round) and set(turn.renewals) == {world.one, world.other}
+
+
+def test_a_round_is_bounded_and_the_rest_takes_the_next() -> None:
+    world = World()
+    for outbox in (world.one, world.other):
+        outbox.max_pending_bytes = 1 << 30
+        world.schedule.offer(outbox, bytes(5 << 20), NOW, slow=False)
+    assert world.schedule.next_round(NOW) == Round([world.one], [])
+    world.schedule.record_appends([world.one], ["1-5242880"], NOW)
+    world.schedule.end_turn(NOW)
+    assert world.schedule.next_round(NOW) == Round([world.other], [])
+
+
+STORED = "1-3"
+
+
+@pytest.mark.parametrize(
+    "state, result, place, chunks, acknowledged, error, told",
+    [
+        (World.writing, STORED, Place.IDLE, [], [3], None, False),
+        (World.writing_directly, STORED, Place.IDLE, [], [3], None, False),
+        (World.writing_with_more, STORED, Place.QUEUED, [b"more"], [3], None, False),
+        (World.writing, AWAY, Place.QUEUED, [b"one"], [], None, False),
+        (World.writing_directly, AWAY, Place.QUEUED, [b"one"], [], None, False),
+        (World.writing_with_more, AWAY, Place.QUEUED, [b"one", b"more"], [], None, False),
+        (World.away_for_the_grace_time, AWAY, Place.IDLE, [], [], AWAY, True),
+        (World.writing_with_more, BROKEN, Place.IDLE, [], [], BROKEN, True),
+        (World.writing_with_more, FULL_STREAM, Place.IDLE, [], [], FULL_STREAM, True),
+        (World.stopped_while_writing, STORED, Place.IDLE, [], [3], CANCELLED, False),
+        (World.stopped_while_writing, AWAY, Place.IDLE, [], [], CANCELLED, False),
+        (World.stopped_while_writing, FULL_STREAM, Place.IDLE, [], [], CANCELLED, False),
+        (World.removed_while_writing, STORED, Place.IDLE, [], [3], None, False),
+        (World.removed_while_writing, AWAY, Place.IDLE, [], [], AWAY, True),
+    ],
+)
+def test_an_append_is_recorded(
+    state: State,
+    result: Any,
+    place: Place,
+    chunks: list[bytes],
+    acknowledged: list[int],
+    error: ResumableStreamError | None,
+    told: bool,
+) -> None:
+    world = made(state)
+    now = NOW + GRACE if state is World.away_for_the_grace_time else NOW
+    assert world.schedule.record_appends([world.one], [result], now) == ([world.one] if told else [])
+    assert world.schedule.end_turn(now) == [] and world.schedule.turn is None
+    assert world.one.place is place and (world.one in world.schedule.queue) is (place is Place.QUEUED)
+    assert [*world.one.in_flight, *world.one.pending] == chunks
+    assert list(world.one.acknowledged) == acknowledged and world.one.error is error
+
+
+def test_pauses_grow_while_the_store_is_away_and_end_with_it() -> None:
+    world = made(World.queued)
+    world.other_queued()
+    now, pauses = NOW, []
+    for _ in range(7):
+        turn = world.schedule.next_round(now)
+        assert isinstance(turn, Round) and turn.writes == [world.one, world.other]
+        assert world.one.in_flight == [b"one"]  # the very same append
+        world.schedule.record_appends(turn.writes, [AWAY, AWAY], now)
+        world.schedule.end_turn(now)
+        pauses.append(world.schedule.retry_at - now)
+        now = world.schedule.retry_at
+    assert pauses == pytest.approx([0.05, 0.1, 0.2, 0.4, 0.8, 1.0, 1.0])
+    turn = world.schedule.next_round(now)
+    assert isinstance(turn, Round)
+    world.schedule.record_appends(turn.writes, [STORED, AWAY], now)
+    world.schedule.end_turn(now)
+    assert world.schedule.retry_at == pytest.approx(now + 0.05)  # it is back, for one at least
+    assert world.one.unavailable_since is None and world.other.unavailable_since == NOW
+
+
+@pytest.mark.parametrize(
+    "state, renew_at",
+    [(World.writing, NOW + 1 + INTERVAL), (World.asked_to_renew_while_writing, NOW)],
+)
+def test_an_append_renews_but_for_a_renewal_that_was_asked_for_meanwhile(state: State, renew_at: float) -> None:
+    world = made(state)
+    world.schedule.record_appends([world.one], [STORED], NOW + 1)
+    world.schedule.end_turn(NOW + 1)
+    assert world.one.renew_at == renew_at
+    due = world.schedule.next_round(NOW + 1)
+    assert due == (Round([], [world.one]) if renew_at == NOW else pytest.approx(INTERVAL - 1))
+
+
+@pytest.mark.parametrize(
+    "result, error, next_after",
+    [
+        (None, None, INTERVAL),
+        (AWAY, None, 1.0),  # sooner: the lease is running out
+        (BROKEN, BROKEN, math.inf),
+        (CANCELLED, CANCELLED, math.inf),
+    ],
+)
+def test_a_renewal_is_recorded(
+    result: ResumableStreamError | None, error: ResumableStreamError | None, next_after: float
+) -> None:
+    world = made(World.idle)
+    world.schedule.remove(world.other)
+    now = NOW + INTERVAL
+    assert world.schedule.next_round(now) == Round([], [world.one])
+    assert world.schedule.record_renewals([world.one], [result], now) == ([world.one] if error else [])
+    assert world.schedule.end_turn(now) == []
+    assert world.one.error is error
+    assert world.schedule.next_round(now) == pytest.approx(min(next_after, 5.0))
+
+
+def test_a_renewal_that_tells_what_is_known_stops_nobody_again() -> None:
+    world = made(World.other_due)
+    turn = world.schedule.next_round(NOW)
+    assert turn == Round([], [world.other]) and world.schedule.stop(world.other, CANCELLED)
+    assert world.schedule.record_renewals([world.other], [LeaseLostError("lost")], NOW) == []
+    assert world.other.error is CANCELLED
+
+
+@pytest.mark.parametrize("state", [World.writing, World.writing_directly])
+@pytest.mark.parametrize("advanced", [False, True])
+def test_an_append_that_is_broken_off_is_repeated_unless_its_lease_has_advanced(
+    state: State, advanced: bool
+) -> None:
+    world = made(state)
+    if advanced:
+        world.one.lease.offset += 3
+    assert world.schedule.end_turn(NOW) == [] and world.schedule.turn is None
+    if advanced:
+        assert world.one.place is Place.IDLE and list(world.one.acknowledged) == [3] and not world.one.in_flight
+    else:
+        assert world.one.place is Place.QUEUED and world.one.in_flight == [b"one"]
+        assert world.schedule.next_round(world.schedule.retry_at) == Round([world.one], [])
+
+
+def test_an_append_that_is_broken_off_again_and_again_stops_its_stream() -> None:
+    world = made(World.away_for_the_grace_time)
+    assert world.schedule.end_turn(NOW + GRACE) == [world.one]
+    assert isinstance(world.one.error, StoreUnavailableError) and not world.one.in_flight
+
+
+def test_renewals_that_are_broken_off_are_made_soon() -> None:
+    world = made(World.other_due)
+    assert world.schedule.next_round(NOW) == Round([], [world.other])
+    world.schedule.end_turn(NOW)
+    assert world.schedule.next_round(NOW) == 1.0
+
+
+@pytest.mark.parametrize(
+    "state, kept",
+    [(World.idle, []), (World.queued, []), (World.retrying, []), (World.writing_with_more, [b"one"])],
+)
+def test_a_stream_is_stopped_wherever_it_is(state: State, kept: list[bytes]) -> None:
+    """Only an append that is under way is still waited for."""
+    world = made(state)
+    assert world.schedule.stop(world.one, CANCELLED)
+    assert not world.schedule.stop(world.one, FULL_STREAM) and world.one.error is CANCELLED
+    assert [*world.one.in_flight, *world.one.pending] == kept and world.one.pending_bytes == 0
+    assert not world.schedule.queue
+
+
+@pytest.mark.parametrize("state", [World.idle, World.queued, World.retrying])
+def test_an_outbox_that_is_removed_leaves_no_work(state: State) -> None:
+    world = made(state)
+    world.schedule.remove(world.one)
+    world.schedule.remove(world.one)
+    assert not world.schedule.queue and world.schedule.outboxes == {world.other}
+
+
+@pytest.mark.parametrize(
+    "state, work",
+    [(World.idle, False), (World.writing, False), (World.queued, True), (World.other_due, True)],
+)
+def test_the_end_of_a_turn_wakes_the_thread_if_there_is_work(state: State, work: bool) -> None:
+    assert made(state).schedule.has_work(NOW) is work
+
+
+class Walk(RuleBasedStateMachine):
+    """Whatever happens in whatever order: no chunk is lost, doubled or overtaken until its stream stops."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = NOW
+        self.schedule = Schedule(GRACE)
+        self.outboxes = [new_outbox() for _ in range(3)]
+        self.put: dict[Outbox, list[int]] = {outbox: [] for outbox in self.outboxes}
+        for outbox in self.outboxes:
+            self.schedule.add(outbox, self.now)
+
+    which = st.integers(0, 2)
+
+    @rule(which=which, size=st.integers(1, 12), slow=st.booleans())
+    def offer(self, which: int, size: int, slow: bool) -> None:
+        outbox = self.outboxes[which]
+        direct = outbox.place is Place.WRITING and self.schedule.turn is not None and self.direct
+        if direct or outbox.error is not None or outbox not in self.schedule.outboxes:
+            return  # its thread is inside the append, or has ended
+        offer = self.schedule.offer(outbox, bytes(size), self.now, slow)
+        if offer is not Offer.FULL:
+            self.put[outbox].append(size)
+        self.direct = self.direct or offer is Offer.DIRECT
+
+    direct = False
+
+    @rule()
+    def next_round(self) -> None:
+        if self.schedule.turn is None:
+            turn = self.schedule.next_round(self.now)
+            assert turn is None or isinstance(turn, Round) or 0 < turn <= 5.0
+
+    @rule(results=st.lists(st.sampled_from(["stored", AWAY, FULL_STREAM, None]), min_size=3, max_size=3))
+    def end(self, results: list[Any]) -> None:
+        """None: broken off before it was recorded."""
+        turn = self.schedule.turn
+        if turn is None:
+            return
+        for outbox, result in zip(turn.writes, results):
+            if result is not None:
+                self.schedule.record_appends([outbox], [result], self.now)
+        self.schedule.record_renewals(turn.renewals, [None] * len(turn.renewals), self.now)
+        self.schedule.end_turn(self.now)
+        self.direct = False
+
+    @rule(which=which)
+    def stop(self, which: int) -> None:
+        self.schedule.stop(self.outboxes[which], CANCELLED)
+
+    @rule(which=which)
+    def remove(self, which: int) -> None:
+        self.schedule.remove(self.outboxes[which])
+
+    @rule(which=which)
+    def ask(self, which: int) -> None:
+        self.schedule.ask_renewal(self.outboxes[which], self.now)
+
+    @rule(seconds=st.sampled_from([0.01, 0.3, 4.0, 16.0]))
+    def wait(self, seconds: float) -> None:
+        self.now += seconds
+
+    @invariant()
+    def places_are_true(self) -> None:
+        turn = self.schedule.turn
+        for outbox in self.outboxes:
+            assert self.schedule.queue.count(outbox) == (outbox.place is Place.QUEUED)
+            assert (outbox.place is Place.WRITING) == (turn is not None and outbox in turn.writes)
+            assert bool(outbox.in_flight or outbox.pending) == (outbox.place is not Place.IDLE)
+
+    @invariant()
+    def chunks_are_kept_in_order(self) -> None:
+        for outbox in self.outboxes:
+            kept = [*outbox.acknowledged, *map(len, outbox.in_flight), *map(len, outbox.pending)]
+            put = self.put[outbox]
+            open_still = outbox.error is None and outbox in self.schedule.outboxes
+            assert kept == put if open_still else kept == put[: len(kept)]
+
+
+TestWalk = Walk.TestCase

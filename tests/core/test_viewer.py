@@ -1,0 +1,109 @@
+"""A viewer's loop: what it keeps, and what it does while the store is away."""
+
+from __future__ import annotations
+
+import threading
+import time
+import tracemalloc
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from resumable_sync import Batch, Lease, MemoryStore, ResumableStreamContext, StoreUnavailableError
+
+TIMEOUT = 20.0
+CHUNK = 1_000_000
+
+Open = Callable[[ResumableStreamContext], Iterator[Any]]
+
+
+class Waiting(MemoryStore):
+    """Measures, when a read begins to wait, what Python has allocated."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.allocated: list[int] = []
+
+    def read(self, *arguments: Any, timeout: float = 0.0, **options: Any) -> Batch:
+        if timeout:
+            self.allocated.append(tracemalloc.get_traced_memory()[0])
+        return super().read(*arguments, timeout=timeout, **options)
+
+
+@pytest.fixture
+def traced() -> Iterator[None]:
+    tracemalloc.start()
+    yield
+    tracemalloc.stop()
+
+
+def acquire(store: MemoryStore) -> Lease:
+    lease = store.acquire("s")
+    assert lease is not None
+    return lease
+
+
+@pytest.mark.parametrize(
+    "open_viewer",
+    [
+        lambda context: context.require_resume("s"),
+        lambda context: context.run("s", lambda: []),
+        lambda context: context.entries("s"),
+        lambda context: context.batches("s"),
+    ],
+    ids=["resume", "run", "entries", "batches"],
+)
+@pytest.mark.usefixtures("traced")
+def test_what_was_delivered_is_not_kept_while_a_viewer_waits(open_viewer: Open) -> None:
+    """G10: the memory of slow and waiting viewers is bounded."""
+    store = Waiting()
+    lease = acquire(store)
+    store.append(lease, bytes(CHUNK), bytes(CHUNK))
+    with ResumableStreamContext(store, read_bytes=3 * CHUNK) as context:
+        before = tracemalloc.get_traced_memory()[0]
+        viewer = open_viewer(context)
+        thread = threading.Timer(0.1, store.finalize, (lease, "done"))
+        thread.start()
+        for piece in viewer:
+            del piece
+        thread.join(TIMEOUT)
+    assert store.allocated and max(store.allocated) - before < CHUNK / 2
+    store.close()
+
+
+class Away(MemoryStore):
+    """Unavailable for reads until a moment."""
+
+    until = 0.0
+
+    def read(self, *arguments: Any, **options: Any) -> Batch:
+        if time.monotonic() < self.until:
+            raise StoreUnavailableError("away")
+        return super().read(*arguments, **options)
+
+
+def test_a_viewer_bridges_a_store_that_is_away() -> None:
+    store = Away(grace=TIMEOUT)
+    lease = acquire(store)
+    store.append(lease, b"one")
+    with ResumableStreamContext(store) as context:
+        viewer = context.require_resume("s")
+        assert next(viewer) == b"one"
+        store.append(lease, b"two")
+        store.finalize(lease, "done")
+        store.until = time.monotonic() + 0.3
+        assert list(viewer) == [b"two"]
+    store.close()
+
+
+def test_a_viewer_gives_up_on_a_store_that_stays_away() -> None:
+    store = Away(grace=0.5)
+    store.append(acquire(store), b"one")
+    with ResumableStreamContext(store) as context:
+        viewer = context.require_resume("s")
+        assert next(viewer) == b"one"
+        store.until = float("inf")
+        with pytest.raises(StoreUnavailableError, match="away"):
+            next(viewer)
+    store.close()
