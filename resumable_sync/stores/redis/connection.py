@@ -22,7 +22,7 @@ from redis.exceptions import (
     TimeoutError,
 )
 
-from ...errors import StoreUnavailableError
+from ...errors import ResumableStreamError, StoreUnavailableError, StreamLostError
 from .cluster import SlotMap
 from .scripts import Call
 from .settings import Endpoint, Target
@@ -53,6 +53,13 @@ def failure(error: BaseException) -> StoreUnavailableError:
     return StoreUnavailableError(
         f"Redis: {type(error).__name__}: {error}", transient=transient and not isinstance(error, lasting)
     )
+
+
+def as_error(reply: Exception) -> ResumableStreamError:
+    """The store's error for an exception that stands for a reply."""
+    if isinstance(reply, ResponseError) and "WRONGTYPE" in str(reply):
+        return StreamLostError(f"a key of the stream was replaced by something else: {reply}")
+    return failure(reply)
 
 
 def is_passing(reply: Reply) -> bool:
@@ -228,6 +235,13 @@ class Link:
                 return replies
             pause = min(max(_PAUSE_SECONDS[0], pause * 2), _PAUSE_SECONDS[1])
             self.recover()
+
+    def call(self, call: Call) -> Reply:
+        """The reply to one call; raises the store's error for one of Redis."""
+        reply = self.run([call])[0]
+        if isinstance(reply, Exception):
+            raise as_error(reply) from reply
+        return reply
 
     def endpoint(self, key: str) -> Endpoint:
         """The server that holds `key`. May raise redis-py's errors."""

@@ -23,7 +23,7 @@ APPLICATION_ID = 0x52535331  # "RSS1": tells our files from those of other progr
 _INCREMENTAL = 2  # as PRAGMA auto_vacuum answers
 _READERS = 8  # connections of a process that read at once; more would only wait for the interpreter's lock
 _FORK_SECONDS = 2.0  # that a fork waits for the present transactions
-_AUTOCHECKPOINT_PAGES = 16_384  # a safety net of 64 MiB; the janitor checkpoints long before
+_AUTOCHECKPOINT_PAGES = 16_384  # a safety net of 64 MiB; the upkeep checkpoints long before
 
 
 class Connection(sqlite3.Connection):
