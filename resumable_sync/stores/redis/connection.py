@@ -42,14 +42,14 @@ Reply = Any
 """What Redis answered, strings as bytes; or the exception that stands for it."""
 
 
-class ReplicasBehindError(RedisError):
+class UnconfirmedError(RedisError):
     """Executed by the primary, but not confirmed by as many replicas as the store was told to wait for."""
 
 
 def failure(error: BaseException) -> StoreUnavailableError:
     """The store's error for what redis-py raised."""
     lasting = (AuthenticationError, AuthorizationError, NoPermissionError)
-    transient = is_passing(error) or isinstance(error, ReplicasBehindError) or _FULL.search(str(error)) is not None
+    transient = is_passing(error) or isinstance(error, UnconfirmedError) or _FULL.search(str(error)) is not None
     return StoreUnavailableError(
         f"Redis: {type(error).__name__}: {error}", transient=transient and not isinstance(error, lasting)
     )
@@ -309,8 +309,8 @@ class Link:
         if isinstance(confirmed, int) and confirmed >= self._wait_replicas[0]:
             return found
         count, seconds = self._wait_replicas
-        behind = ReplicasBehindError(f"{confirmed} of {count} replicas confirmed within {seconds:g} s")
-        return [reply if isinstance(reply, Exception) else behind for reply in found]
+        unconfirmed = UnconfirmedError(f"{confirmed} of {count} replicas confirmed within {seconds:g} s")
+        return [reply if isinstance(reply, Exception) else unconfirmed for reply in found]
 
     def _ask(self, call: Call, redirect: AskError) -> Reply:
         """The call at the node that a moving slot's key is to be asked of."""

@@ -36,7 +36,7 @@ class Index:
 
     def confirm(self, stream_id: str, won: bool) -> None:
         """The election is over: the id is no longer spared by a sweep."""
-        # An error needs no care: the id is in the index already, and `fresh` forgets it by itself.
+        # An error does no harm: the id is in the index already, and leaves `fresh` after a while.
         self._link.run([script("index_confirm", self._keys.index, stream_id, int(won))])
 
     def remove(self, ids: Sequence[str], since: int = _NEVER) -> int:

@@ -195,7 +195,7 @@ class RedisStore(BaseStore):
         return deleted
 
     def _sweep(self) -> int:
-        """Also removes damaged streams. Redis removes expired ones by itself; this takes them out of the index.
+        """Also removes damaged streams. Redis itself removes expired ones; this takes them out of the index.
         `acquire` does it when there are `max_streams` in the index."""
         return self._processes.get().index.sweep()
 

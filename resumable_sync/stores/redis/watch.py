@@ -51,7 +51,7 @@ class Watcher:
         self._per_stream = per_stream
         self._lock = threading.Lock()
         self._kick = threading.Condition(self._lock)
-        self._next = 0.0  # monotonic: when the thread looks for due checks again
+        self._next = 0.0  # monotonic: when the thread wakes to make the next checks
         self._thread: threading.Thread | None = None
         self._readers: dict[str, Reader] = {}
         self._closed = False
