@@ -61,8 +61,9 @@ class Connections:
 
     A connection is borrowed for one short transaction, so a thousand parked viewers share a handful.
 
-    No open connection passes through a fork. SQLite keeps a record of a file's locks for each process, in memory: a child
-    that inherits an open connection inherits that record, and takes for its own the locks that only the parent holds.
+    No open connection passes through a fork. SQLite keeps a record of a file's locks for each process, in memory:
+    a child that inherits an open connection inherits that record, and takes for its own the locks that only the
+    parent holds.
     So a fork waits for the present transactions, and finds all connections closed.
     """
 
