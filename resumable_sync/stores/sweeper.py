@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import weakref
 from collections.abc import Callable
+
+from ..errors import StoreUnavailableError
+from ..process import start_thread
 
 logger = logging.getLogger("resumable_sync")
 
@@ -29,14 +33,14 @@ class Sweeper:
         self._stopped = threading.Event()
 
     def start(self) -> None:
-        """Start the thread unless it runs, or was stopped."""
+        """Start the thread unless it runs, or was stopped. If the process can have no more threads, a later call
+        does: sweeping can wait."""
         if self._thread is not None:  # only ever goes from None to a thread: a stale value costs a lock
             return
         with self._lock:
             if self._thread is None and not self._stopped.is_set():
-                thread = threading.Thread(target=self._run, name=self._name, daemon=True)
-                thread.start()
-                self._thread = thread  # only now: `stop` joins it, which a thread not yet started refuses
+                with contextlib.suppress(StoreUnavailableError):
+                    self._thread = start_thread(self._run, self._name)
 
     def hurry(self) -> None:
         """Ask for one round now."""

@@ -13,6 +13,7 @@ from typing import Any
 from redis.exceptions import RedisError, ResponseError
 
 from ...contract import Position, Status
+from ...process import start_thread
 from ..pages import Page
 from ..tail import Tail, Tails
 from .commands import parse_error_text
@@ -66,9 +67,8 @@ class Reader:
             if self._closed.is_set():
                 return
             if self._thread is None:
-                thread = threading.Thread(target=self._run, name="resumable-sync-redis-reader", daemon=True)
-                thread.start()  # may fail, then the next viewer tries it
-                self._thread = thread
+                # May fail, then the next viewer tries it.
+                self._thread = start_thread(self._run, "resumable-sync-redis-reader")
                 return
             nudge = not self._nudged and self._only is None
             self._nudged = True

@@ -15,6 +15,7 @@ import time
 from typing import Any
 
 from ...contract import Position
+from ...process import start_thread
 from ..base import Snapshot
 from ..tail import Tail, Tails
 from .commands import Commands, parse_snapshot
@@ -75,9 +76,8 @@ class Watcher:
             if self._closed:
                 return
             if self._thread is None:
-                thread = threading.Thread(target=self._run, name="resumable-sync-redis-watch", daemon=True)
-                thread.start()  # may fail, then the next viewer tries it
-                self._thread = thread
+                # May fail, then the next viewer tries it.
+                self._thread = start_thread(self._run, "resumable-sync-redis-watch")
             elif check_at < self._next:
                 self._next = check_at
                 self._kick.notify()

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from ...contract import Position, Status
 from ...errors import ResumableStreamError, StreamLostError
+from ...process import start_thread
 from ..base import Snapshot
 from ..pages import Page
 from ..tail import Tail, Tails
@@ -104,9 +105,8 @@ class Watcher:
                 return
             idle, self._idle = self._idle, False
             if self._thread is None:
-                thread = threading.Thread(target=self._run, name="resumable-sync-watch", daemon=True)
-                thread.start()  # may fail, then the next viewer tries it
-                self._thread = thread
+                # May fail, then the next viewer tries it.
+                self._thread = start_thread(self._run, "resumable-sync-watch")
         if idle:
             self._nudge()
 
