@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import sqlite3
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from ...contract import (
@@ -27,15 +26,11 @@ from ...process import PerProcess, at_exit
 from .. import base as rules
 from ..pages import Page
 from ..tail import Fetched
-from . import pages as sqlite_pages
-from . import rows as sqlite_rows
-from . import upkeep as sqlite_upkeep
-from .connection import Connections
-from .house import House
-from .liveness import Liveness
-from .process_lock import ProcessLock
-from .rows import Row, select_living
-from .steps import Steps
+from . import tables, upkeep
+from .connection import Connections, Translated
+from .liveness import Liveness, ProcessLock
+from .tables import Row, Steps
+from .upkeep import Upkeep
 from .watch import Watcher
 
 _PATIENCE = 1.0  # with other writers, where the store's timeout would be too long: in a close or a read
@@ -43,12 +38,26 @@ _PAGE_OF_STREAMS = 200  # of one query of streams()
 
 
 class _Process:
-    """What the store keeps for one process."""
+    """What the store holds in one process. Each part knows only those made before it."""
 
-    def __init__(self, store: SQLiteStore) -> None:
-        self.lock = ProcessLock(store._run_directory)
-        self.watcher = Watcher(store._connections, store._run_directory, self.lock.token, store._liveness.end_dead)
-        self.house = House(store._connections, store._run_directory, store._end_dead, store._shortest_ttl)
+    def __init__(self, connections: Connections, run_directory: Path, steps: Steps, shortest_ttl: float) -> None:
+        with Translated(run_directory):
+            self.lock = ProcessLock(run_directory)
+        self.liveness = Liveness(connections, run_directory, self.lock.token, steps)
+        self.watcher = Watcher(connections, run_directory, self.lock.token, self.liveness.end_dead)
+        self.upkeep = Upkeep(connections, run_directory, self.liveness, self.watcher.publish, shortest_ttl)
+
+    def end_orphans(self, rows: Iterable[tuple[str, Row]], patience: float | None = None) -> dict[str, Row | None]:
+        """See `Liveness.end_orphans`; the viewers of those that were ended learn of it."""
+        ended = self.liveness.end_orphans(rows, patience)
+        if ended:
+            self.watcher.publish(ended)
+        return ended
+
+    def publish_ending(self, stream_id: str, row: Row) -> None:
+        """Tell the viewers that this stream has ended as `row`. After the commit."""
+        end = Position(row.generation, row.size)
+        self.watcher.publish_ending(stream_id, end, row.status, row.error, row.life)
 
 
 class SQLiteStore:
@@ -83,36 +92,31 @@ class SQLiteStore:
         timeout: float = 10.0,
     ) -> None:
         self._ttl = rules.check_ttl(ttl)
-        self._finished_ttl = None if finished_ttl is None else rules.check_ttl(finished_ttl, "finished_ttl")
-        self._grace = rules.check_ttl(grace, "grace")
-        self._limits = rules.Limits(max_chunk_bytes, max_stream_bytes, max_entries, max_streams)
-        self._steps = Steps(self._limits, self._grace)
-        self._shortest_ttl = min(self._ttl, self._finished_ttl or self._ttl)
+        last = None if finished_ttl is None else rules.check_ttl(finished_ttl, "finished_ttl")
+        limits = rules.Limits(max_chunk_bytes, max_stream_bytes, max_entries, max_streams)
+        self._steps = steps = Steps(limits, rules.check_ttl(grace, "grace"), last)
         self._closed = False
         self.path = Path(path).absolute()
-        self._run_directory = self.path.with_name(self.path.name + "-run")
-        self._connections = Connections(
-            self.path, self._run_directory, rules.check_ttl(timeout, "timeout"), max_file_bytes
-        )
-        with self._connections.read():
+        self._run_directory = directory = self.path.with_name(self.path.name + "-run")
+        wait = rules.check_ttl(timeout, "timeout")
+        self._connections = connections = Connections(self.path, directory, wait, max_file_bytes)
+        with connections.read():
             pass  # trouble with the file shows here, not at the first request
-        self._connections.close_idle()  # a server that forks by itself, as uWSGI does, inherits none
-        self._liveness = Liveness(
-            self._connections, self._run_directory, lambda: self._processes.get().lock.token, self._finished_ttl
-        )
-        self._processes = PerProcess(lambda: _Process(self))
+        connections.close_idle()  # a server that forks by itself, as uWSGI does, inherits none
+        shortest_ttl = min(self._ttl, last or self._ttl)
+        self._processes = PerProcess(lambda: _Process(connections, directory, steps, shortest_ttl))
         self._processes.get()
         at_exit(self, SQLiteStore.close)  # so that no lock files and sockets are left about
 
     @property
     def grace(self) -> float:
         """Seconds without append or renew after which a producer counts as dead."""
-        return self._grace
+        return self._steps.grace
 
     @property
     def max_chunk_bytes(self) -> int:
         """The largest chunk `append` takes."""
-        return self._limits.max_chunk_bytes
+        return self._steps.limits.max_chunk_bytes
 
     def acquire(
         self, stream_id: str, *, ttl: float | None = None, metadata: Mapping[str, str] | None = None
@@ -122,18 +126,25 @@ class SQLiteStore:
         life = self._ttl if ttl is None else rules.check_ttl(ttl)
         details = json.dumps(rules.check_metadata(metadata))
         process = self._process()
-        self._end_dead([stream_id])
-
-        def begin() -> Lease | None:
-            with self._connections.write() as connection:
-                return self._steps.begin(connection, stream_id, life, details, process.lock.token)
-
         try:
-            lease = begin()
+            lease = self._elect(process, stream_id, life, details)
         except LimitExceededError:
-            self.sweep()  # expired streams take no room
-            lease = begin()
-        process.house.expect(life)
+            process.upkeep.sweep()  # expired streams take no room
+            lease = self._elect(process, stream_id, life, details)
+        process.upkeep.expect(life)
+        return lease
+
+    def _elect(self, process: _Process, stream_id: str, ttl: float, metadata: str) -> Lease | None:
+        process.lock.restore()
+        lease = ended = None
+        with self._connections.write() as connection:
+            row = tables.select(connection, stream_id)
+            if row is None or row.expired:
+                lease = self._steps.begin(connection, stream_id, row, ttl, metadata, process.lock.token)
+            elif process.liveness.is_orphan(row):
+                ended = self._steps.end(connection, stream_id, row, Status.INTERRUPTED)
+        if ended is not None:
+            process.publish_ending(stream_id, ended)
         return lease
 
     def append(self, lease: Lease, *chunks: bytes) -> str:
@@ -151,6 +162,7 @@ class SQLiteStore:
         frozen = [rules.freeze_chunks(chunks) for _, chunks in batches]
         try:
             process = self._process()
+            process.lock.restore()
             with self._connections.write() as connection:
                 for (lease, _), chunks in zip(batches, frozen):
                     length = sum(map(len, chunks))
@@ -169,14 +181,14 @@ class SQLiteStore:
             if isinstance(result, str):
                 lease.offset += sum(map(len, chunks))
         process.watcher.publish_pages(written)
-        process.house.wrote(total)
+        process.upkeep.wrote(total)
         return results
 
     def renew(self, leases: Sequence[Lease]) -> list[ResumableStreamError | None]:
         """Say that these producers live; see `Store.renew`. One write transaction."""
         results: list[ResumableStreamError | None] = []
         try:
-            self._process()
+            self._process().lock.restore()
             with self._connections.write() as connection:
                 results += [self._steps.renew(connection, lease) for lease in leases]
         except StoreUnavailableError as unavailable:
@@ -185,32 +197,30 @@ class SQLiteStore:
 
     def finalize(self, lease: Lease, status: Status | str, error: str | None = None) -> None:
         """End the stream; see `Store.finalize`. A write transaction."""
-        ending = rules.as_ending(status)
-        process = self._process()
+        ending, message = rules.as_ending(status), rules.check_error_text(error)
+        process, ended = self._process(), None
         with self._connections.write() as connection:
-            row = select_living(connection, lease.stream_id)
+            row = tables.select_living(connection, lease.stream_id)
             refused = rules.finalize_error(lease, row, ending)
-            running = refused is None and row is not None and row.status is Status.STREAMING
-            message = rules.check_error_text(error)
-            if row is not None and running:
-                self._end(connection, lease.stream_id, row, ending, message)
+            if refused is None and row is not None and row.status is Status.STREAMING:
+                ended = self._steps.end(connection, lease.stream_id, row, ending, message)
         if refused is not None:
             raise refused
-        if row is not None and running:
-            self._publish_ending(process, lease.stream_id, row, ending, message)
+        if ended is not None:
+            process.publish_ending(lease.stream_id, ended)
 
     def cancel(self, stream_id: str) -> bool:
         """End a running stream as `cancelled`; see `Store.cancel`. A write transaction."""
         validate_stream_id(stream_id)
         process = self._process()
-        self._end_dead([stream_id])
         with self._connections.write() as connection:
-            row = select_living(connection, stream_id)
-            running = row is not None and row.status is Status.STREAMING
-            if row is not None and running:
-                self._end(connection, stream_id, row, Status.CANCELLED)
-        if row is not None and running:
-            self._publish_ending(process, stream_id, row, Status.CANCELLED)
+            row = tables.select_living(connection, stream_id)
+            if row is None or row.status is not Status.STREAMING:
+                return False
+            running = not process.liveness.is_orphan(row)
+            status = Status.CANCELLED if running else Status.INTERRUPTED
+            ended = self._steps.end(connection, stream_id, row, status)
+        process.publish_ending(stream_id, ended)
         return running
 
     def read(
@@ -237,30 +247,33 @@ class SQLiteStore:
     def info(self, stream_id: str) -> StreamInfo | None:
         """A snapshot of one stream, None where there is none."""
         validate_stream_id(stream_id)
-        self._process()
-        self._end_dead([stream_id])
+        process = self._process()
         with self._connections.read() as connection:
-            row = select_living(connection, stream_id)
-        return None if row is None else row.info(stream_id)
+            row = tables.select_living(connection, stream_id)
+        if row is not None and process.liveness.is_orphan(row):
+            row = process.end_orphans([(stream_id, row)])[stream_id]
+        return None if row is None or row.expired else row.info(stream_id)
 
     def streams(self) -> Iterator[StreamInfo]:
-        """Every stream, in order of its id, in pages: not one snapshot of all."""
-        self._process()
-        return self._streams()
+        """Every stream that can be read, in order of its id, in pages: not one snapshot of all."""
+        return self._streams(self._process())
 
-    def _streams(self) -> Iterator[StreamInfo]:
-        last = ""
-        while True:
+    def _streams(self, process: _Process) -> Iterator[StreamInfo]:
+        after: str | None = ""
+        while after is not None:
             with self._connections.read() as connection:
-                rows = sqlite_rows.select_page(connection, last, _PAGE_OF_STREAMS)
-            if not rows:
-                return
-            last = rows[-1][0]
-            ended = self._end_dead([stream_id for stream_id, row in rows if row.status is Status.STREAMING])
-            for stream_id, row in rows:
-                info = self.info(stream_id) if stream_id in ended else row.info(stream_id)
-                if info is not None and not row.expired:
-                    yield info
+                rows, after = tables.select_page(connection, after, _PAGE_OF_STREAMS)
+            ended = process.end_orphans(rows)
+            for stream_id, found in rows:
+                row = ended.get(stream_id, found)
+                if row is None or row.expired:
+                    continue
+                try:
+                    info = row.info(stream_id)
+                except StoreUnavailableError as damaged:
+                    tables.pass_over(damaged)
+                    continue
+                yield info
 
     def delete(self, stream_id: str) -> bool:
         """Remove a stream, whatever its state; see `Store.delete`. Its pages go in the background."""
@@ -268,32 +281,29 @@ class SQLiteStore:
         process = self._process()
         with self._connections.write() as connection:
             try:
-                found = select_living(connection, stream_id) is not None
+                found = tables.select_living(connection, stream_id) is not None
             except StoreUnavailableError:
                 found = True  # a row that cannot be read goes like any other
-            sqlite_rows.remove(connection, stream_id)
-        process.house.sweep_soon()
+            tables.remove(connection, stream_id)
+        process.upkeep.sweep_soon()
         process.watcher.publish([stream_id])
         return found
 
     def sweep(self) -> int:
         """Remove expired streams and end those whose producers died, in small transactions; see `Store.sweep`."""
-        return self._process().house.sweep()
+        return self._process().upkeep.sweep()
 
     def check(self) -> list[str]:
         """Verify the file and that each stream's bytes are there; returns what is wrong, in words. Reads all."""
         self._process()
-        return sqlite_upkeep.check(self._connections)
+        return upkeep.check(self._connections)
 
     def clear(self) -> int:
         """Delete all streams, in one step; readers and producers get StreamLostError. Returns how many."""
         process = self._process()
         with self._connections.write() as connection:
-            ids = [stream_id for (stream_id,) in connection.execute("SELECT stream_id FROM streams")]
-            connection.execute("INSERT INTO trash SELECT generation FROM streams")
-            connection.execute("DELETE FROM streams")
-            connection.execute("UPDATE meta SET stream_count = 0")
-        process.house.sweep_soon()
+            ids = tables.remove_all(connection)
+        process.upkeep.sweep_soon()
         process.watcher.publish(ids)
         return len(ids)
 
@@ -308,11 +318,11 @@ class SQLiteStore:
             return
         process.watcher.tails.stop_reads()  # first: the ending may have to wait for other writers
         try:
-            process.watcher.publish(self._liveness.end_owned(process.lock.token, _PATIENCE))
+            process.watcher.publish(process.liveness.end_owned(_PATIENCE))
             left = False
         except StoreUnavailableError:
             left = True  # whoever looks at them next ends them, as those of a killed process
-        process.house.stop()
+        process.upkeep.stop()
         process.watcher.close()
         process.lock.release(leave_proof=left)
         self._connections.close()
@@ -320,7 +330,8 @@ class SQLiteStore:
     def drop(self) -> None:
         """Close the store and delete its file with all streams. For when no other process uses it."""
         self.close()
-        sqlite_upkeep.remove_files(self.path, self._run_directory)
+        with Translated(self.path):
+            upkeep.remove_files(self.path, self._run_directory)
 
     def _process(self) -> _Process:
         if self._closed:
@@ -330,37 +341,20 @@ class SQLiteStore:
     def _fetch(self, stream_id: str, position: Position | None, max_bytes: int) -> Fetched:
         """What follows `position`, without waiting. Ends a stream of which nothing is left to read but a dead
         producer."""
-        if self._closed:
-            raise StoreUnavailableError("the store is closed", transient=False)
-        data, lengths = b"", ()  # type: bytes, Sequence[int]
+        process = self._process()
+        data: bytes = b""
+        lengths: Sequence[int] = ()
         with self._connections.read() as connection:
-            row = select_living(connection, stream_id)
+            row = tables.select_living(connection, stream_id)
             if row is not None:
                 generation, offset = position or (row.generation, 0)
                 if generation == row.generation and offset < row.size:
-                    data, lengths = sqlite_pages.read(connection, generation, offset, max_bytes)
+                    data, lengths = tables.read(connection, generation, offset, max_bytes)
         if row is None:
             raise StreamNotFoundError(f"there is no stream {stream_id}")
         start = rules.start_position(stream_id, row, position)
-        if not data and self._liveness.is_orphan(row) and self._end_dead([stream_id], _PATIENCE):
+        if not data and process.liveness.is_orphan(row):
+            process.end_orphans([(stream_id, row)], _PATIENCE)
             return self._fetch(stream_id, position, max_bytes)
         batch = Batch(start, data, lengths, size=row.size, status=row.status, error=row.error)
         return Fetched(batch, row.life)
-
-    def _end(
-        self, connection: sqlite3.Connection, stream_id: str, row: Row, status: Status, error: str | None = None
-    ) -> None:
-        sqlite_rows.end(connection, stream_id, row, status, error, self._finished_ttl)
-
-    def _publish_ending(
-        self, process: _Process, stream_id: str, row: Row, status: Status, error: str | None = None
-    ) -> None:
-        end = Position(row.generation, row.size)
-        process.watcher.publish_ending(stream_id, end, status, error, self._finished_ttl or row.ttl)
-
-    def _end_dead(self, stream_ids: Collection[str], patience: float | None = None) -> list[str]:
-        """End those of these streams whose producers died as `interrupted`; returns which."""
-        dead = self._liveness.end_dead(stream_ids, patience)
-        if dead:
-            self._processes.get().watcher.publish(dead)
-        return dead

@@ -19,8 +19,7 @@ from ...errors import ResumableStreamError, StreamLostError
 from ..base import Snapshot
 from ..pages import Page
 from ..tail import Tail, Tails
-from . import pages as sqlite_pages
-from . import rows as sqlite_rows
+from . import tables
 from .connection import Connections
 from .peers import DATAGRAM_BYTES, EVERYTHING, Peers
 
@@ -235,7 +234,7 @@ class _Poller:
             version = connection.execute("PRAGMA data_version").fetchone()[0]
             if version == connection.seen_version and self._seen.keys() >= set(stream_ids):
                 return {}
-            found = dict(sqlite_rows.select_many(connection, stream_ids))
+            found = dict(tables.select_many(connection, stream_ids))
             connection.seen_version = version
         before, self._seen = self._seen, {}
         changed: dict[str, Snapshot | None] = {}
@@ -254,17 +253,17 @@ class _Poller:
         if not known:
             return news
         with self._connections.read() as connection:
-            for stream_id, row in sqlite_rows.select_many(connection, known):
+            for stream_id, row in tables.select_many(connection, known):
                 generation, offset = known[stream_id]
                 if row.expired or row.generation != generation or row.size - offset > _TAIL_BYTES:
                     continue
                 try:
-                    rows = list(sqlite_pages.select(connection, generation, offset)) if row.size > offset else []
+                    rows = list(tables.select_pages(connection, generation, offset)) if row.size > offset else []
                 except StreamLostError:
                     continue  # each viewer finds the damage, and tells its caller
                 news[stream_id] = _as_snapshot(row), rows
         return news
 
 
-def _as_snapshot(row: sqlite_rows.Row) -> Snapshot:
+def _as_snapshot(row: tables.Row) -> Snapshot:
     return Snapshot(row.generation, row.status, row.size, row.entries, row.error, row.life)
