@@ -169,7 +169,8 @@ class Pump:
 
     def run(self) -> None:
         """Pump the source to its end and end the stream. Never raises; runs in the producer's thread."""
-        status, error = Status.INTERRUPTED, "the producer failed"
+        status: Status = Status.INTERRUPTED
+        error: str | None = "the producer failed"
         try:
             status, error = self._pump()
         except BaseException:  # such as a logging handler that raises

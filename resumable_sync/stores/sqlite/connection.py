@@ -23,7 +23,8 @@ APPLICATION_ID = 0x52535331  # "RSS1": tells our files from those of other progr
 _INCREMENTAL = 2  # as PRAGMA auto_vacuum answers
 _READERS = 8  # connections of a process that read at once; more would only wait for the interpreter's lock
 _FORK_SECONDS = 2.0  # that a fork waits for the present transactions
-_AUTOCHECKPOINT_PAGES = 16_384  # a safety net of 64 MiB; the upkeep checkpoints long before
+_AUTOCHECKPOINT_PAGES = 16_384  # a safety net of 64 MiB; upkeep checkpoints long before
+_LOG_BYTES = 64 * 1024 * 1024  # to which a write-ahead log shrinks that a long reader let grow
 
 
 class Connection(sqlite3.Connection):
@@ -33,7 +34,7 @@ class Connection(sqlite3.Connection):
 
 
 class _Turns:
-    """Who of one process may be inside SQLite, and the connections that wait for them.
+    """Which threads of one process may be inside SQLite, and the idle connections.
 
     A connection in use belongs to one thread alone, so no lock is held during I/O; `lock` guards the fields
     below it. `writing` admits one writer at a time: SQLite would do so too, but its waiters poll with growing
@@ -61,9 +62,8 @@ class Connections:
 
     A connection is borrowed for one short transaction, so a thousand parked viewers share a handful.
 
-    No open connection passes through a fork. SQLite keeps a record of a file's locks for each process, in memory:
-    a child that inherits an open connection inherits that record, and takes for its own the locks that only the
-    parent holds.
+    No open connection passes through a fork. SQLite remembers in memory which locks of a file its process holds: a
+    child that inherits an open connection inherits that memory, and believes that it holds its parent's locks.
     So a fork waits for the present transactions, and finds all connections closed.
     """
 
@@ -80,9 +80,9 @@ class Connections:
 
     @contextlib.contextmanager
     def read(self) -> Iterator[Connection]:
-        """A connection within a read transaction: all that is selected is of one snapshot. Not to be nested."""
+        """A connection within a read transaction: all SELECTs see one snapshot. Do not nest."""
         turns = self._current()
-        with self._turn(turns.reading), _Translated(self.path):
+        with self._turn(turns.reading), Translated(self.path):
             with turns.lock:
                 connection = turns.idle_readers.pop() if turns.idle_readers else None
                 identity = turns.identity
@@ -103,12 +103,12 @@ class Connections:
 
     @contextlib.contextmanager
     def write(self, patience: float | None = None) -> Iterator[Connection]:
-        """A connection within a BEGIN IMMEDIATE transaction; committed at the end, rolled back on an error.
+        """A connection within a BEGIN IMMEDIATE transaction, committed at the end, rolled back on an error.
         `patience`: seconds to wait for other writers, where the store's timeout would be too long."""
         turns = self._current()
         limit = self._timeout if patience is None else min(patience, self._timeout)
         deadline = time.monotonic() + limit
-        with self._turn(turns.writing, limit), _Translated(self.path):
+        with self._turn(turns.writing, limit), Translated(self.path):
             with turns.lock:
                 connection, turns.writer = turns.writer, None
                 identity = turns.identity
@@ -138,7 +138,7 @@ class Connections:
     @contextlib.contextmanager
     def outside_transactions(self) -> Iterator[Connection]:
         """A new connection in autocommit mode, closed at the end of the block."""
-        with self._turn(self._current().reading), _Translated(self.path):
+        with self._turn(self._current().reading), Translated(self.path):
             with contextlib.closing(self._connect()) as connection:
                 yield connection
 
@@ -163,7 +163,7 @@ class Connections:
 
     def _connect(self) -> Connection:
         """A new connection, in autocommit mode; creates the file where there is none."""
-        with _Translated(self.path):
+        with Translated(self.path):
             # Borrowed by one thread at a time, not always the same: see _Turns.
             connection = sqlite3.connect(
                 self.path, timeout=self._timeout, isolation_level=None, check_same_thread=False, factory=Connection
@@ -182,6 +182,7 @@ class Connections:
                 self._run_directory.mkdir(exist_ok=True)
                 connection.execute("PRAGMA synchronous = NORMAL")
                 connection.execute(f"PRAGMA wal_autocheckpoint = {_AUTOCHECKPOINT_PAGES:d}")
+                connection.execute(f"PRAGMA journal_size_limit = {_LOG_BYTES:d}")
                 if self._max_file_bytes is not None:
                     page_size = connection.execute("PRAGMA page_size").fetchone()[0]
                     connection.execute(f"PRAGMA max_page_count = {max(1, self._max_file_bytes // page_size):d}")
@@ -203,7 +204,7 @@ class Connections:
         self._discard(self._per_process.get(), None)
 
     def close(self) -> None:
-        """Close this process's idle connections; borrowed ones are closed when they come back. Final."""
+        """Close this process's idle connections; borrowed ones are closed when they are given back. Final."""
         turns = self._per_process.get()
         with turns.lock:
             turns.closed = True
@@ -212,7 +213,7 @@ class Connections:
     def _current(self) -> _Turns:
         """This process's turns, without connections if the file was removed or replaced since they were opened.
 
-        A connection to a removed file would go on as if nothing had happened, for its process alone.
+        A connection to a removed file would go on as if nothing had happened, but for its process alone.
         """
         turns = self._per_process.get()
         identity = self.identity()
@@ -238,7 +239,7 @@ class Connections:
             )
 
     def _create(self, connection: sqlite3.Connection) -> None:
-        """Make the schema in an empty file. Several processes may come here at once: a lock file lets one."""
+        """Make the schema in an empty file. Of several processes that come here at once, a lock file lets one."""
         if connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] != 0:
             self._check_application(connection)  # before anything is put beside a file that is not ours
         self._run_directory.mkdir(exist_ok=True)
@@ -252,25 +253,19 @@ class Connections:
                     connection.execute("VACUUM")  # an empty file, but made by somebody else: only this turns it on
                 connection.execute("PRAGMA journal_mode = WAL")
                 schema = resources.files(__package__).joinpath("schema.sql").read_text("utf-8")
-                connection.execute("BEGIN IMMEDIATE")
-                statement = ""
-                for line in schema.splitlines():
-                    statement += line + "\n"
-                    if sqlite3.complete_statement(statement):
-                        connection.execute(statement)
-                        statement = ""
-                connection.execute(f"PRAGMA application_id = {APPLICATION_ID:d}")
-                connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION:d}")
-                connection.execute("COMMIT")
+                connection.executescript(
+                    f"BEGIN IMMEDIATE; {schema} PRAGMA application_id = {APPLICATION_ID:d};"
+                    f" PRAGMA user_version = {SCHEMA_VERSION:d}; COMMIT;"
+                )  # one transaction; after an error the caller closes the connection, which rolls it back
         except filelock.Timeout as error:
-            raise StoreUnavailableError(f"{self.path} is being created by another process") from error
+            raise StoreUnavailableError(f"{self.path} is being created by another process; try again") from error
 
 
 def _wait_at_most(connection: sqlite3.Connection, seconds: float) -> None:
     connection.execute(f"PRAGMA busy_timeout = {max(0, round(seconds * 1000)):d}")
 
 
-class _Translated:
+class Translated:
     """Turns errors of SQLite and of the file system into StoreUnavailableError, here and nowhere else.
 
     A class, as is _Turn: every transaction passes both, and generators cost three times as much.

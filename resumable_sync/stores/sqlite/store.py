@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import sqlite3
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from ...contract import DEFAULT_GRACE, DEFAULT_TTL, Batch, Lease, Position, Status, StreamInfo
@@ -16,9 +15,9 @@ from ..base import BaseStore, Chunks, check_ttl, finalize_error, start_position
 from ..pages import Page
 from ..tail import Fetched
 from . import tables, upkeep
-from .connection import Connections
+from .connection import Connections, Translated
 from .liveness import Liveness, ProcessLock
-from .tables import Row, Steps, select_living
+from .tables import Row, Steps
 from .upkeep import Upkeep
 from .watch import Watcher
 
@@ -27,23 +26,26 @@ _PAGE_OF_STREAMS = 200  # of one query of streams()
 
 
 class _Process:
-    """What the store keeps for one process."""
+    """What the store holds in one process. Each part knows only those made before it."""
 
-    def __init__(
-        self, connections: Connections, run_directory: Path, shortest_ttl: float, finished_ttl: float | None
-    ) -> None:
-        self.lock = ProcessLock(run_directory)
-        self.liveness = Liveness(connections, run_directory, self.lock.token, finished_ttl)
-        self.watcher = Watcher(connections, run_directory, self.lock.token, self.liveness)
+    def __init__(self, connections: Connections, run_directory: Path, steps: Steps, shortest_ttl: float) -> None:
+        with Translated(run_directory):
+            self.lock = ProcessLock(run_directory)
+        self.liveness = Liveness(connections, run_directory, self.lock.token, steps)
+        self.watcher = Watcher(connections, run_directory, self.lock.token, self.liveness.end_dead)
         self.upkeep = Upkeep(connections, run_directory, self.liveness, self.watcher.publish, shortest_ttl)
 
-    def end(self, orphans: Collection[str], patience: float | None = None) -> list[str]:
-        """End these streams, which were found to be orphans, and tell their viewers; returns those that still
-        were."""
-        ended = self.liveness.end(orphans, patience)
+    def end_orphans(self, rows: Iterable[tuple[str, Row]], patience: float | None = None) -> dict[str, Row | None]:
+        """See `Liveness.end_orphans`; the viewers of those that were ended learn of it."""
+        ended = self.liveness.end_orphans(rows, patience)
         if ended:
             self.watcher.publish(ended)
         return ended
+
+    def publish_ending(self, stream_id: str, row: Row) -> None:
+        """Tell the viewers that this stream has ended as `row`. After the commit."""
+        end = Position(row.generation, row.size)
+        self.watcher.publish_ending(stream_id, end, row.status, row.error, row.life)
 
 
 class SQLiteStore(BaseStore):
@@ -51,8 +53,8 @@ class SQLiteStore(BaseStore):
 
     Thread-safe and fork-safe; a child opens connections of its own. What an append has returned for survives
     the kill of any process; at a power loss the last commits may go (synchronous=NORMAL). The file must be on a
-    local disk. Next to it, `<path>-run/` holds a lock file for each process, by which a killed producer is
-    noticed within a second (a frozen one by its lease), and sockets for wake-ups. A process that is stopped
+    local disk. Beside it lies `<path>-run/`, with a lock file for each process, by which a killed producer is
+    noticed within a second (a frozen one by its lease), and with sockets for wake-ups. A process that is stopped
     in the middle of a write transaction keeps all others from writing until it goes on or is killed:
     their calls raise StoreUnavailableError meanwhile, and what is stored can be read.
 
@@ -86,48 +88,52 @@ class SQLiteStore(BaseStore):
             max_entries=max_entries,
             max_streams=max_streams,
         )
-        self._steps = Steps(self._limits, self._grace)
+        self._steps = steps = Steps(self._limits, self._grace, self._finished_ttl)
         self.path = Path(path).absolute()
-        run_directory = self._run_directory = self.path.with_name(self.path.name + "-run")
-        connections = self._connections = Connections(
-            self.path, run_directory, check_ttl(timeout, "timeout"), max_file_bytes
-        )
+        self._run_directory = directory = self.path.with_name(self.path.name + "-run")
+        wait = check_ttl(timeout, "timeout")
+        self._connections = connections = Connections(self.path, directory, wait, max_file_bytes)
         with connections.read():
             pass  # trouble with the file shows here, not at the first request
         connections.close_idle()  # a server that forks by itself, as uWSGI does, inherits none
-        shortest_ttl, life = min(self._ttl, self._finished_ttl or self._ttl), self._finished_ttl
-        self._processes = PerProcess(lambda: _Process(connections, run_directory, shortest_ttl, life))
+        shortest_ttl = min(self._ttl, self._finished_ttl or self._ttl)
+        self._processes = PerProcess(lambda: _Process(connections, directory, steps, shortest_ttl))
         self._processes.get()
         at_exit(self, SQLiteStore.close)  # so that no lock files and sockets are left about
 
     def _acquire(self, stream_id: str, ttl: float, metadata: dict[str, str]) -> Lease | None:
+        """A write transaction."""
         process = self._processes.get()
         try:
-            lease = self._begin(process, stream_id, ttl, metadata)
+            lease = self._elect(process, stream_id, ttl, metadata)
         except LimitExceededError:
             process.upkeep.sweep()  # expired streams take no room
-            lease = self._begin(process, stream_id, ttl, metadata)
+            lease = self._elect(process, stream_id, ttl, metadata)
         process.upkeep.expect(ttl)
         return lease
 
-    def _begin(self, process: _Process, stream_id: str, ttl: float, metadata: dict[str, str]) -> Lease | None:
+    def _elect(self, process: _Process, stream_id: str, ttl: float, metadata: dict[str, str]) -> Lease | None:
+        process.lock.restore()
+        lease = ended = None
         with self._connections.write() as connection:
             row = tables.select(connection, stream_id)
             if row is None or row.expired:
-                return self._steps.begin(connection, stream_id, ttl, json.dumps(metadata), process.lock.token)
-            orphan = process.liveness.is_orphan(row)
-            if orphan:
-                self._end(connection, stream_id, row, Status.INTERRUPTED)
-        if orphan:
-            self._publish_ending(process, stream_id, row, Status.INTERRUPTED)
-        return None
+                lease = self._steps.begin(
+                    connection, stream_id, row, ttl, json.dumps(metadata), process.lock.token
+                )
+            elif process.liveness.is_orphan(row):
+                ended = self._steps.end(connection, stream_id, row, Status.INTERRUPTED)
+        if ended is not None:
+            process.publish_ending(stream_id, ended)
+        return lease
 
     def _append_many(self, batches: Sequence[tuple[Lease, Chunks]]) -> list[str | ResumableStreamError]:
-        """One write transaction for all."""
-        process = self._processes.get()
+        """One write transaction."""
         results: list[str | ResumableStreamError] = []
         written: dict[str, tuple[int, list[Page]]] = {}
         lengths = [sum(map(len, chunks)) for _, chunks in batches]
+        process = self._processes.get()
+        process.lock.restore()
         with self._connections.write() as connection:
             for (lease, chunks), length in zip(batches, lengths):
                 found = self._steps.append(connection, lease, chunks, length)
@@ -146,35 +152,36 @@ class SQLiteStore(BaseStore):
         return results
 
     def _renew(self, leases: Sequence[Lease]) -> list[ResumableStreamError | None]:
-        """One write transaction for all."""
-        self._processes.get()
+        """One write transaction."""
+        self._processes.get().lock.restore()
         with self._connections.write() as connection:
             return [self._steps.renew(connection, lease) for lease in leases]
 
     def _finalize(self, lease: Lease, ending: Status, error: str | None) -> None:
-        process = self._processes.get()
+        """A write transaction."""
+        process, ended = self._processes.get(), None
         with self._connections.write() as connection:
-            row = select_living(connection, lease.stream_id)
+            row = tables.select_living(connection, lease.stream_id)
             refused = finalize_error(lease, row, ending)
-            running = refused is None and row is not None and row.status is Status.STREAMING
-            if row is not None and running:
-                self._end(connection, lease.stream_id, row, ending, error)
+            if refused is None and row is not None and row.status is Status.STREAMING:
+                ended = self._steps.end(connection, lease.stream_id, row, ending, error)
         if refused is not None:
             raise refused
-        if row is not None and running:
-            self._publish_ending(process, lease.stream_id, row, ending, error)
+        if ended is not None:
+            process.publish_ending(lease.stream_id, ended)
 
     def _cancel(self, stream_id: str) -> bool:
+        """A write transaction."""
         process = self._processes.get()
         with self._connections.write() as connection:
-            row = select_living(connection, stream_id)
+            row = tables.select_living(connection, stream_id)
             if row is None or row.status is not Status.STREAMING:
                 return False
-            # A producer that died before was not stopped by this call.
-            ending = Status.INTERRUPTED if process.liveness.is_orphan(row) else Status.CANCELLED
-            self._end(connection, stream_id, row, ending)
-        self._publish_ending(process, stream_id, row, ending)
-        return ending is Status.CANCELLED
+            running = not process.liveness.is_orphan(row)
+            status = Status.CANCELLED if running else Status.INTERRUPTED
+            ended = self._steps.end(connection, stream_id, row, status)
+        process.publish_ending(stream_id, ended)
+        return running
 
     def _read(self, stream_id: str, position: Position | None, max_bytes: int, timeout: float) -> Batch:
         if not timeout:
@@ -187,38 +194,38 @@ class SQLiteStore(BaseStore):
         self._processes.get().watcher.tails.wake_all()
 
     def _info(self, stream_id: str) -> StreamInfo | None:
-        row = self._row(stream_id)
         process = self._processes.get()
-        if process.liveness.is_orphan(row) and process.end([stream_id]):
-            row = self._row(stream_id)
-        return None if row is None else row.info(stream_id)
-
-    def _row(self, stream_id: str) -> Row | None:
         with self._connections.read() as connection:
-            return select_living(connection, stream_id)
+            row = tables.select_living(connection, stream_id)
+        if row is not None and process.liveness.is_orphan(row):
+            row = process.end_orphans([(stream_id, row)])[stream_id]
+        return None if row is None or row.expired else row.info(stream_id)
 
     def _streams(self) -> Iterator[StreamInfo]:
-        last = ""
-        while True:
-            process = self._processes.get()
+        """In pages. What cannot be read is logged and passed over."""
+        process = self._processes.get()
+        after: str | None = ""
+        while after is not None:
             with self._connections.read() as connection:
-                rows = tables.select_page(connection, last, _PAGE_OF_STREAMS)
-            if not rows:
-                return
-            last = rows[-1][0]
-            orphans = {stream_id for stream_id, row in rows if process.liveness.is_orphan(row)}
-            process.end(orphans)
-            for stream_id, row in rows:
-                info = self._info(stream_id) if stream_id in orphans else row.info(stream_id)
-                if info is not None and not row.expired:
-                    yield info
+                rows, after = tables.select_page(connection, after, _PAGE_OF_STREAMS)
+            ended = process.end_orphans(rows)
+            for stream_id, found in rows:
+                row = ended.get(stream_id, found)
+                if row is None or row.expired:
+                    continue
+                try:
+                    info = row.info(stream_id)
+                except StoreUnavailableError as damaged:
+                    tables.pass_over(damaged)
+                    continue
+                yield info
 
     def _delete(self, stream_id: str) -> bool:
         """The pages go in the background."""
         process = self._processes.get()
         with self._connections.write() as connection:
             try:
-                found = select_living(connection, stream_id) is not None
+                found = tables.select_living(connection, stream_id) is not None
             except StoreUnavailableError:
                 found = True  # a row that cannot be read goes like any other
             tables.remove(connection, stream_id)
@@ -227,6 +234,7 @@ class SQLiteStore(BaseStore):
         return found
 
     def _sweep(self) -> int:
+        """In small transactions."""
         return self._processes.get().upkeep.sweep()
 
     def check(self) -> list[str]:
@@ -240,18 +248,10 @@ class SQLiteStore(BaseStore):
         self._check_open()
         process = self._processes.get()
         with self._connections.write() as connection:
-            ids = [stream_id for (stream_id,) in connection.execute("SELECT stream_id FROM streams")]
-            connection.execute("INSERT INTO trash SELECT generation FROM streams")
-            connection.execute("DELETE FROM streams")
-            connection.execute("UPDATE meta SET stream_count = 0")
+            ids = tables.remove_all(connection)
         process.upkeep.sweep_soon()
         process.watcher.publish(ids)
         return len(ids)
-
-    def drop(self) -> None:
-        """Close the store and delete its file with all streams. For when no other process uses it."""
-        self.close()
-        upkeep.remove_files(self.path, self._run_directory)
 
     def _close(self) -> None:
         """Streams that this store's leases still produce end as `interrupted`: nobody can append to them now."""
@@ -269,34 +269,30 @@ class SQLiteStore(BaseStore):
         process.lock.release(leave_proof=left)
         self._connections.close()
 
+    def drop(self) -> None:
+        """Close the store and delete its file with all streams. For when no other process uses it."""
+        self.close()
+        with Translated(self.path):
+            upkeep.remove_files(self.path, self._run_directory)
+
     def _fetch(self, stream_id: str, position: Position | None, max_bytes: int) -> Fetched:
         """What follows `position`, without waiting. Ends a stream of which nothing is left to read but a dead
         producer."""
         self._check_open()
-        data = b""
+        process = self._processes.get()
+        data: bytes = b""
         lengths: Sequence[int] = ()
         with self._connections.read() as connection:
-            row = select_living(connection, stream_id)
+            row = tables.select_living(connection, stream_id)
             if row is not None:
                 generation, offset = position or (row.generation, 0)
                 if generation == row.generation and offset < row.size:
-                    data, lengths = tables.read_pages(connection, generation, offset, max_bytes)
+                    data, lengths = tables.read(connection, generation, offset, max_bytes)
         if row is None:
             raise StreamNotFoundError(f"there is no stream {stream_id}")
         start = start_position(stream_id, row, position)
-        process = self._processes.get()
-        if not data and process.liveness.is_orphan(row) and process.end([stream_id], _PATIENCE):
+        if not data and process.liveness.is_orphan(row):
+            process.end_orphans([(stream_id, row)], _PATIENCE)
             return self._fetch(stream_id, position, max_bytes)
         batch = Batch(start, data, lengths, size=row.size, status=row.status, error=row.error)
         return Fetched(batch, row.life)
-
-    def _end(
-        self, connection: sqlite3.Connection, stream_id: str, row: Row, status: Status, error: str | None = None
-    ) -> None:
-        tables.end(connection, stream_id, row, status, error, self._finished_ttl)
-
-    def _publish_ending(
-        self, process: _Process, stream_id: str, row: Row, status: Status, error: str | None = None
-    ) -> None:
-        end = Position(row.generation, row.size)
-        process.watcher.publish_ending(stream_id, end, status, error, self._finished_ttl or row.ttl)

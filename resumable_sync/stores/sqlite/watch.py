@@ -11,7 +11,7 @@ import logging
 import socket
 import threading
 import time
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from ...contract import Position, Status
@@ -22,7 +22,6 @@ from ..pages import Page
 from ..tail import Tail, Tails
 from . import tables
 from .connection import Connections
-from .liveness import Liveness
 from .peers import DATAGRAM_BYTES, EVERYTHING, Peers
 
 logger = logging.getLogger("resumable_sync")
@@ -41,8 +40,8 @@ class Watcher:
     """Keeps the tails of one process true, by one thread. Thread-safe. `_lock` guards `_thread`, `_idle` and
     `_closed`; it may be held while that of the tails is taken, never the other way round.
 
-    The thread has `liveness` end the streams whose producers died, without holding a lock, and tells the viewers.
-    `name`: of this process's socket.
+    `end_dead(ids)` ends those of these streams whose producers died and returns which; the thread calls it without
+    locks, and tells the viewers. `name`: of this process's socket.
     """
 
     def __init__(
@@ -50,11 +49,11 @@ class Watcher:
         connections: Connections,
         directory: Path,
         name: str,
-        liveness: Liveness,
+        end_dead: Callable[[Collection[str]], Collection[str]],
     ) -> None:
         self.tails = Tails(self._follow, max_bytes=_TAIL_BYTES, linger=_LINGER_SECONDS)
         self._poller = _Poller(connections)
-        self._liveness = liveness
+        self._end_dead = end_dead
         self._peers = Peers(directory, name)
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
@@ -208,7 +207,7 @@ class Watcher:
 
     def _check(self, tails: Mapping[str, Tail]) -> None:
         try:
-            dead = self._liveness.end_dead(tails)
+            dead = self._end_dead(list(tails))
         except ResumableStreamError:
             self._forget_all()  # as above: a locked or full file is for the viewers to report
             return

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import socket
 import sqlite3
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -15,24 +14,7 @@ from resumable_sync import Status, StoreUnavailableError
 from resumable_sync.stores.sqlite import SQLiteStore
 
 from ...support import wait_until
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "streams.db"
-
-
-@pytest.fixture
-def store(path: Path) -> Iterator[SQLiteStore]:
-    with contextlib.closing(SQLiteStore(path)) as made:
-        yield made
-
-
-def alter(path: Path, *statements: str) -> None:
-    """Do something to the file behind the store's back."""
-    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
-        for statement in statements:
-            connection.execute(statement)
+from .conftest import alter
 
 
 def test_a_damaged_row_fails_its_own_stream_alone(store: SQLiteStore) -> None:
@@ -49,7 +31,7 @@ def test_a_damaged_row_fails_its_own_stream_alone(store: SQLiteStore) -> None:
     store.sweep()
     with pytest.raises(StoreUnavailableError):
         store.status("bad")
-    assert store.check() == ["stream bad: a stream's row is damaged: 'nonsense' is not a valid Status"]
+    assert store.check() == ["stream bad is damaged: status is 'nonsense'; delete it"]
 
     assert store.delete("bad") and not store.delete("bad")
     assert store.check() == []
