@@ -36,7 +36,6 @@ from __future__ import annotations
 import enum
 import functools
 import re
-import secrets
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -79,7 +78,7 @@ MAX_WAIT = 3600.0
 _STREAM_ID = re.compile(r"[A-Za-z0-9_.:-]{1,256}")
 # 2**53 has 16 digits: both numbers stay exact in Lua and JavaScript, whose numbers are doubles.
 _CURSOR = re.compile(r"(0|[1-9][0-9]{0,15})-(0|[1-9][0-9]{0,15})")
-_GENERATION_RANDOM_BITS = 20
+_UNITS_A_SECOND = 2**20  # of a generation, which is a time
 
 
 class Status(str, enum.Enum):
@@ -165,13 +164,13 @@ def validate_wait(timeout: float) -> float:
 
 
 def new_generation(last: int) -> int:
-    """Return a generation above `last`: the Unix time in the high bits, 20 random low bits.
+    """Return a generation above `last`: the Unix time in units of 2**-20 seconds, or `last` + 1.
 
-    Time keeps it growing where `last` was forgotten (expiry, a rolled-back database); the random bits make
-    two lives that began in one such second differ. It stays below 2**53 until the year 2242.
+    Time keeps it growing where `last` was forgotten (expiry, a flush, a rolled-back database), also within one
+    second. It stays below 2**53 until the year 2242. Edition 1 had random bits in place of the fraction of the
+    second: what it gave out is less than a second ahead.
     """
-    now = int(time.time()) << _GENERATION_RANDOM_BITS
-    return max(now | secrets.randbits(_GENERATION_RANDOM_BITS), last + 1)
+    return max(time.time_ns() * _UNITS_A_SECOND // 10**9, last + 1)
 
 
 class Entry(NamedTuple):

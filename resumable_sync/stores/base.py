@@ -53,6 +53,19 @@ class Limits:
             raise LimitExceededError(f"stream {stream_id} would exceed max_entries={self.max_entries}")
 
 
+@dataclass(frozen=True)
+class Snapshot:
+    """How a stream stands in the store, at one moment."""
+
+    generation: int
+    status: Status
+    size: int
+    entries: int
+    error: str | None = None
+    due: float = 0.0
+    """Seconds until the stream's lease or its life runs out by itself."""
+
+
 class StreamState(Protocol):
     """What the fence looks at."""
 

@@ -22,7 +22,7 @@ from redis.exceptions import (
     TimeoutError,
 )
 
-from ...errors import StoreUnavailableError
+from ...errors import ResumableStreamError, StoreUnavailableError, StreamLostError
 from .cluster import SlotMap
 from .scripts import Call
 from .settings import Endpoint, Target
@@ -46,13 +46,19 @@ class ReplicasBehindError(RedisError):
     """Executed by the primary, but not confirmed by as many replicas as the store was told to wait for."""
 
 
-def failure(error: BaseException) -> StoreUnavailableError:
-    """The store's error for what redis-py raised."""
-    lasting = (AuthenticationError, AuthorizationError, NoPermissionError)
-    transient = is_passing(error) or isinstance(error, ReplicasBehindError) or _FULL.search(str(error)) is not None
-    return StoreUnavailableError(
-        f"Redis: {type(error).__name__}: {error}", transient=transient and not isinstance(error, lasting)
-    )
+def failure(error: Exception) -> ResumableStreamError:
+    """The store's error for what redis-py raised, which becomes its cause."""
+    if isinstance(error, ResponseError) and "WRONGTYPE" in str(error):
+        made: ResumableStreamError = StreamLostError(
+            f"a key of the stream was replaced by something else: {error}"
+        )
+    else:
+        lasting = isinstance(error, (AuthenticationError, AuthorizationError, NoPermissionError))
+        full = _FULL.search(str(error)) is not None
+        transient = not lasting and (is_passing(error) or isinstance(error, ReplicasBehindError) or full)
+        made = StoreUnavailableError(f"Redis: {type(error).__name__}: {error}", transient=transient)
+    made.__cause__ = error
+    return made
 
 
 def is_passing(reply: Reply) -> bool:
@@ -195,12 +201,23 @@ class Link:
         self._nodes: dict[Endpoint, Node] = {}
         self._slots = SlotMap(target, min(timeout, 2.0)) if target.is_cluster else None
 
-    def run(self, calls: Sequence[Call], patience: float | None = None) -> list[Reply]:
-        """Make all calls, those for one server in one trip. Errors of Redis come as values, in their places.
+    def run(self, calls: Sequence[Call], patience: float | None = None) -> list[Any]:
+        """Make all calls, those for one server in one trip. A ResumableStreamError stands for what failed.
 
         What fails for the moment is repeated for `patience` seconds (default: the link's timeout).
         """
-        deadline = time.monotonic() + (self._timeout if patience is None else min(patience, self._timeout))
+        replies = self._repeat(calls, self._timeout if patience is None else min(patience, self._timeout))
+        return [failure(reply) if isinstance(reply, Exception) else reply for reply in replies]
+
+    def ask(self, call: Call) -> Any:
+        """The reply to one call, repeated as in `run`. Raises what `run` returns for an error."""
+        reply = self.run([call])[0]
+        if isinstance(reply, ResumableStreamError):
+            raise reply
+        return reply
+
+    def _repeat(self, calls: Sequence[Call], patience: float) -> list[Reply]:
+        deadline = time.monotonic() + patience
         replies: list[Reply] = [None] * len(calls)
         pending = list(calls)
         places = list(range(len(calls)))

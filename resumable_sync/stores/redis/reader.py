@@ -15,10 +15,10 @@ from redis.exceptions import RedisError, ResponseError
 
 from ...contract import Position, Status
 from ..pages import Page
+from .commands import parse_message
 from .connection import Link
 from .feed import Feed, Feeds
 from .scripts import Call
-from .state import parse_message
 
 logger = logging.getLogger("resumable_sync")
 

@@ -1,29 +1,8 @@
-"""Streams in Redis (6.2 or later, Valkey), for applications on many machines; also with Sentinel or Cluster.
-
-**Keys** of stream ID, with the default prefix; one hash tag, so all live in one slot of a Cluster:
-
-- `resumable:{ID}:meta`, hash: state, lease, size, times; 330 bytes and the metadata.
-- `resumable:{ID}:log`, stream: `<generation>-<end offset>` with `p`, the bytes of one append (chunks joined, up
-  to 64 KiB), and `l`, the chunks' lengths as little-endian uint32, left out for a single chunk. The first entry
-  is `<generation>-0`; the last, once the stream has ended, `<generation>-18446744073709551615` with the ending.
-  A chunk of 64 bytes takes 88 bytes appended alone, 83 in a group commit.
-- `resumable:{ID}:fence`, string: the highest generation given out; stays a day longer than the stream; 72 bytes.
-- `resumable:{~}:index` and `:fresh`, sorted sets: the ids of all streams, and of those lately acquired.
-- `resumable:wake:…`: one short-lived key for each process that reads.
-
-All keys of a stream expire together, a little (an eighth of the ttl) after the stream's own life, so that not
-every append must renew them. Any `allkeys-*` or `volatile-*` eviction policy may take them: then readers and
-producer get StreamLostError. Use `noeviction`: appends fail while memory is full, endings and reads do not.
-
-**Commands** that a restricted user needs, on the keys `~resumable:*`: `+eval +evalsha +hmget +hget +hset +hdel
-+hgetall +xlen +xadd +xrange +xread +get +set +exists +unlink +pexpire +pexpireat +time +zadd +zscore +zcard
-+zremrangebyscore +zrem +zrangebylex`; with `wait_replicas` also `+wait`, on a Cluster `+cluster|slots +asking`.
-"""
+"""RedisStore: a store in Redis, Sentinel or Cluster. See the package for its keys and commands."""
 
 from __future__ import annotations
 
 import json
-import secrets
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -44,13 +23,12 @@ from ...contract import (
 from ...errors import ResumableStreamError, StoreUnavailableError
 from ...process import PerProcess
 from .. import base as rules
-from .calls import Calls, finalize_error, renewal_error
+from .commands import Commands, fetch, finalize_error, renewal_error
 from .connection import Link
 from .feed import Feed, Feeds
-from .index import Index, Keys, milliseconds, verify
-from .look import look
+from .index import Index, verify
+from .keys import Keys
 from .settings import Target, from_client, from_url
-from .state import one
 from .watch import Watch
 
 _GROUP_SECONDS = 1.0  # for which a group commit repeats what fails for the moment
@@ -62,14 +40,14 @@ class _Process:
     """What the store keeps for one process."""
 
     def __init__(
-        self, target: Target, keys: Keys, timeout: float, wait_replicas: tuple[int, float] | None
+        self, target: Target, commands: Commands, timeout: float, wait_replicas: tuple[int, float] | None
     ) -> None:
         self.writes = Link(target, timeout, _WRITE_CONNECTIONS, wait_replicas)
         self.reads = Link(target, timeout, _READ_CONNECTIONS)  # its own: viewers never hold up a producer
-        self.index = Index(self.reads, keys)
+        self.index = Index(self.reads, commands)
         self.feeds = Feeds()
-        control = f"{keys.prefix}:wake:{secrets.token_hex(8)}"
-        self.watch = Watch(self.reads, self.feeds, keys.log, keys.check, control, target.is_cluster)
+        keys = commands.keys
+        self.watch = Watch(self.reads, self.feeds, keys.log, commands.check, keys.wake(), target.is_cluster)
         self.local: dict[str, int] = {}  # generations that are produced here; single steps, so without a lock
 
 
@@ -114,10 +92,9 @@ class RedisStore:
             raise ValueError(f"wait_replicas must be (replicas >= 1, seconds > 0), not {wait_replicas!r}")
         target = client if isinstance(client, Target) else from_client(client)
         seconds = rules.check_ttl(timeout, "timeout")
-        keys = Keys(prefix, "" if life is None else milliseconds(life))
-        self._calls = Calls(keys, self._limits, milliseconds(self._grace))
+        self._commands = Commands(Keys(prefix), self._limits, self._grace, life)
         self._closed = False
-        self._processes = PerProcess(lambda: _Process(target, keys, seconds, wait_replicas))
+        self._processes = PerProcess(lambda: _Process(target, self._commands, seconds, wait_replicas))
 
     @classmethod
     def from_url(cls, url: str, **options: Any) -> RedisStore:
@@ -147,8 +124,8 @@ class RedisStore:
         details = json.dumps(rules.check_metadata(metadata))
         process = self._process()
         process.index.register(stream_id, self._limits.max_streams)
-        generation = int(one(process.writes, self._calls.acquire(stream_id, life, details)))
-        process.index.settle(stream_id, won=generation > 0)
+        generation = int(process.writes.ask(self._commands.acquire(stream_id, life, details)))
+        process.index.confirm(stream_id, won=generation > 0)
         if not generation:
             return None
         process.local[stream_id] = generation
@@ -163,19 +140,19 @@ class RedisStore:
 
     def append_many(self, batches: Sequence[tuple[Lease, Sequence[bytes]]]) -> list[str | ResumableStreamError]:
         """`append` for many streams; see `Store.append_many`. One round trip, on a Cluster one to each node."""
-        appends = [self._calls.append(lease, chunks) for lease, chunks in batches]
+        appends = [self._commands.append(lease, chunks) for lease, chunks in batches]
         try:
             process = self._process()
         except StoreUnavailableError as unavailable:
             return [append.error or unavailable for append in appends]
         calls = [append.call for append in appends if append.call is not None]
-        # Streams on a node that is away must not hold up the others for long; who writes many repeats by himself.
+        # Streams on a node that is away must not hold up the others for long; a committer repeats what failed.
         replies = iter(process.writes.run(calls, None if len(calls) == 1 else _GROUP_SECONDS))
         limit = process.feeds.limit
         results: list[str | ResumableStreamError] = []
         for append in appends:
             lease = append.lease
-            error = append.error or append.settle(next(replies))
+            error = append.error or append.acknowledge(next(replies))
             results.append(error or lease.cursor)
             if error is not None:
                 self._lost(process, lease.stream_id)
@@ -192,7 +169,7 @@ class RedisStore:
             process = self._process()
         except StoreUnavailableError as unavailable:
             return [unavailable] * len(leases)
-        replies = process.reads.run([self._calls.renew(lease) for lease in leases])
+        replies = process.reads.run([self._commands.renew(lease) for lease in leases])
         errors = list(map(renewal_error, leases, replies))
         for lease, error in zip(leases, errors):
             if error is not None:
@@ -204,7 +181,7 @@ class RedisStore:
         ending = rules.as_ending(status)
         message = rules.check_error_text(error)
         process = self._process()
-        reply = process.writes.run([self._calls.finalize(lease, ending, message)])[0]
+        reply = process.writes.run([self._commands.finalize(lease, ending, message)])[0]
         refused = finalize_error(lease, reply, ending)
         if refused is not None:
             self._lost(process, lease.stream_id)
@@ -218,7 +195,7 @@ class RedisStore:
         """End a running stream as `cancelled`; see `Store.cancel`. One round trip."""
         validate_stream_id(stream_id)
         process = self._process()
-        cancelled = bool(one(process.writes, self._calls.cancel(stream_id)))
+        cancelled = bool(process.writes.ask(self._commands.cancel(stream_id)))
         self._lost(process, stream_id)
         return cancelled
 
@@ -235,9 +212,9 @@ class RedisStore:
         deadline = time.monotonic() + validate_wait(timeout)
         validate_stream_id(stream_id)
         if not timeout:
-            return self._look(stream_id, position, max_bytes)[0]
+            return self._fetch(stream_id, position, max_bytes)[0]
         feeds = self._process().feeds
-        return feeds.read(stream_id, position, max_bytes, deadline, self._look, self._caught_up)
+        return feeds.read(stream_id, position, max_bytes, deadline, self._fetch, self._caught_up)
 
     def wake(self) -> None:
         """Make blocked reads return early; see `Store.wake`."""
@@ -261,15 +238,15 @@ class RedisStore:
         """Remove a stream, whatever its state; see `Store.delete`. Three round trips."""
         validate_stream_id(stream_id)
         process = self._process()
-        deleted = bool(one(process.writes, self._calls.delete(stream_id)))
+        deleted = bool(process.writes.ask(self._commands.delete(stream_id)))
         self._lost(process, stream_id)
-        process.index.discard([stream_id])
+        process.index.remove([stream_id])
         return deleted
 
     def sweep(self) -> int:
         """Remove expired and damaged streams, end those whose producers died; see `Store.sweep`.
 
-        Redis removes expired streams by itself; this also strikes them off the index. `acquire` does it when
+        Redis removes expired streams by itself; this also removes their ids from the index. `acquire` does it when
         there are `max_streams` in the index.
         """
         return self._process().index.sweep()
@@ -290,7 +267,7 @@ class RedisStore:
             return
         self._closed = True
         calls = [
-            self._calls.finalize(Lease(stream_id, generation), Status.INTERRUPTED, "the store was closed")
+            self._commands.finalize(Lease(stream_id, generation), Status.INTERRUPTED, "the store was closed")
             for stream_id, generation in list(process.local.items())
         ]
         process.watch.close()
@@ -307,8 +284,8 @@ class RedisStore:
         self._check_open()
         return self._processes.get()
 
-    def _look(self, stream_id: str, position: Position | None, max_bytes: int) -> tuple[Batch, float]:
-        return look(self._process().reads, self._calls.keys, stream_id, position, max_bytes)
+    def _fetch(self, stream_id: str, position: Position | None, max_bytes: int) -> tuple[Batch, float]:
+        return fetch(self._process().reads, self._commands, stream_id, position, max_bytes)
 
     def _caught_up(self, feed: Feed, batch: Batch, due: float, changes: int) -> None:
         """A viewer has found the end of what is stored: its feed is to follow from there."""

@@ -8,11 +8,12 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from ..base import Snapshot as Found
+from .commands import parse_snapshot as parse_found
 from .connection import Link
 from .feed import CHECK_SECONDS, Feed, Feeds
 from .reader import Reader
 from .scripts import Call
-from .state import Found, parse_found
 
 logger = logging.getLogger("resumable_sync")
 

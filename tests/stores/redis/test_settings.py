@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 import redis
 from redis.backoff import ExponentialBackoff
 from redis.retry import Retry
-
 from resumable_sync import (
     ResumableStreamContext,
     ResumableStreamError,
@@ -21,8 +21,8 @@ from resumable_sync import (
     StreamFinalizedError,
 )
 from resumable_sync import open_store as open_by_url
+from resumable_sync.stores import redis as redis_store
 from resumable_sync.stores.redis import RedisStore
-from resumable_sync.stores.redis import store as redis_store
 from resumable_sync.stores.redis.settings import from_url
 from resumable_sync.testing.kit import acquired, call, drain
 
