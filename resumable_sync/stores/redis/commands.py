@@ -248,7 +248,7 @@ def _fetch(
         raise found
     if found is None:
         if replies[0][0] == b"damaged":
-            raise StreamLostError(f"stream {stream_id} is damaged: Redis evicted or trimmed a part of it")
+            raise StreamLostError(f"stream {stream_id} is damaged: a part of it was evicted, trimmed or replaced")
         raise StreamNotFoundError(f"there is no stream {stream_id}")
     start = rules.start_position(stream_id, found, position)
     data = b""

@@ -63,9 +63,6 @@ class Index:
         """Snapshots of these streams, None where there is none. Ends those whose producers died."""
         infos: list[StreamInfo | None] = []
         for stream_id, reply in zip(ids, self._link.run([self._commands.info(stream_id) for stream_id in ids])):
-            if isinstance(reply, StreamLostError):
-                infos.append(None)
-                continue
             if isinstance(reply, ResumableStreamError):
                 raise reply
             infos.append(parse_info(stream_id, reply))

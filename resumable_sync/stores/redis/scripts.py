@@ -33,6 +33,6 @@ def script(name: str, keys: Sequence[str], *arguments: Argument) -> Call:
 def _load(name: str) -> tuple[str, str]:
     """The script's text, after what all scripts of a stream share, and its digest."""
     folder = resources.files(__package__) / "lua"
-    files = [name] if name.startswith("index_") else ["shared", name]
+    files = [name] if name.startswith("index_") else ["shared", "shared_write", name]
     text = "".join((folder / f"{each}.lua").read_text("utf-8") for each in files)
     return text, hashlib.sha1(text.encode("utf-8")).hexdigest()

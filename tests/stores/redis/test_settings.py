@@ -191,7 +191,7 @@ def test_no_memory_left(program: str | None) -> None:
             assert caught.value.transient
         with pytest.raises(StoreUnavailableError):
             store.acquire("new")
-        store.renew([last])
+        assert store.renew([last, deleted]) == [None, None]  # signs of life need no more memory than before
         store.finalize(done, Status.ERROR, "no memory")
         assert store.cancel(cancelled.stream_id)
         assert store.delete(deleted.stream_id)
