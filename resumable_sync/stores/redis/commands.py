@@ -1,27 +1,35 @@
-"""What the Redis store asks of Redis for one stream, and what the replies mean. No I/O."""
+"""What the Redis store asks about one stream: each command, and what its reply means.
+
+Nothing here asks Redis, but for `fetch`. A reply is a value of redis-py with strings as bytes, or the
+ResumableStreamError that stands for it; see `Link.run`.
+"""
 
 from __future__ import annotations
 
 import json
 import secrets
+from collections.abc import Sequence
 from typing import Any
 
-from ...contract import Lease, Position, Status, StreamInfo
+from ...contract import Batch, Lease, Position, Status, StreamInfo
 from ...errors import LimitExceededError, ResumableStreamError, StreamLostError, StreamNotFoundError
 from .. import base, pages
-from ..base import Chunks, Limits, Snapshot, conflict, ownership_error
+from ..base import Chunks, Limits, Snapshot, conflict, ownership_error, start_position
 from ..pages import PAGE_BYTES, Page
-from .connection import as_error
+from .connection import Link
 from .keys import Keys
 from .scripts import Argument, Call, script
 
-_ROWS = 1000  # that one trip brings at most
+_MAX_ROWS = 1000  # that one trip brings
 _LAST_OFFSET = 2**63
-_BEYOND_ALL = 2**53  # an offset that no stream reaches
+_NOWHERE = 2**53  # as an offset: after every stream's end
 
 
 class Commands:
-    """Makes the commands of a store with these settings. `grace`: seconds. Immutable; thread-safe."""
+    """Makes the commands of a store with these settings. Immutable; thread-safe.
+
+    `grace` and `finished_ttl` are in seconds; `finished_ttl` None: as the stream's own ttl.
+    """
 
     def __init__(self, keys: Keys, limits: Limits, grace: float, finished_ttl: float | None) -> None:
         self.keys = keys
@@ -29,60 +37,53 @@ class Commands:
         self._grace = milliseconds(grace)
         self._finished_ttl: Argument = "" if finished_ttl is None else milliseconds(finished_ttl)
 
-    def acquire(self, stream_id: str, ttl: float, metadata: dict[str, str]) -> Call:
-        """Begin a generation. Replies it, or 0 if the id is taken."""
-        token, life, text = secrets.token_hex(16), milliseconds(ttl), json.dumps(metadata)
-        return script("acquire", self.keys.of(stream_id), token, self._grace, life, self._finished_ttl, text)
+    def acquire(self, stream_id: str, ttl: float, metadata: str) -> Call:
+        """Elect a producer. Replies the new generation, or 0 if the id is taken."""
+        keys, life = self.keys.of(stream_id), milliseconds(ttl)
+        return script("acquire", keys, secrets.token_hex(16), self._grace, life, self._finished_ttl, metadata)
 
     def append(self, lease: Lease, chunks: Chunks) -> Append:
-        """Store chunks at the lease's offset."""
+        """Store the chunks, at the lease's offset or not at all."""
         return Append(self.keys, self._limits, self._grace, lease, chunks)
 
     def renew(self, lease: Lease) -> Call:
-        """Renew a lease; see `renewal_error`."""
+        """Renew lease and ttl; see `renewal_error`."""
         life = milliseconds(lease.ttl)
         return script("renew", self.keys.of(lease.stream_id), lease.generation, lease.offset, self._grace, life)
 
-    def finalize(self, lease: Lease, ending: Status, error: str | None) -> Call:
-        """End the stream. Replies its size, else see `finalize_error`."""
-        text = "" if error is None else f"={error}"  # the error may be an empty text
-        arguments = lease.generation, lease.offset, ending.value, text, self._finished_ttl
-        return script("finalize", self.keys.of(lease.stream_id), *arguments)
+    def finalize(self, lease: Lease, ending: Status, message: str | None) -> Call:
+        """End the stream. Replies its size; else see `finalize_error`."""
+        keys, text = self.keys.of(lease.stream_id), _as_message(message)
+        return script("finalize", keys, lease.generation, lease.offset, ending.value, text, self._finished_ttl)
 
     def cancel(self, stream_id: str) -> Call:
-        """End the stream as cancelled. Replies 1 if this call did it."""
+        """End the stream as cancelled. Replies 1 if this did it."""
         return script("cancel", self.keys.of(stream_id), secrets.token_hex(16), self._finished_ttl)
 
-    def delete(self, stream_id: str, *, unless_whole: bool = False) -> Call:
-        """Remove the stream. Replies 1 if it was there. `unless_whole`: only an expired or a damaged one."""
-        return script("delete", self.keys.of(stream_id), secrets.token_hex(16), int(unless_whole))
+    def delete(self, stream_id: str, *, only_remains: bool = False) -> Call:
+        """Remove the stream; `only_remains`: if it has expired or is damaged. Replies 1 if it was there."""
+        return script("delete", self.keys.of(stream_id), secrets.token_hex(16), int(only_remains))
 
     def info(self, stream_id: str) -> Call:
         """All that is known of the stream; see `parse_info`. Ends it if its producer is dead."""
         return script("info", self.keys.of(stream_id), self._finished_ttl)
 
     def state(self, stream_id: str, position: Position | None) -> Call:
-        """How the stream stands; see `parse_snapshot`. Ends one whose producer is dead, unless there is something
-        to read after `position`."""
+        """How the stream stands; see `parse_snapshot`. Ends it if its producer is dead and nothing is left to read
+        after `position` (None: the start)."""
         generation, offset = position or ("", 0)
         return script("state", self.keys.of(stream_id), generation, offset, self._finished_ttl)
 
     def check(self, stream_id: str) -> Call:
-        """As `state`, whatever is left to read."""
-        return script("state", self.keys.of(stream_id), "", _BEYOND_ALL, self._finished_ttl)
+        """As `state`, but ends the stream of a dead producer whatever is left to read."""
+        return script("state", self.keys.of(stream_id), "", _NOWHERE, self._finished_ttl)
 
-    def rows(self, stream_id: str, start: Position, max_bytes: int) -> Call:
-        """The rows after `start`, until `max_bytes` and the rest of a page. Their ids are their ends."""
-        return self._range(stream_id, start, start.offset + max_bytes + PAGE_BYTES, _ROWS)
-
-    def next_row(self, stream_id: str, start: Position) -> Call:
-        """The one row after `start`, however large it is."""
-        return self._range(stream_id, start, _LAST_OFFSET, 1)
-
-    def _range(self, stream_id: str, start: Position, end: int, count: int) -> Call:
+    def rows(self, stream_id: str, start: Position, max_bytes: int, count: int = _MAX_ROWS) -> Call:
+        """The rows after `start`, until `max_bytes` and what is left of a page; see `parse_rows`. The ids are the
+        ends of the rows."""
+        end = min(start.offset + max_bytes + PAGE_BYTES, _LAST_OFFSET)
         log = self.keys.log(stream_id)
-        last = f"{start.generation}-{min(end, _LAST_OFFSET)}"
-        return Call(log, ("XRANGE", log, f"({start}", last, "COUNT", count))
+        return Call(log, ("XRANGE", log, f"({start}", f"{start.generation}-{end}", "COUNT", count))
 
 
 class Append:
@@ -116,19 +117,18 @@ class Append:
             arguments += (payload, lengths or b"")
         self.call = script("append", keys.of(lease.stream_id), *arguments)
 
-    def record(self, reply: Any) -> ResumableStreamError | None:
-        """Record what the script replied: the lease advances, or the error is returned."""
+    def acknowledge(self, reply: Any) -> ResumableStreamError | None:
+        """Advance the lease, or say why the append was refused."""
         if isinstance(reply, int):
             self.lease.offset += self._length
             return None
-        found = parse_snapshot(self.lease.stream_id, reply)
-        state = _state(found)
-        if isinstance(found, ResumableStreamError) and not isinstance(found, StreamNotFoundError):
+        found = parse_snapshot(reply)
+        if isinstance(found, ResumableStreamError):
             return found
-        error = base.append_error(self.lease, state, self._length)
-        if error is None and state is not None and state.size == self.lease.offset:
+        error = base.append_error(self.lease, found, self._length)
+        if error is None and found is not None and found.size == self.lease.offset:
             try:
-                size, entries = state.size + self._length, state.entries + self._count
+                size, entries = found.size + self._length, found.entries + self._count
                 self._limits.check_room(self.lease.stream_id, size, entries)
             except LimitExceededError as limit:
                 return limit
@@ -139,59 +139,42 @@ def renewal_error(lease: Lease, reply: Any) -> ResumableStreamError | None:
     """Why a renewal was refused; None if it was not."""
     if isinstance(reply, int):
         return None
-    found = parse_snapshot(lease.stream_id, reply)
-    if isinstance(found, ResumableStreamError) and not isinstance(found, StreamNotFoundError):
+    found = parse_snapshot(reply)
+    if isinstance(found, ResumableStreamError):
         return found
-    return ownership_error(lease, _state(found)) or conflict(lease)
+    return ownership_error(lease, found) or conflict(lease)
 
 
 def finalize_error(lease: Lease, reply: Any, ending: Status) -> ResumableStreamError | None:
     """Why an ending was refused; None if it was not."""
     if isinstance(reply, int):
         return None
-    found = parse_snapshot(lease.stream_id, reply)
-    if isinstance(found, ResumableStreamError) and not isinstance(found, StreamNotFoundError):
+    found = parse_snapshot(reply)
+    if isinstance(found, ResumableStreamError):
         return found
-    return base.finalize_error(lease, _state(found), ending) or conflict(lease)
+    return base.finalize_error(lease, found, ending) or conflict(lease)
 
 
-def _state(found: Snapshot | ResumableStreamError) -> Snapshot | None:
-    return found if isinstance(found, Snapshot) else None
-
-
-def parse_snapshot(stream_id: str, reply: Any) -> Snapshot | ResumableStreamError:
-    """How the stream stands, from the reply of `state` or a refusal (which lacks error and due); or the error
-    that the reply is: StreamNotFoundError, StreamLostError, StoreUnavailableError."""
-    if isinstance(reply, Exception):
-        return as_error(reply)
-    if reply[0] == b"missing":
-        return StreamNotFoundError(f"there is no stream {stream_id}")
+def parse_snapshot(reply: Any) -> Snapshot | ResumableStreamError | None:
+    """How a stream stands, as `state` and refusals tell it; None if it is missing or damaged."""
+    if isinstance(reply, ResumableStreamError):
+        return reply
     if reply[0] != b"found":
-        return StreamLostError(f"stream {stream_id} is damaged: Redis evicted or trimmed a part of it")
+        return None
     generation, status, size, entries = reply[1:5]
-    error, due = reply[5:7] if len(reply) > 5 else (b"", 0)
+    error, due = reply[5:7] or (b"", 0)
     return Snapshot(
         int(generation),
         Status(status.decode("ascii")),
         int(size),
         int(entries),
-        parse_error_text(error),
+        parse_message(error),
         int(due) / 1000,
     )
 
 
-def parse_error_text(stored: bytes) -> str | None:
-    """An ending's error text, from how the scripts keep it: nothing for none, else "=" and the text."""
-    return stored[1:].decode("utf-8", "replace") if stored else None
-
-
-def parse_info(stream_id: str, reply: Any) -> StreamInfo | None:
-    """The public snapshot from the reply of `info`; None for a missing or damaged stream. Raises other errors."""
-    if isinstance(reply, Exception):
-        error = as_error(reply)
-        if isinstance(error, StreamLostError):
-            return None
-        raise error
+def parse_info(stream_id: str, reply: Sequence[bytes]) -> StreamInfo | None:
+    """The public snapshot, from the fields of `meta`; None if the stream is missing or damaged."""
     if reply[0] != b"found":
         return None
     meta = {name.decode("ascii"): value for name, value in zip(reply[1::2], reply[2::2])}
@@ -206,7 +189,7 @@ def parse_info(stream_id: str, reply: Any) -> StreamInfo | None:
         created_at=int(meta["created"]) / 1000,
         updated_at=int(meta["updated"]) / 1000,
         finished_at=None if finished is None else int(finished) / 1000,
-        error=parse_error_text(meta["error"]),
+        error=parse_message(meta["error"]),
         metadata=json.loads(meta["metadata"]),
         producer_alive=status is Status.STREAMING,
     )
@@ -214,8 +197,8 @@ def parse_info(stream_id: str, reply: Any) -> StreamInfo | None:
 
 def parse_rows(reply: Any, size: int) -> list[Page]:
     """The rows up to offset `size` as pages. StreamLostError if one is none: somebody else wrote into the log."""
-    if isinstance(reply, Exception):
-        raise as_error(reply)
+    if isinstance(reply, ResumableStreamError):
+        raise reply
     try:
         rows = [(int(row_id[row_id.index(b"-") + 1 :]), fields) for row_id, fields in reply]
         if any(fields[0] != b"p" for _, fields in rows):
@@ -225,6 +208,58 @@ def parse_rows(reply: Any, size: int) -> list[Page]:
         raise StreamLostError(f"the stream's log holds what is not of it: {wrong}") from wrong
 
 
+def parse_message(message: bytes) -> str | None:
+    """An ending's message, which the scripts keep as "" for none, else as "=" and the text, which may be empty."""
+    return message[1:].decode("utf-8", "replace") if message else None
+
+
+def fetch(
+    link: Link, commands: Commands, stream_id: str, position: Position | None, max_bytes: int
+) -> tuple[Batch, float]:
+    """What Redis has after `position`, and the seconds until the stream's state may change by itself.
+
+    One trip, if a position is given and no chunk is larger than a page; else up to three. The batch is of the
+    moment at which the state was taken: rows are only ever added, and newer ones are left out.
+    """
+    try:
+        return _fetch(link, commands, stream_id, position, max_bytes)
+    except StreamLostError:  # maybe only because the stream was replaced between two commands
+        return _fetch(link, commands, stream_id, position, max_bytes)
+
+
 def milliseconds(seconds: float) -> int:
     """Seconds as the scripts take them."""
     return max(1, round(seconds * 1000))
+
+
+def _fetch(
+    link: Link, commands: Commands, stream_id: str, position: Position | None, max_bytes: int
+) -> tuple[Batch, float]:
+    calls = [commands.state(stream_id, position)]
+    if position is not None:
+        calls.append(commands.rows(stream_id, position, max_bytes))
+    replies = link.run(calls)
+    found = parse_snapshot(replies[0])
+    if isinstance(found, ResumableStreamError):
+        raise found
+    if found is None:
+        if replies[0][0] == b"damaged":
+            raise StreamLostError(f"stream {stream_id} is damaged: a part of it was evicted, trimmed or replaced")
+        raise StreamNotFoundError(f"there is no stream {stream_id}")
+    start = start_position(stream_id, found, position)
+    data = b""
+    lengths: Sequence[int] = ()
+    if start.offset < found.size:
+        if position is None:
+            replies += link.run([commands.rows(stream_id, start, max_bytes)])
+        rows = parse_rows(replies[1], found.size)
+        if not rows:  # a chunk that is larger than the range
+            reply = link.run([commands.rows(stream_id, start, _LAST_OFFSET, count=1)])[0]
+            rows = parse_rows(reply, found.size)
+        data, lengths = pages.unpack(rows, start.offset, max_bytes)
+    return Batch(start, data, lengths, size=found.size, status=found.status, error=found.error), found.due
+
+
+def _as_message(error: str | None) -> str:
+    """The reverse of `parse_message`."""
+    return "" if error is None else f"={error}"

@@ -6,6 +6,7 @@ import contextlib
 import re
 import threading
 import time
+from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -42,24 +43,27 @@ Reply = Any
 """What Redis answered, strings as bytes; or the exception that stands for it."""
 
 
-class UnconfirmedError(RedisError):
+class ReplicasBehindError(RedisError):
     """Executed by the primary, but not confirmed by as many replicas as the store was told to wait for."""
 
 
-def failure(error: BaseException) -> StoreUnavailableError:
-    """The store's error for what redis-py raised."""
-    lasting = (AuthenticationError, AuthorizationError, NoPermissionError)
-    transient = is_passing(error) or isinstance(error, UnconfirmedError) or _FULL.search(str(error)) is not None
-    return StoreUnavailableError(
-        f"Redis: {type(error).__name__}: {error}", transient=transient and not isinstance(error, lasting)
-    )
+class StaleConnectionError(ConnectionError):
+    """A connection that had been idle was broken: the server may be well."""
 
 
-def as_error(reply: Exception) -> ResumableStreamError:
-    """The store's error for an exception that stands for a reply."""
-    if isinstance(reply, ResponseError) and "WRONGTYPE" in str(reply):
-        return StreamLostError(f"a key of the stream was replaced by something else: {reply}")
-    return failure(reply)
+def failure(error: Exception) -> ResumableStreamError:
+    """The store's error for what redis-py raised, which becomes its cause."""
+    if isinstance(error, ResponseError) and "WRONGTYPE" in str(error):
+        made: ResumableStreamError = StreamLostError(
+            f"a key of the stream was replaced by something else: {error}"
+        )
+    else:
+        lasting = isinstance(error, (AuthenticationError, AuthorizationError, NoPermissionError))
+        full = _FULL.search(str(error)) is not None
+        transient = not lasting and (is_passing(error) or isinstance(error, ReplicasBehindError) or full)
+        made = StoreUnavailableError(f"Redis: {type(error).__name__}: {error}", transient=transient)
+    made.__cause__ = error
+    return made
 
 
 def is_passing(reply: Reply) -> bool:
@@ -71,10 +75,21 @@ def is_passing(reply: Reply) -> bool:
     return isinstance(reply, ResponseError) and _LATER.search(f"{type(reply).__name__} {reply}") is not None
 
 
+class _Turn:
+    """A thread that waits for a connection. The node's lock guards the fields."""
+
+    def __init__(self, guard: threading.Lock) -> None:
+        self.came = threading.Condition(guard)
+        self.here = False
+        self.connection: Any = None  # once it is `here`: an idle one, or None if one is to be made
+
+
 class Node:
     """A server, over at most `connections` connections, kept when idle. `_guard` guards all fields.
 
-    Trips share a connection one after the other; another one is made only where none came free for some time.
+    Trips share a connection one after the other, first come, first served: one that comes free goes to the thread
+    that has waited longest. Another is made only where none came free for some time. While a thread waits none is
+    idle.
     """
 
     def __init__(self, endpoint: Endpoint, timeout: float, connections: int) -> None:
@@ -82,36 +97,37 @@ class Node:
         self._timeout = timeout
         self._limit = connections
         self._guard = threading.Lock()
-        self._returned = threading.Condition(self._guard)  # signalled when a connection is idle or closed
-        self._open = 0
+        self._turns: deque[_Turn] = deque()
+        self._open = 0  # with those that are to be made
         self._idle: list[Any] = []
         self._closed = False
 
     def send(self, calls: Sequence[Call]) -> Trip:
         """Write all calls on one connection. The trip must be finished or closed."""
-        connection = None
-        taken = False
+        connection = self._take()
+        reused = connection is not None
         try:
-            connection, taken = self._take(), True
             if connection is None:
                 connection = self.endpoint.connection(self._timeout)
             packed = connection.pack_commands([call.arguments for call in calls])
             connection.send_packed_command(packed, check_health=False)
-        except BaseException:
-            if taken:
-                self.give_back(connection, usable=False)
+        except BaseException as error:
+            self.give_back(connection, usable=False)
+            if reused and _is_broken(error):
+                raise StaleConnectionError(str(error)) from error
             raise
-        return Trip(self, connection, len(calls))
+        return Trip(self, connection, len(calls), reused)
 
     def give_back(self, connection: Any, *, usable: bool) -> None:
         """End of a trip. `connection`: None if none could be made."""
         with self._guard:
             usable = usable and not self._closed
-            if usable:
+            if self._turns:
+                self._give(self._turns.popleft(), connection if usable else None)
+            elif usable:
                 self._idle.append(connection)
             else:
                 self._open -= 1
-            self._returned.notify()
         if not usable and connection is not None:
             connection.disconnect()
 
@@ -120,12 +136,11 @@ class Node:
         with self._guard:
             dropped, self._idle = self._idle, []
             self._open -= len(dropped)
-            self._returned.notify_all()
         for connection in dropped:
             connection.disconnect()
 
     def close(self) -> None:
-        """Close the connections; those in use when they come back."""
+        """Close the connections; those in use when they come back. Who asks for one from now on is refused."""
         with self._guard:
             self._closed = True
         self.drop_idle()
@@ -133,32 +148,56 @@ class Node:
     def _take(self) -> Any:
         """An idle connection; None if one is to be made, which counts as open from here on."""
         with self._guard:
-            began = time.monotonic()
-            while not self._idle and self._open:
-                waited = time.monotonic() - began
-                if self._open < self._limit and waited >= _CROWDED_SECONDS:
-                    break
-                if waited >= self._timeout:
-                    raise TimeoutError("all connections of the store are busy")
-                until = _CROWDED_SECONDS if self._open < self._limit else self._timeout
-                try:
-                    self._returned.wait(until - waited)
-                except BaseException:
-                    self._returned.notify()  # it may have been meant for us
-                    raise
+            if self._closed:
+                raise ConnectionError("the store is closed")
             if self._idle:
                 return self._idle.pop()
-            self._open += 1
-            return None
+            if not self._open:
+                self._open += 1
+                return None
+            turn = _Turn(self._guard)
+            self._turns.append(turn)
+            began = time.monotonic()
+            try:
+                if self._open < self._limit:
+                    turn.came.wait_for(lambda: turn.here, min(_CROWDED_SECONDS, self._timeout))
+                    if not turn.here and self._open < self._limit:
+                        self._open += 1
+                        self._give(turn, None)
+                        self._turns.remove(turn)
+                if not turn.came.wait_for(lambda: turn.here, began + self._timeout - time.monotonic()):
+                    raise TimeoutError("all connections of the store are busy")
+            except BaseException:
+                self._leave(turn)
+                raise
+            return turn.connection
+
+    # The helpers below are called with the lock held.
+
+    def _give(self, turn: _Turn, connection: Any) -> None:
+        turn.here, turn.connection = True, connection
+        turn.came.notify()
+
+    def _leave(self, turn: _Turn) -> None:
+        """The thread gives up; what it was given meanwhile goes to the next."""
+        if not turn.here:
+            self._turns.remove(turn)
+        elif self._turns:
+            self._give(self._turns.popleft(), turn.connection)
+        elif turn.connection is not None:
+            self._idle.append(turn.connection)
+        else:
+            self._open -= 1
 
 
 class Trip:
-    """Calls on their way. One thread's."""
+    """Calls on their way. One thread's. `reused`: the connection had been idle, or another trip's."""
 
-    def __init__(self, node: Node, connection: Any, count: int) -> None:
+    def __init__(self, node: Node, connection: Any, count: int, reused: bool) -> None:
         self._node = node
         self._connection = connection
         self._count = count
+        self._reused = reused
 
     def replies(self) -> list[Reply]:
         """Read all replies; errors of single calls are among them. Raises if the connection breaks."""
@@ -171,6 +210,10 @@ class Trip:
                 except ResponseError as error:
                     found.append(error)
             usable = True
+        except (RedisError, OSError) as error:
+            if self._reused and not found and _is_broken(error):
+                raise StaleConnectionError(str(error)) from error
+            raise
         finally:
             self._node.give_back(self._connection, usable=usable)
         return found
@@ -178,6 +221,11 @@ class Trip:
     def abandon(self) -> None:
         """Give up without the replies."""
         self._node.give_back(self._connection, usable=False)
+
+
+def _is_broken(error: BaseException) -> bool:
+    """Whether the connection itself failed: subclasses say what the server thinks, for example LOADING."""
+    return type(error) in (ConnectionError, TimeoutError) or isinstance(error, OSError)
 
 
 class Link:
@@ -202,16 +250,29 @@ class Link:
         self._nodes: dict[Endpoint, Node] = {}
         self._slots = SlotMap(target, min(timeout, 2.0)) if target.is_cluster else None
 
-    def run(self, calls: Sequence[Call], patience: float | None = None) -> list[Reply]:
-        """Make all calls, those for one server in one trip. Errors of Redis come as values, in their places.
+    def run(self, calls: Sequence[Call], patience: float | None = None) -> list[Any]:
+        """Make all calls, those for one server in one trip. A ResumableStreamError stands for what failed.
 
-        What fails for the moment is repeated for `patience` seconds (default: the link's timeout).
+        What fails for the moment is repeated for `patience` seconds (default: the link's timeout), and once in any
+        case if an idle connection was broken: something on the way may have dropped it without a word.
         """
-        deadline = time.monotonic() + (self._timeout if patience is None else min(patience, self._timeout))
+        replies = self._repeat(calls, self._timeout if patience is None else min(patience, self._timeout))
+        return [failure(reply) if isinstance(reply, Exception) else reply for reply in replies]
+
+    def ask(self, call: Call) -> Any:
+        """The reply to one call, repeated as in `run`. Raises what `run` returns for an error."""
+        reply = self.run([call])[0]
+        if isinstance(reply, ResumableStreamError):
+            raise reply
+        return reply
+
+    def _repeat(self, calls: Sequence[Call], patience: float) -> list[Reply]:
+        deadline = time.monotonic() + patience
         replies: list[Reply] = [None] * len(calls)
         pending = list(calls)
         places = list(range(len(calls)))
         pause = 0.0
+        first = True
         while True:
             again = []
             found = self._attempt(pending)
@@ -231,17 +292,12 @@ class Link:
             if all(isinstance(replies[place], NoScriptError) for place in places):
                 continue  # nothing is wrong: the server has not seen the script yet
             self._drop_idle()
-            if time.monotonic() + pause >= deadline or self._closed.wait(pause):
+            stale = first and any(isinstance(replies[place], StaleConnectionError) for place in places)
+            first = False
+            if time.monotonic() + pause >= deadline and not stale or self._closed.wait(pause):
                 return replies
             pause = min(max(_PAUSE_SECONDS[0], pause * 2), _PAUSE_SECONDS[1])
             self.recover()
-
-    def call(self, call: Call) -> Reply:
-        """The reply to one call; raises the store's error for one of Redis."""
-        reply = self.run([call])[0]
-        if isinstance(reply, Exception):
-            raise as_error(reply) from reply
-        return reply
 
     def endpoint(self, key: str) -> Endpoint:
         """The server that holds `key`. May raise redis-py's errors."""
@@ -309,8 +365,8 @@ class Link:
         if isinstance(confirmed, int) and confirmed >= self._wait_replicas[0]:
             return found
         count, seconds = self._wait_replicas
-        unconfirmed = UnconfirmedError(f"{confirmed} of {count} replicas confirmed within {seconds:g} s")
-        return [reply if isinstance(reply, Exception) else unconfirmed for reply in found]
+        behind = ReplicasBehindError(f"{confirmed} of {count} replicas confirmed within {seconds:g} s")
+        return [reply if isinstance(reply, Exception) else behind for reply in found]
 
     def _ask(self, call: Call, redirect: AskError) -> Reply:
         """The call at the node that a moving slot's key is to be asked of."""

@@ -1,89 +1,92 @@
-"""The index of all streams of a Redis store: their ids, in a sorted set."""
+"""The index of all streams in the Redis store."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
 from ...contract import StreamInfo
-from ...errors import LimitExceededError
+from ...errors import LimitExceededError, ResumableStreamError
 from .commands import Commands, parse_info
-from .connection import Link, as_error
+from .connection import Link
 from .scripts import Call, script
 
 _PAGE_OF_STREAMS = 200
-_ELECTION_MS = 30_000  # for which a sweep leaves an id alone that was added
-_NEVER = 2**53  # as a time of the server: later than all
+_ELECTION_MS = 30_000  # for which a sweep leaves an id alone that was registered
+_EVER = 2**53  # as a server's time: after all that were given out
 
 
 class Index:
-    """The ids of all streams. They lie in a slot of their own, so no script changes them together with a stream:
-    an id is added before its stream begins, and confirmed after. A sweep spares what is in between, and puts back
-    what was acquired while it removed it. Thread-safe.
+    """The ids of all streams, a sorted set. It lies in a slot of its own, so no script changes it with a stream:
+    an id is registered before its stream begins, and confirmed after. A sweep spares what is in between, and puts
+    back what was acquired while it removed it. Thread-safe: all state is in Redis.
     """
 
     def __init__(self, link: Link, commands: Commands) -> None:
         self._link = link
         self._commands = commands
-        self._keys = commands.keys
+        self._keys = commands.keys.index
 
-    def add(self, stream_id: str, max_streams: int) -> None:
+    def register(self, stream_id: str, max_streams: int) -> None:
         """Add an id. LimitExceededError if there is no room, also after a sweep."""
-        call = script("index_add", self._keys.index, stream_id, max_streams, _ELECTION_MS)
-        if not self._link.call(call):
+        call = script("index_add", self._keys, stream_id, max_streams, _ELECTION_MS)
+        if not self._link.ask(call):
             self.sweep()
-            if not self._link.call(call):
+            if not self._link.ask(call):
                 raise LimitExceededError(f"the store holds max_streams={max_streams} streams already")
 
     def confirm(self, stream_id: str, won: bool) -> None:
-        """The election is over: the id is no longer spared by a sweep."""
-        # An error does no harm: the id is in the index already, and leaves `fresh` after a while.
-        self._link.run([script("index_confirm", self._keys.index, stream_id, int(won))])
+        """The election is over: a sweep no longer spares the id."""
+        # A failure does not matter: the id is in the index, and is spared only for the time of an election.
+        self._link.run([script("index_confirm", self._keys, stream_id, int(won))])
 
-    def remove(self, ids: Sequence[str], since: int = _NEVER) -> int:
+    def remove(self, ids: Sequence[str], since: int = _EVER) -> int:
         """Remove ids, unless they were acquired after `since` (server ms). Returns how many."""
         if not ids:
             return 0
-        index = self._keys.index[0]
-        removed = self._link.call(script("index_remove", self._keys.index, since, *ids))
-        metas = [self._keys.of(stream_id.decode("ascii"))[0] for stream_id in removed]
+        index = self._keys[0]
+        removed = self._link.ask(script("index_remove", self._keys, since, *ids))
+        metas = [self._commands.keys.of(stream_id.decode("ascii"))[0] for stream_id in removed]
         back = 0
         for stream_id, reply in zip(removed, self._link.run([Call(meta, ("EXISTS", meta)) for meta in metas])):
             if reply != 0:  # acquired meanwhile, or Redis does not tell: a later sweep removes it
-                self._link.call(Call(index, ("ZADD", index, 0, stream_id)))
+                self._link.ask(Call(index, ("ZADD", index, 0, stream_id)))
                 back += 1
         return len(removed) - back
 
     def drop(self) -> None:
         """Remove the index itself."""
-        index, fresh = self._keys.index
-        self._link.call(Call(index, ("UNLINK", index, fresh)))
+        self._link.ask(Call(self._keys[0], ("UNLINK", *self._keys)))
 
     def infos(self, ids: Sequence[str]) -> list[StreamInfo | None]:
         """Snapshots of these streams, None where there is none. Ends those whose producers died."""
-        replies = self._link.run([self._commands.info(stream_id) for stream_id in ids])
-        return list(map(parse_info, ids, replies))
+        infos: list[StreamInfo | None] = []
+        for stream_id, reply in zip(ids, self._link.run([self._commands.info(stream_id) for stream_id in ids])):
+            if isinstance(reply, ResumableStreamError):
+                raise reply
+            infos.append(parse_info(stream_id, reply))
+        return infos
 
     def pages(self) -> Iterator[list[str]]:
         """The ids in order, some hundreds at a time."""
         last = "-"
         while True:
-            index = self._keys.index[0]
+            index = self._keys[0]
             call = Call(index, ("ZRANGEBYLEX", index, last, "+", "LIMIT", 0, _PAGE_OF_STREAMS))
-            ids = [each.decode("utf-8") for each in self._link.call(call)]
+            ids = [each.decode("utf-8") for each in self._link.ask(call)]
             if not ids:
                 return
             yield ids
             last = f"({ids[-1]}"
 
     def sweep(self) -> int:
-        """Remove what has expired or is damaged. Returns how many."""
+        """Remove what has expired or is damaged, with its id. Returns how many."""
         removed = 0
         for ids in self.pages():
-            seconds, micros = self._link.call(Call(self._keys.index[0], ("TIME",)))
+            seconds, micros = self._link.ask(Call(self._keys[0], ("TIME",)))
             gone = [stream_id for stream_id, info in zip(ids, self.infos(ids)) if info is None]
-            calls = [self._commands.delete(stream_id, unless_whole=True) for stream_id in gone]
+            calls = [self._commands.delete(stream_id, only_remains=True) for stream_id in gone]
             for reply in self._link.run(calls) if calls else ():
-                if isinstance(reply, Exception):
-                    raise as_error(reply)
+                if isinstance(reply, ResumableStreamError):
+                    raise reply
             removed += self.remove(gone, int(seconds) * 1000 + int(micros) // 1000)
         return removed

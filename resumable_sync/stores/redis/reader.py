@@ -16,7 +16,7 @@ from ...contract import Position, Status
 from ...process import start_thread
 from ..pages import Page
 from ..tail import Tail, Tails
-from .commands import parse_error_text
+from .commands import parse_message
 from .connection import Link
 from .keys import Keys
 from .scripts import Call
@@ -187,7 +187,7 @@ def deliver(tail: Tail, rows: list[Any], max_bytes: int) -> None:
             pages = []
         if kind == b"e":
             ending = dict(zip(fields[::2], fields[1::2]))
-            error = parse_error_text(ending[b"m"])
+            error = parse_message(ending[b"m"])
             status = Status(ending[b"e"].decode("ascii"))
             tail.finish(Position(generation, int(ending[b"n"])), status, error, 0.0)
         else:  # deleted, or begun anew

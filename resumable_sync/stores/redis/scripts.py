@@ -6,9 +6,9 @@ import functools
 import hashlib
 from collections.abc import Sequence
 from importlib import resources
-from typing import NamedTuple, Union
+from typing import NamedTuple
 
-Argument = Union[str, bytes, int]
+Argument = str | bytes | int
 
 
 class Call(NamedTuple):
@@ -23,17 +23,16 @@ class Call(NamedTuple):
         return Call(self.key, ("EVAL", self.source or "", *self.arguments[2:]))
 
 
-@functools.cache
-def _load(name: str) -> tuple[str, str]:
-    """The script's text, after what all share, and its digest."""
-    folder = resources.files(__package__) / "lua"
-    text = (folder / f"{name}.lua").read_text("utf-8")
-    if name not in ("index_add", "index_confirm", "index_remove"):  # they are not of one stream
-        text = (folder / "shared.lua").read_text("utf-8") + text
-    return text, hashlib.sha1(text.encode("utf-8")).hexdigest()
-
-
 def script(name: str, keys: Sequence[str], *arguments: Argument) -> Call:
     """A call of `lua/<name>.lua`."""
     text, digest = _load(name)
     return Call(keys[0], ("EVALSHA", digest, len(keys), *keys, *arguments), text)
+
+
+@functools.cache
+def _load(name: str) -> tuple[str, str]:
+    """The script's text, after what all scripts of a stream share, and its digest."""
+    folder = resources.files(__package__) / "lua"
+    files = [name] if name.startswith("index_") else ["shared", "shared_write", name]
+    text = "".join((folder / f"{each}.lua").read_text("utf-8") for each in files)
+    return text, hashlib.sha1(text.encode("utf-8")).hexdigest()

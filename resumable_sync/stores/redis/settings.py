@@ -23,7 +23,7 @@ CONNECT_SECONDS = 2.0
 # The settings of a client that say who and where it is; those of its behaviour are the store's own.
 _KEPT = re.compile(
     r"host|port|path|db|username|password|credential_provider|protocol|client_name|socket_type"
-    r"|socket_keepalive|socket_keepalive_options|socket_read_size|ssl_.*"
+    r"|socket_keepalive|socket_keepalive_options|socket_read_size|redis_connect_func|ssl_.*"
 )
 _SENTINEL_PORT = 26379
 
@@ -84,7 +84,8 @@ def from_client(client: Any) -> Target:
     """
     nodes = getattr(client, "nodes_manager", None)
     if isinstance(client, redis.RedisCluster) and nodes is not None:
-        settings = nodes.connection_kwargs
+        settings = dict(nodes.connection_kwargs)
+        settings["redis_connect_func"] = _after_connecting(client.user_on_connect_func)
         kind = SSLConnection if settings.get("ssl") else Connection
         known = nodes.nodes_cache.values()
         return Target([Endpoint(kind, settings).at((node.host, node.port)) for node in known], True)
@@ -103,6 +104,18 @@ def from_client(client: Any) -> Target:
         sentinels = [_login(sentinel.connection_pool) for sentinel in manager.sentinels]
         return Target([_sentinel(pool.service_name, sentinels, kind, settings)])
     return Target([Endpoint(pool.connection_class, settings)])
+
+
+def _after_connecting(own: Callable[[Any], object] | None) -> Callable[[Any], None] | None:
+    """The application's `redis_connect_func` as a RedisCluster client calls it: after the usual steps."""
+    if own is None:
+        return None
+
+    def connected(connection: Any) -> None:
+        connection.on_connect()
+        own(connection)
+
+    return connected
 
 
 def from_url(url: str) -> Target:
@@ -149,7 +162,7 @@ def _address(host: str, default_port: int, url: str) -> Address:
 
 def _login(pool: Any) -> dict[str, Any]:
     """What it takes to reach the Sentinel of this pool."""
-    names = re.compile("host|port|username|password|ssl_.*")
+    names = re.compile("host|port|username|password|credential_provider|redis_connect_func|ssl_.*")
     found = {name: value for name, value in pool.connection_kwargs.items() if names.fullmatch(name)}
     return {**found, "ssl": issubclass(pool.connection_class, SSLConnection)}
 

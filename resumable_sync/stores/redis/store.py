@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import secrets
+import json
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from ...contract import DEFAULT_GRACE, DEFAULT_TTL, Batch, Lease, Position, Status, StreamInfo
-from ...errors import ResumableStreamError, StreamLostError
+from ...errors import ResumableStreamError
 from ...process import PerProcess
-from .. import pages
-from ..base import BaseStore, Chunks, Snapshot, check_ttl, start_position
+from ..base import BaseStore, Chunks, check_ttl
 from ..tail import Fetched
-from .commands import Commands, finalize_error, parse_rows, parse_snapshot, renewal_error
+from .commands import Commands, fetch, finalize_error, renewal_error
 from .connection import Link
 from .index import Index
 from .keys import Keys
@@ -34,8 +33,7 @@ class _Process:
         self.writes = Link(target, timeout, _WRITE_CONNECTIONS, wait_replicas)
         self.reads = Link(target, timeout, _READ_CONNECTIONS)  # its own: viewers never hold up a producer
         self.index = Index(self.reads, commands)
-        control = f"{commands.keys.prefix}:wake:{secrets.token_hex(8)}"
-        self.watcher = Watcher(self.reads, commands, control, target.is_cluster)
+        self.watcher = Watcher(self.reads, commands, commands.keys.wake(), target.is_cluster)
         self.tails = self.watcher.tails
         self.local: dict[str, int] = {}  # generations that are produced here; single steps, so without a lock
 
@@ -105,8 +103,8 @@ class RedisStore(BaseStore):
         """Three round trips. If this raises StoreUnavailableError the stream may have begun; nobody produces it
         then, and it ends as `interrupted` after the grace time."""
         process = self._processes.get()
-        process.index.add(stream_id, self._limits.max_streams)
-        generation = int(process.writes.call(self._commands.acquire(stream_id, ttl, metadata)))
+        process.index.register(stream_id, self._limits.max_streams)
+        generation = int(process.writes.ask(self._commands.acquire(stream_id, ttl, json.dumps(metadata))))
         process.index.confirm(stream_id, won=generation > 0)
         if not generation:
             return None
@@ -125,7 +123,7 @@ class RedisStore(BaseStore):
         results: list[str | ResumableStreamError] = []
         for append in appends:
             lease = append.lease
-            error = append.error or append.record(next(replies))
+            error = append.error or append.acknowledge(next(replies))
             results.append(error or lease.cursor)
             if error is not None:
                 process.lost(lease.stream_id)
@@ -162,7 +160,7 @@ class RedisStore(BaseStore):
     def _cancel(self, stream_id: str) -> bool:
         """One round trip."""
         process = self._processes.get()
-        cancelled = bool(process.writes.call(self._commands.cancel(stream_id)))
+        cancelled = bool(process.writes.ask(self._commands.cancel(stream_id)))
         process.lost(stream_id)
         return cancelled
 
@@ -189,7 +187,7 @@ class RedisStore(BaseStore):
     def _delete(self, stream_id: str) -> bool:
         """Three round trips."""
         process = self._processes.get()
-        deleted = bool(process.writes.call(self._commands.delete(stream_id)))
+        deleted = bool(process.writes.ask(self._commands.delete(stream_id)))
         process.lost(stream_id)
         process.index.remove([stream_id])
         return deleted
@@ -226,37 +224,7 @@ class RedisStore(BaseStore):
         process.reads.close()
 
     def _fetch(self, stream_id: str, position: Position | None, max_bytes: int) -> Fetched:
-        """What Redis has after `position`, without waiting.
-
-        One trip, if a position is given and no chunk is larger than a page; else up to three. The batch is of the
-        moment at which the state was taken: rows are only ever added, and newer ones are left out.
-        """
         self._check_open()
         process = self._processes.get()
-        try:
-            batch, due = self._fetch_once(process.reads, stream_id, position, max_bytes)
-        except StreamLostError:  # maybe only because the stream was replaced between two commands
-            batch, due = self._fetch_once(process.reads, stream_id, position, max_bytes)
+        batch, due = fetch(process.reads, self._commands, stream_id, position, max_bytes)
         return Fetched(batch, due, local=process.local.get(stream_id) == batch.generation)
-
-    def _fetch_once(
-        self, link: Link, stream_id: str, position: Position | None, max_bytes: int
-    ) -> tuple[Batch, float]:
-        calls = [self._commands.state(stream_id, position)]
-        if position is not None:
-            calls.append(self._commands.rows(stream_id, position, max_bytes))
-        replies = link.run(calls)
-        found = parse_snapshot(stream_id, replies[0])
-        if not isinstance(found, Snapshot):
-            raise found
-        start = start_position(stream_id, found, position)
-        data = b""
-        lengths: Sequence[int] = ()
-        if start.offset < found.size:
-            if position is None:
-                replies += link.run([self._commands.rows(stream_id, start, max_bytes)])
-            rows = parse_rows(replies[1], found.size)
-            if not rows:  # a chunk that is larger than the range
-                rows = parse_rows(link.run([self._commands.next_row(stream_id, start)])[0], found.size)
-            data, lengths = pages.unpack(rows, start.offset, max_bytes)
-        return Batch(start, data, lengths, size=found.size, status=found.status, error=found.error), found.due

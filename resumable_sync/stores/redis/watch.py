@@ -132,7 +132,7 @@ class Watcher:
                 self._judge(tail, position, reply)
 
     def _judge(self, tail: Tail, known: Position, reply: Any) -> None:
-        snapshot = parse_snapshot(tail.stream_id, reply)
+        snapshot = parse_snapshot(reply)
         if not isinstance(snapshot, Snapshot):
             tail.forget()  # gone, or out of reach: each viewer finds out and tells its caller
             return

@@ -7,8 +7,8 @@ import threading
 from collections.abc import Callable
 
 Decide = Callable[[str], str]
-"""Called with "request" or "reply" for each piece; returns "pass", "cut" (drop the piece and both sides) or
-"pass-cut" (forward it, then cut)."""
+"""Called with "request" or "reply" for each piece; returns "pass", "drop" (the piece alone, without a
+word), "cut" (drop the piece and both sides) or "pass-cut" (forward it, then cut)."""
 
 
 class CuttingProxy:
@@ -56,9 +56,9 @@ class CuttingProxy:
         try:
             while piece := source.recv(65536):
                 verdict = self._decide(kind)
-                if verdict != "cut":
+                if verdict.startswith("pass"):
                     sink.sendall(piece)
-                if verdict != "pass":
+                if verdict.endswith("cut"):
                     with self._lock:
                         self.cuts += 1
                     break

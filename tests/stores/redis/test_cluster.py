@@ -13,6 +13,9 @@ from redis.crc import key_slot
 from resumable_sync import ResumableStreamContext
 from resumable_sync import open_store as open_by_url
 from resumable_sync.stores.redis import RedisStore
+from resumable_sync.stores.redis.cluster import SlotMap
+from resumable_sync.stores.redis.keys import Keys
+from resumable_sync.stores.redis.settings import from_url
 from resumable_sync.testing.kit import acquired, drain
 
 from ...figures import Report
@@ -20,7 +23,7 @@ from ...support import wait_until
 from ..faults.follower import Follower
 from ..faults.rounds import rounds
 from ..faults.source import text
-from .server import RedisServer
+from .server import RedisServer, free_port
 
 SLOTS = 16384
 
@@ -110,6 +113,40 @@ def test_a_cluster_client(cluster: Cluster) -> None:
         store.append(lease, b"x")
         assert store.read("s").data == b"x"
         store.close()
+
+
+def test_a_cluster_client_with_a_function_of_its_own(cluster: Cluster) -> None:
+    seen: list[Any] = []
+    with redis.RedisCluster(
+        host="127.0.0.1", port=cluster.nodes[1].port, redis_connect_func=seen.append
+    ) as client:
+        seen.clear()
+        store = RedisStore(client, prefix="function")
+        acquired(store, "s")
+        assert seen  # called for the store's own connections
+        store.close()
+
+
+def test_the_slot_of_each_key(cluster: Cluster) -> None:
+    """The node that `SlotMap.find` names is the one whose slots hold what CLUSTER KEYSLOT says."""
+    slots = SlotMap(from_url(cluster.url), 2.0)
+    owned: dict[tuple[str, int], int] = {}
+    for stream_id in ["a", "b:c", "x" * 256, "A-Z_0.9", *(f"s{number}" for number in range(50))]:
+        keys = Keys("über")
+        found = {slots.find(key) for key in keys.of(stream_id)}
+        number = int(cluster.nodes[0].command("CLUSTER", "KEYSLOT", keys.log(stream_id)))
+        assert len(found) == 1 and found.pop().address == ("127.0.0.1", cluster.nodes[cluster.owner(number)].port)
+        owned[slots.find(keys.log(stream_id)).address] = number
+    assert len(owned) == 3  # all nodes were named
+    assert len({slots.find(key) for key in Keys("p").index}) == 1
+
+
+def test_a_table_of_slots_that_nobody_tells(cluster: Cluster) -> None:
+    with pytest.raises(redis.ConnectionError):
+        SlotMap(from_url(f"redis+cluster://127.0.0.1:{free_port()}"), 0.5).find("key")
+    # The first node is away: the next one tells.
+    url = f"redis+cluster://127.0.0.1:{free_port()},127.0.0.1:{cluster.nodes[2].port}"
+    assert SlotMap(from_url(url), 0.5).find("key").address[0] == "127.0.0.1"
 
 
 @rounds(2, 20, 900)

@@ -205,6 +205,36 @@ def test_a_stream_that_was_lost_can_be_made_again(keys: Keys, store: RedisStore)
         store.append(lease, b"old")
 
 
+@pytest.mark.parametrize("name", ["meta", "log", "fence"])
+def test_a_key_of_another_type_harms_no_other_stream(
+    name: str, server: RedisServer, prefix: str, open_store: OpenStore
+) -> None:
+    """Sweeps go on, elections find room; the stream can be deleted and made again, with a higher generation."""
+    store = open_store(max_streams=3)
+    leases = [acquired(store, "a", ttl=600), acquired(store, "b", ttl=0.2), acquired(store, "c", ttl=0.2)]
+    for lease in leases:
+        store.finalize(lease, "done")
+    keys = Keys(server, prefix, "a")
+    keys.client.delete(getattr(keys, name))
+    keys.client.rpush(getattr(keys, name), "something else")
+    whole = name == "fence"  # is asked for once the stream has gone
+    if not whole:
+        with pytest.raises(StreamLostError):
+            store.read("a")
+        assert store.info("a") is None
+    wait_until(lambda: store.info("b") is store.info("c") is None)
+    acquired(store, "d")  # in an index that was full: sweeps
+    assert {info.stream_id for info in store.streams()} == ({"a", "d"} if whole else {"d"})
+    assert store.delete("a") is whole  # the sweep has removed what was damaged
+    again = acquired(store, "a")
+    assert again.generation > leases[0].generation
+    store.append(again, b"new")
+    keys.client.delete(getattr(keys, name))
+    keys.client.set(getattr(keys, name), "something else")
+    assert store.delete("a") and not store.delete("a")
+    assert store.sweep() == 0
+
+
 def test_check_tells_what_is_wrong(keys: Keys, store: RedisStore) -> None:
     lease = acquired(store, "s")
     store.append(lease, *CHUNKS)

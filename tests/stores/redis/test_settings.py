@@ -80,6 +80,25 @@ def test_clients_that_will_not_do(server: RedisServer) -> None:
         RedisStore(manager.slave_for("main"))
 
 
+def test_a_client_that_logs_in_by_a_function_of_its_own(prefix: str) -> None:
+    def login(connection: Any) -> None:
+        connection._parser.on_connect(connection)
+        connection.send_command("AUTH", "s3cret")
+        connection.read_response()
+
+    with RedisServer("--requirepass", "s3cret") as server:
+        client = server.client(protocol=2, redis_connect_func=login)
+        store, other = (RedisStore(client, prefix=prefix) for _ in range(2))
+        lease = acquired(store, "s")
+        follower = Follower(other, "s")
+        store.append(lease, b"x")
+        wait_until(lambda: bytes(follower.data) == b"x")
+        store.finalize(lease, "done")
+        follower.join()
+        for each in (store, other, client):
+            each.close()
+
+
 @pytest.mark.parametrize(
     "url",
     [
@@ -191,7 +210,7 @@ def test_no_memory_left(program: str | None) -> None:
             assert caught.value.transient
         with pytest.raises(StoreUnavailableError):
             store.acquire("new")
-        store.renew([last])
+        assert store.renew([last, deleted]) == [None, None]  # signs of life need no more memory than before
         store.finalize(done, Status.ERROR, "no memory")
         assert store.cancel(cancelled.stream_id)
         assert store.delete(deleted.stream_id)

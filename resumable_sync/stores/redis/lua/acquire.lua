@@ -7,10 +7,10 @@ if s then
   reap(s, ARGV[4])
   return 0
 end
-local fence = tonumber(string.match(redis.call('GET', KEYS[3]) or '0', '^%d+') or 0)
-local last = math.max(fence, tonumber(redis.call('HGET', KEYS[1], 'generation') or 0))
--- The server's time in units of 2^-20 seconds, as contract.new_generation makes them.
-local generation = math.max(time[1] * 1048576 + math.floor(time[2] * 1.048576), last + 1)
+-- The server's time in units of 2^-20 s, as in new_generation of contract.py: it grows even where the fence was lost.
+local generation = time[1] * 1048576 + math.floor(time[2] * 1048576 / 1000000)
+local fence = tonumber(string.match(get('GET', KEYS[3]) or '0', '^%d+') or 0)
+generation = math.max(generation, fence + 1, tonumber(get('HGET', KEYS[1], 'generation') or 0) + 1)
 -- Only where something is left: a deletion would open the way for the rest on a server without memory.
 if redis.call('EXISTS', KEYS[1], KEYS[2]) > 0 then redis.call('UNLINK', KEYS[1], KEYS[2]) end
 s = {generation = text(generation), status = 'streaming', size = 0, entries = 0, rows = 1, kept = 0, error = ''}

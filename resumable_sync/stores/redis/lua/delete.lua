@@ -2,12 +2,14 @@
 -- A repeated call of the same token is answered as the first one was.
 -- A blocked XREAD is told nothing of a deletion, so for a few seconds the log keeps one entry that says it.
 local s, none = load()
-local generation = redis.call('HGET', KEYS[1], 'generation')
+local damaged = not s and none[1] == 'damaged'
+local fence = get('GET', KEYS[3]) or ''
+local generation = get('HGET', KEYS[1], 'generation') or (damaged and (string.match(fence, '^%d+') or '0'))
 if (ARGV[2] == '1' and s) or not generation then
-  return string.match(redis.call('GET', KEYS[3]) or '', ' (.+)$') == ARGV[1] and 1 or 0
+  return string.match(fence, ' (.+)$') == ARGV[1] and 1 or 0
 end
 redis.call('UNLINK', KEYS[1], KEYS[2])
 redis.call('XADD', KEYS[2], generation .. LAST, 'x', '1')
 redis.call('PEXPIRE', KEYS[2], 10000)
 redis.call('SET', KEYS[3], generation .. ' ' .. ARGV[1], 'PX', DAY)
-return (s or none[1] == 'damaged') and 1 or 0
+return (s or damaged) and 1 or 0

@@ -2,8 +2,8 @@
 -- Ids whose election ended after `since`, or is still on its way, are left alone.
 local removed = {}
 for i = 2, #ARGV do
-  local acquired = redis.call('ZSCORE', KEYS[2], ARGV[i])
-  if not acquired or tonumber(acquired) < tonumber(ARGV[1]) then
+  local elected = redis.call('ZSCORE', KEYS[2], ARGV[i])
+  if not elected or tonumber(elected) < tonumber(ARGV[1]) then
     redis.call('ZREM', KEYS[2], ARGV[i])
     if redis.call('ZREM', KEYS[1], ARGV[i]) == 1 then removed[#removed + 1] = ARGV[i] end
   end

@@ -1,0 +1,157 @@
+"""Connections: turns are in order, none is lost, and one that was dropped without a word costs one timeout."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+import redis
+
+from resumable_sync import StoreUnavailableError, StreamLostError
+from resumable_sync.stores.redis.connection import Link, Node, failure
+from resumable_sync.stores.redis.scripts import Call
+from resumable_sync.stores.redis.settings import from_url
+
+from ...support import wait_until
+from .proxy import CuttingProxy
+from .server import RedisServer
+
+PING = Call("", ("PING",))
+
+
+@pytest.fixture
+def node(server: RedisServer) -> Iterator[Node]:
+    node = Node(from_url(server.url).endpoints[0], 10.0, 1)
+    yield node
+    node.close()
+
+
+class Waiter:
+    """A thread that takes a connection, notes its number and makes a trip."""
+
+    def __init__(self, node: Node, number: int, order: list[int]) -> None:
+        self._node, self._number, self._order = node, number, order
+        self.error: Exception | None = None
+        self.thread = threading.Thread(target=self._run, daemon=True)
+        turns = len(node._turns)
+        self.thread.start()
+        wait_until(lambda: len(node._turns) == turns + 1)
+
+    def _run(self) -> None:
+        try:
+            trip = self._node.send([PING])
+            self._order.append(self._number)
+            assert trip.replies() == [b"PONG"]
+        except Exception as error:
+            self.error = error
+
+
+def test_first_come_first_served(node: Node) -> None:
+    trip = node.send([PING])
+    order: list[int] = []
+    waiters = [Waiter(node, number, order) for number in range(10)]
+    assert trip.replies() == [b"PONG"]
+    node.send([PING]).replies()  # comes last, although the connection may be back before the others run
+    assert order == list(range(10))
+    for waiter in waiters:
+        waiter.thread.join(10)
+        assert waiter.error is None
+    assert node._open == 1 and len(node._idle) == 1 and not node._turns
+
+
+def test_a_broken_connection_passes_its_place_on(node: Node) -> None:
+    trip = node.send([PING])
+    order: list[int] = []
+    waiters = [Waiter(node, number, order) for number in range(3)]
+    trip.abandon()
+    for waiter in waiters:
+        waiter.thread.join(10)
+        assert waiter.error is None
+    assert order == [0, 1, 2] and node._open == 1 and len(node._idle) == 1
+
+
+def test_who_gives_up_leaves_the_others_their_turns(server: RedisServer) -> None:
+    node = Node(from_url(server.url).endpoints[0], 0.5, 1)
+    trip = node.send([PING])
+    order: list[int] = []
+    early = Waiter(node, 0, order)
+    early.thread.join(10)
+    assert isinstance(early.error, redis.TimeoutError) and not node._turns
+    late = Waiter(node, 1, order)
+    trip.replies()
+    late.thread.join(10)
+    assert late.error is None and order == [1] and node._open == 1
+    node.close()
+
+
+def test_another_connection_where_none_comes_free(server: RedisServer) -> None:
+    node = Node(from_url(server.url).endpoints[0], 10.0, 2)
+    first = node.send([PING])
+    second = node.send([PING])
+    assert node._open == 2
+    assert first.replies() == second.replies() == [b"PONG"]
+    assert node.send([PING]).replies() == [b"PONG"] and node._open == 2
+    node.close()
+    assert node._open == 0
+    with pytest.raises(redis.ConnectionError, match="closed"):
+        node.send([PING])
+
+
+@pytest.mark.parametrize("patience", [None, 0.05])
+def test_an_idle_connection_dropped_without_a_word(server: RedisServer, patience: float | None) -> None:
+    """One timeout, then it goes on by a new connection; a new one that is silent too is the end of it."""
+    drop = 0
+
+    def decide(kind: str) -> str:
+        nonlocal drop
+        if kind == "request" and drop:
+            drop -= 1
+            return "drop"
+        return "pass"
+
+    proxy = CuttingProxy(server.port, decide)
+    link = Link(from_url(f"redis://127.0.0.1:{proxy.port}?protocol=2"), 0.5, 1)
+    assert link.run([PING]) == [b"PONG"]
+    drop = 1
+    began = time.monotonic()
+    assert link.run([PING], patience) == [b"PONG"] and drop == 0
+    assert time.monotonic() - began >= 0.5
+    drop = 10
+    with pytest.raises(StoreUnavailableError) as caught:
+        link.ask(PING)
+    assert caught.value.transient and drop == 8
+    link.close()
+    proxy.close()
+
+
+def test_errors_come_as_the_store_s_own(server: RedisServer, prefix: str) -> None:
+    server.command("SET", f"{prefix}:a", "text")
+    link = Link(from_url(server.url), 1.0, 1)
+    lost, fine, wrong = link.run([Call("", ("HGET", f"{prefix}:a", "x")), PING, Call("", ("NOSUCH",))])
+    assert isinstance(lost, StreamLostError) and fine == b"PONG"
+    assert isinstance(wrong, StoreUnavailableError) and not wrong.transient
+    with pytest.raises(StreamLostError):
+        link.ask(Call("", ("HGET", f"{prefix}:a", "x")))
+    link.close()
+
+
+@pytest.mark.parametrize(
+    ("error", "transient"),
+    [
+        (redis.ConnectionError("gone"), True),
+        (redis.TimeoutError("late"), True),
+        (redis.BusyLoadingError("LOADING"), True),
+        (redis.ReadOnlyError("READONLY"), True),
+        (redis.ResponseError("OOM command not allowed when used memory > 'maxmemory'"), True),
+        (redis.ResponseError("ERR script: -LOADING the dataset"), True),
+        (redis.AuthenticationError("WRONGPASS"), False),
+        (redis.ResponseError("NOPERM no permission"), False),
+        (redis.ResponseError("ERR syntax"), False),
+    ],
+)
+def test_which_failures_pass(error: Exception, transient: bool) -> None:
+    made = failure(error)
+    assert isinstance(made, StoreUnavailableError) and made.transient is transient
+    assert str(error) in str(made)
