@@ -1,8 +1,8 @@
 """Byte streams that survive their connection: resumable responses for Flask, WSGI and plain scripts.
 
 A background thread produces a stream into a store; any number of viewers, in any process that shares the
-store, follow it as plain generators from any byte. See `ResumableStreamContext` for the main door,
-`resumable_sync.types` for what is guaranteed, `resumable_sync.wsgi` for responses.
+store, follow it as plain generators from any byte. `ResumableStreamContext` is the main entry point;
+`resumable_sync.contract` says what is guaranteed; `resumable_sync.wsgi` has the responses.
 """
 
 from __future__ import annotations

@@ -61,7 +61,7 @@ from typing import NamedTuple
 
 from .contract import Lease, Store
 from .errors import ResumableStreamError, StoreUnavailableError
-from .process import PerProcess
+from .process import PerProcess, start_thread
 
 logger = logging.getLogger("resumable_sync")
 
@@ -359,15 +359,14 @@ class Committer:
         """Begin to write and to renew for `lease`, every `heartbeat` seconds or as often as lease and ttl need it.
 
         `on_stop` is called once, without locks, when the store refuses the lease or `tell` stops it. `put` waits
-        while more than `max_pending_bytes` are not stored yet. RuntimeError if no thread can be started.
+        while more than `max_pending_bytes` are not stored yet. StoreUnavailableError if no thread can be started.
         """
         interval = min(heartbeat, self._schedule.grace / 3, lease.ttl / 3)
         outbox = Outbox(lease, interval, max_pending_bytes, on_stop, threading.Condition(self._lock))
         with self._lock:
             if self._thread is None:
-                thread = threading.Thread(target=self._run, name="resumable-sync-committer", daemon=True)
-                thread.start()  # may fail, then nothing is renewed for a producer that there is not
-                self._thread = thread
+                # May fail, then nothing is renewed for a producer that there is not.
+                self._thread = start_thread(self._run, "resumable-sync-committer")
             self._schedule.add(outbox, time.monotonic())
             self._work.notify()
         return outbox

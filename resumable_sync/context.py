@@ -21,7 +21,7 @@ from .errors import (
     StreamLostError,
     StreamNotFoundError,
 )
-from .process import PerProcess, at_exit
+from .process import PerProcess, at_exit, start_thread
 from .producer import Hooks, Pump, Source, call_hook
 from .viewer import OpenReads, ViewerLoop
 
@@ -318,7 +318,7 @@ class ResumableStreamContext:
         else:
             # A daemon: a source that blocks must not keep the process; close() ends its stream at exit.
             name = f"resumable-sync-producer-{pump.stream_id}"
-            threading.Thread(target=run, name=name, daemon=True).start()
+            start_thread(run, name)
 
     def _open(self, stream_id: str, after: str) -> Batch | None:
         """Check id and cursor against the store: what a viewer gets first; None if there is no such stream."""

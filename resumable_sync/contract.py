@@ -36,7 +36,6 @@ from __future__ import annotations
 import enum
 import functools
 import re
-import secrets
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -53,6 +52,7 @@ __all__ = [
     "Entry",
     "Lease",
     "MAX_WAIT",
+    "Maintenance",
     "Position",
     "Status",
     "Store",
@@ -79,7 +79,7 @@ MAX_WAIT = 3600.0
 _STREAM_ID = re.compile(r"[A-Za-z0-9_.:-]{1,256}")
 # 2**53 has 16 digits: both numbers stay exact in Lua and JavaScript, whose numbers are doubles.
 _CURSOR = re.compile(r"(0|[1-9][0-9]{0,15})-(0|[1-9][0-9]{0,15})")
-_GENERATION_RANDOM_BITS = 20
+_GENERATION_FRACTION_BITS = 20  # of a second; also the scale of edition 1, whose low bits were random
 
 
 class Status(str, enum.Enum):
@@ -159,23 +159,22 @@ def validate_stream_id(stream_id: str) -> str:
 
 def validate_wait(timeout: float) -> float:
     """Return `timeout` in seconds if it lies in 0 to MAX_WAIT, else ValueError (no wait is unbounded)."""
-    if not 0 <= timeout <= MAX_WAIT:  # nor is NaN
+    if not 0 <= timeout <= MAX_WAIT:  # also false for NaN
         raise ValueError(f"timeout must be 0 to {MAX_WAIT:g} seconds, not {timeout!r}")
     return timeout
 
 
 def new_generation(last: int) -> int:
-    """Return a generation above `last`: the Unix time in the high bits, 20 random low bits.
+    """Return a generation above `last`: the Unix time in units of 2**-20 seconds, about a microsecond.
 
-    Time keeps it growing where `last` was forgotten (expiry, a rolled-back database); the random bits make
-    two lives that began in one such second differ. It stays below 2**53 until the year 2242.
+    Time keeps it growing where `last` was forgotten (a flush, expiry, a database that was rolled back). It stays
+    below 2**53 until the year 2242.
     """
-    now = int(time.time()) << _GENERATION_RANDOM_BITS
-    return max(now | secrets.randbits(_GENERATION_RANDOM_BITS), last + 1)
+    return max((time.time_ns() << _GENERATION_FRACTION_BITS) // 1_000_000_000, last + 1)
 
 
 class Entry(NamedTuple):
-    """One chunk as the producer appended it, and the cursor right behind it."""
+    """One chunk as the producer appended it, and the cursor right after it."""
 
     cursor: str
     chunk: bytes
@@ -197,14 +196,14 @@ class Lease:
 
     @property
     def cursor(self) -> str:
-        """The cursor behind the last acknowledged byte."""
+        """The cursor after the last acknowledged byte."""
         return f"{self.generation}-{self.offset}"
 
 
 class Batch:
     """What one `read` found: bytes and status of one snapshot.
 
-    `data` holds the bytes after the asked cursor, joined; `cursor` points behind them. `entries` gives the
+    `data` holds the bytes after the asked cursor, joined; `cursor` points after them. `entries` gives the
     same as one Entry per appended chunk (the first is cut where the cursor lay inside it); it is built when
     asked for. `size` is the stream's length in the snapshot: while `offset < size` more can be read at
     once (replay), when they are equal the reader has caught up (live). Immutable; thread-safe.
@@ -232,7 +231,7 @@ class Batch:
 
     @property
     def start(self) -> str:
-        """The cursor in front of `data`: where this read began."""
+        """The cursor before `data`: where this read began."""
         return f"{self.generation}-{self._start}"
 
     @property
@@ -242,7 +241,7 @@ class Batch:
 
     @property
     def cursor(self) -> str:
-        """The cursor behind `data`: read on from here."""
+        """The cursor after `data`: read on from here."""
         return f"{self.generation}-{self.offset}"
 
     @property
@@ -293,8 +292,8 @@ class Store(Protocol):
     Only `read` waits, at most its timeout, and a closed store wakes it. All others return after a bounded
     time. Every method may raise StoreUnavailableError (the store is out of reach, damaged, full or closed)
     and, where it takes a stream id, InvalidStreamIdError. A producer whose lease ran out is declared
-    `interrupted` by whoever meets it first: `read` (when nothing is left to return), `acquire`, `status`,
-    `info`, `streams`, `sweep`; `cancel` may too, and then returns False.
+    `interrupted` by the first method that comes across it: `read` (when nothing is left to return), `acquire`,
+    `status`, `info`, `streams`, `sweep`; `cancel` may too, and then returns False.
     """
 
     @property
@@ -317,7 +316,7 @@ class Store(Protocol):
         """
 
     def append(self, lease: Lease, *chunks: bytes) -> str:
-        """Store all chunks behind one another, in one atomic step, and return the cursor behind them.
+        """Store all chunks in order, in one atomic step, and return the cursor after them.
 
         Stored when it returns (G2). Renews lease and ttl. Idempotent for the same lease state (G3): after a
         StoreUnavailableError repeat the same call with the same chunks. Empty chunks store nothing. Raises
@@ -328,12 +327,13 @@ class Store(Protocol):
     def append_many(self, batches: Sequence[tuple[Lease, Sequence[bytes]]]) -> list[str | ResumableStreamError]:
         """`append` for many streams in one go: a cursor or an error for each, in order.
 
-        Each stream's part is atomic; one stream's error never hides or undoes another's result. No lease
-        may appear twice. Raises nothing but programming errors: an unavailable store is every part's error.
+        Each stream's part is atomic; one stream's error never hides or undoes another's result. ValueError if
+        a lease is named twice; nothing is stored then. Raises nothing but programming errors: an unavailable store
+        is every part's error.
         """
 
     def renew(self, leases: Sequence[Lease]) -> list[ResumableStreamError | None]:
-        """Say that these producers live: renew their leases and ttls. Idempotent.
+        """Renew the leases and ttls of these producers, which are alive. Idempotent.
 
         None for each that still owns its stream, else the error its next append would raise.
         """
@@ -362,8 +362,8 @@ class Store(Protocol):
         empty batch that says `streaming` is a timeout. At least one entry is returned if there is any, and
         no further one once `max_bytes` are reached. Raises StreamNotFoundError if there is no such stream,
         StreamLostError if `after` is of another generation or the stream goes while this read waits,
-        InvalidCursorError if `after` is malformed or lies beyond the end, ValueError for a timeout outside
-        0 to MAX_WAIT.
+        InvalidCursorError if `after` is malformed or beyond the end, ValueError for a timeout outside
+        0 to MAX_WAIT and for `max_bytes` below 1.
         """
 
     def wake(self) -> None:
@@ -389,3 +389,23 @@ class Store(Protocol):
 
     def close(self) -> None:
         """Wake blocked reads and free what this process holds; stored streams stay. Idempotent."""
+
+
+@runtime_checkable
+class Maintenance(Protocol):
+    """What operators need of a store, beside `Store`. Every BaseStore has it; a store of your own may do without.
+
+    Every method is thread-safe and may raise StoreUnavailableError.
+    """
+
+    def check(self) -> list[str]:
+        """Verify that the bytes of each stream are there; returns what is wrong, in words, nothing if all is well.
+
+        Reads everything that is stored. Streams may come, grow and go meanwhile.
+        """
+
+    def clear(self) -> int:
+        """Delete all streams; their producers and readers get StreamLostError. Returns how many there were."""
+
+    def drop(self) -> None:
+        """Delete all streams, close the store, and remove all that it keeps. No other process may use it."""

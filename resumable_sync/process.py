@@ -12,9 +12,42 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any, Generic, Protocol, TypeVar
 
+from .errors import StoreUnavailableError
+
 logger = logging.getLogger("resumable_sync")
 
 T = TypeVar("T")
+
+_forks = 0  # of which this process is the result
+
+
+def process_identity() -> tuple[int, int]:
+    """What tells this process from its ancestors and descendants. Compare it; the parts mean nothing.
+
+    The process id alone would not do: a descendant may get the id of an ancestor that is gone. The count of
+    forks alone would not do either: uWSGI forks without Python's hooks.
+    """
+    return os.getpid(), _forks
+
+
+def _count_fork() -> None:
+    global _forks
+    _forks += 1
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_count_fork)
+
+
+def start_thread(target: Callable[[], object], name: str) -> threading.Thread:
+    """Start a daemon thread. StoreUnavailableError, which is transient, if the process can have no more
+    threads."""
+    thread = threading.Thread(target=target, name=name, daemon=True)
+    try:
+        thread.start()
+    except RuntimeError as error:
+        raise StoreUnavailableError(f"the process can start no more threads: {error}") from error
+    return thread
 
 
 class PerProcess(Generic[T]):
@@ -28,18 +61,18 @@ class PerProcess(Generic[T]):
 
     def __init__(self, make: Callable[[], T]) -> None:
         self._make = make
-        self._values: dict[int, T] = {}
+        self._values: dict[tuple[int, int], T] = {}
 
     def get(self) -> T:
         """This process's value. `make` may run twice when two threads are first at once; one result is kept."""
-        pid = os.getpid()
-        value = self._values.get(pid)
+        process = process_identity()
+        value = self._values.get(process)
         # dict.setdefault is atomic, and needs no lock that a fork could leave held.
-        return value if value is not None else self._values.setdefault(pid, self._make())
+        return value if value is not None else self._values.setdefault(process, self._make())
 
     def peek(self) -> T | None:
         """This process's value if it has been made, else None."""
-        return self._values.get(os.getpid())
+        return self._values.get(process_identity())
 
 
 def at_exit(holder: T, close: Callable[[T], object]) -> None:

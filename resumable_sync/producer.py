@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
@@ -18,6 +19,7 @@ from .errors import (
     StoreUnavailableError,
     StreamFinalizedError,
 )
+from .process import process_identity
 
 logger = logging.getLogger("resumable_sync")
 
@@ -42,12 +44,23 @@ class Hooks:
 
 
 def call_hook(hook: Callable[..., object] | None, *arguments: object) -> None:
-    """Call `hook` if there is one; log what it raises."""
+    """Call `hook` if there is one; log what it raises.
+
+    SystemExit and its like pass: in the application's own thread they are for the application.
+    """
     if hook is not None:
         try:
             hook(*arguments)
         except Exception:
             logger.exception("a hook of resumable_sync raised")
+
+
+def _call_hook(hook: Callable[..., object] | None, *arguments: object) -> None:
+    """As `call_hook`, in a thread of ours: nothing passes, as there is nobody above who could want it."""
+    try:
+        call_hook(hook, *arguments)
+    except BaseException:
+        logger.exception("a hook of resumable_sync raised")
 
 
 def current_producer() -> Producer:
@@ -106,7 +119,7 @@ class Producer:
 
         def call_all() -> None:
             for callback in callbacks:
-                call_hook(callback)
+                _call_hook(callback)
 
         try:
             threading.Thread(target=call_all, name="resumable-sync-on-cancel", daemon=True).start()
@@ -125,6 +138,10 @@ class Pump:
 
     Renews its lease from the beginning, also while it waits for a thread. `stop` and `interrupt` are for other
     threads. Thread-safe: `_lock` guards `_ending_claimed`; everything else is fixed, or synchronises itself.
+
+    Whatever raises, and wherever, the stream ends or its lease is renewed no longer: `run` reaches `_end`, and
+    `_end` closes the outbox. A child that the source forks carries a copy of this pump: it touches nothing, since
+    the stream is the parent's.
     """
 
     def __init__(
@@ -146,14 +163,31 @@ class Pump:
         self._hooks = hooks
         self._lock = threading.Lock()
         self._ending_claimed = False
+        self._process = process_identity()
         self._committer = committer_for(store)
         self._outbox = self._committer.open(lease, heartbeat, self.producer._cancel, max_pending_bytes)
 
     def run(self) -> None:
         """Pump the source to its end and end the stream. Never raises; runs in the producer's thread."""
+        status, error = Status.INTERRUPTED, "the producer failed"
+        try:
+            status, error = self._pump()
+        except BaseException:  # such as a logging handler that raises
+            with contextlib.suppress(BaseException):
+                logger.exception("the producer of stream %s failed", self.stream_id)
+        finally:
+            try:
+                self._end(status, error)
+            except BaseException:
+                with contextlib.suppress(BaseException):
+                    logger.exception("stream %s could not be ended", self.stream_id)
+
+    def _pump(self) -> tuple[Status, str | None]:
+        """Pump the source, close it, and return how the stream is to end."""
         _current.set(self.producer)
         cancelled = self.producer.cancelled
-        status, error = Status.DONE, None
+        status: Status = Status.DONE
+        error: str | None = None
         closers: list[object] = []
         try:
             if cancelled.is_set():  # stopped while it waited for a thread: the source never runs
@@ -170,14 +204,22 @@ class Pump:
         except _Stopped:
             status, error = Status.INTERRUPTED, _SHUT_DOWN
         except BaseException as raised:  # whatever a source raises, also SystemExit, ends its stream
-            logger.info("the source of stream %s raised", self.stream_id, exc_info=True)
-            status, error = Status.ERROR, f"{type(raised).__name__}: {raised}"
+            if self._forked:
+                return status, error
+            status, error = Status.ERROR, _describe(raised)
             if cancelled.is_set():  # most likely on_cancel has broken its wait: no fault of its own
                 status = Status.INTERRUPTED
-            call_hook(self._hooks.on_error, self.stream_id, raised)
-        for closer in closers:
-            self._close_source(closer)
-        self._end(status, error)
+            logger.info("the source of stream %s raised", self.stream_id, exc_info=True)
+            _call_hook(self._hooks.on_error, self.stream_id, raised)
+        finally:
+            for closer in closers:
+                self._close_source(closer)
+        return status, error
+
+    @property
+    def _forked(self) -> bool:
+        """Whether this is a child of the process that produces."""
+        return process_identity() != self._process
 
     def stop(self) -> None:
         """Take no more from the source: the stream is to end as `interrupted`. Does not wait."""
@@ -196,6 +238,8 @@ class Pump:
             data = bytes(chunk)  # a copy of what the source may change; bytes themselves are not copied
         else:
             raise TypeError(f"a source must yield bytes or str, not {type(chunk).__name__}")
+        if self._forked or (not data and self.producer.cancelled.is_set()):
+            raise _Stopped  # a chunk that stores nothing is a point at which a source is stopped, like any other
         size = self._store.max_chunk_bytes
         try:
             if len(data) <= size:
@@ -212,24 +256,27 @@ class Pump:
         acknowledged = self._outbox.acknowledged  # a deque: thread-safe
         try:
             while True:
-                call_hook(self._hooks.on_append, self.stream_id, acknowledged.popleft())
+                _call_hook(self._hooks.on_append, self.stream_id, acknowledged.popleft())
         except IndexError:
             pass
 
     def _close_source(self, source: object) -> None:
-        close = getattr(source, "close", None)
-        if callable(close):
-            try:
+        try:
+            close = getattr(source, "close", None)
+            if callable(close):
                 close()
-            except BaseException as raised:  # the ending is decided; a failing close must not hide it
-                logger.warning("closing the source of stream %s failed", self.stream_id, exc_info=True)
-                call_hook(self._hooks.on_error, self.stream_id, raised)
+        except BaseException as raised:  # the ending is decided; a failing close must not hide it
+            logger.warning("closing the source of stream %s failed", self.stream_id, exc_info=True)
+            if not self._forked:
+                _call_hook(self._hooks.on_error, self.stream_id, raised)
 
     def _end(self, status: Status, error: str | None, timeout: float | None = None) -> None:
         """Store what is pending, then the ending, then call the hooks. Only the first call does it.
 
         The pump calls it when the source is through; `interrupt` when the source does not come back.
         """
+        if self._forked:
+            return
         with self._lock:
             if self._ending_claimed:
                 return
@@ -250,7 +297,7 @@ class Pump:
         except ResumableStreamError as refused:
             status = Status.ERROR if isinstance(refused, LimitExceededError) else Status.INTERRUPTED
             error = str(refused)
-            call_hook(self._hooks.on_error, self.stream_id, refused)
+            _call_hook(self._hooks.on_error, self.stream_id, refused)
         self._report_appends()
         try:
             self._finalize(status, error, deadline)
@@ -261,7 +308,10 @@ class Pump:
             # `interrupted`.
             logger.warning("stream %s could not be ended as %s: %s", self.stream_id, status, refused)
             return
-        call_hook(self._hooks.on_finalize, self.stream_id, status, error)
+        except Exception:  # a fault in the store: the same
+            logger.exception("stream %s could not be ended as %s", self.stream_id, status)
+            return
+        _call_hook(self._hooks.on_finalize, self.stream_id, status, error)
 
     def _finalize(self, status: Status, error: str | None, deadline: float) -> None:
         while True:
@@ -272,6 +322,15 @@ class Pump:
                     raise
             # A store does not tell when it is back, so there is nothing to wait for but time.
             time.sleep(_FINALIZE_RETRY_SECONDS)
+
+
+def _describe(raised: BaseException) -> str:
+    """The exception in words; its name alone if its own text cannot be had."""
+    name = type(raised).__name__
+    try:
+        return f"{name}: {raised}"
+    except BaseException:
+        return name
 
 
 class _Stopped(Exception):

@@ -48,7 +48,7 @@ def redis_script(job: Job) -> dict[str, Any]:
 
 def redis_same_script(job: Job) -> dict[str, Any]:
     """`evalsha()` of redis-py for each chunk, with this library's own append script and arguments."""
-    from resumable_sync.stores.redis.index import Keys
+    from resumable_sync.stores.redis.keys import Keys
     from resumable_sync.stores.redis.scripts import script
 
     client, made = _client(job), chunks(job["chunks"])
@@ -56,7 +56,7 @@ def redis_same_script(job: Job) -> dict[str, Any]:
     lease = store.acquire("same")
     assert lease is not None
     store.append(lease, b"0" * 64)  # the server knows the script from here on
-    _, sha, count, *keys = script("append", Keys("resumable", "").of("same")).arguments
+    _, sha, count, *keys = script("append", Keys("resumable").of("same")).arguments
     offset = 64
     begin = time.perf_counter()
     for each in made:

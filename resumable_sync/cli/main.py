@@ -26,18 +26,18 @@ _COMMANDS = {"publish", "follow", "ls", "status", "cancel", "delete", "sweep", "
 
 _EXAMPLES = f"""\
 examples:
-  make 2>&1 | {PROGRAM} publish build   publish output as it comes
-  {PROGRAM} publish build -- make -j8   if make fails, so does the stream
-  {PROGRAM} follow build                in any other terminal
-  {PROGRAM} follow build --after CURSOR continue where a follower stopped
-  {PROGRAM} ls                          list all streams
-  {PROGRAM} demo                        try it in a browser
+  make 2>&1 | {PROGRAM} publish build    publish output as it comes
+  {PROGRAM} publish build -- make -j8    if make fails, so does the stream
+  {PROGRAM} follow build                 in any other terminal
+  {PROGRAM} follow build --after CURSOR  continue where a follower stopped
+  {PROGRAM} ls                           list all streams
+  {PROGRAM} demo                         try it in a browser
 
 {EXIT_HELP}
 The store is a SQLite file in your state directory, unless --store or the
 variable {ENVIRONMENT_VARIABLE} names another one, such as sqlite:////srv/streams.db.
 
-An id that begins with "-" goes after "--", at the end: {PROGRAM} status -- -x
+An id that begins with "-" goes after "--":  {PROGRAM} status -- -x
 """
 
 _PUBLISH_HELP = f"""\
@@ -75,7 +75,7 @@ examples:
   {PROGRAM} demo
   {PROGRAM} demo --file README.md --rate 30
   {PROGRAM} demo -- sh -c 'for i in $(seq 60); do date; sleep 1; done'
-  {PROGRAM} demo --check     start, cut, resume, compare and cancel a stream
+  {PROGRAM} demo --check   start, cut, resume, compare, cancel
 """
 
 

@@ -6,7 +6,7 @@ import argparse
 import json
 import time
 
-from ..contract import Status, StreamInfo
+from ..contract import Maintenance, Status, StreamInfo
 from .exits import CommandError, Exit, say
 from .location import named_store
 from .publish import human_bytes
@@ -87,10 +87,9 @@ def sweep(arguments: argparse.Namespace) -> int:
 def check(arguments: argparse.Namespace) -> int:
     """Verify the store; returns the exit code."""
     with named_store(arguments.store) as store:
-        verify = getattr(store, "check", None)
-        if verify is None:
+        if not isinstance(store, Maintenance):
             raise CommandError(f"a {type(store).__name__} has nothing to check")
-        problems = list(verify())
+        problems = store.check()
     for problem in problems:
         print(printable(problem))
     if not problems:

@@ -1,20 +1,72 @@
-"""What the stores decide alike: limits, arguments, and who may append (the fence)."""
+"""What every store stands on: the shared settings, limits and argument checks, and who may append (the fence).
+
+**To write a store of your own**, subclass BaseStore and write the methods that begin with one underscore and are
+abstract. They are called with valid arguments only, on an open store. Decide under one lock, or in one
+transaction, as follows, with the stream's present state as a Snapshot or anything that has its fields (None where
+the stream is missing or has expired):
+
+- append: `Limits.check_chunks`, then `append_error`. If there is none and the stream ends at the lease's offset,
+  store the chunks (`Limits.check_room`). If it ends after that, compare what is stored there with the chunks:
+  equal bytes are a repeated append, which succeeds; other bytes are a `conflict`. Advance the lease last.
+- renew: `ownership_error`.  - finalize: `finalize_error`.  - read: `start_position`.
+
+`resumable_sync.testing.StoreContract` tests the result; `tests/stores/contract/file_store.py` is an example.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
-from ..contract import ENDINGS, Lease, Position, Status
+from ..contract import (
+    DEFAULT_GRACE,
+    DEFAULT_READ_BYTES,
+    DEFAULT_TTL,
+    ENDINGS,
+    TRANSITIONS,
+    Batch,
+    Lease,
+    Position,
+    Status,
+    StreamInfo,
+    parse_cursor,
+    validate_stream_id,
+    validate_wait,
+)
 from ..errors import (
     InvalidCursorError,
     LeaseLostError,
     LimitExceededError,
     ResumableStreamError,
+    StoreUnavailableError,
     StreamFinalizedError,
     StreamLostError,
+    StreamNotFoundError,
 )
+
+__all__ = [
+    "BaseStore",
+    "Limits",
+    "MAX_ERROR_CHARACTERS",
+    "MAX_METADATA_BYTES",
+    "MAX_TTL",
+    "Snapshot",
+    "StreamState",
+    "append_error",
+    "as_ending",
+    "check_error_text",
+    "check_metadata",
+    "check_ttl",
+    "conflict",
+    "finalize_error",
+    "freeze_chunks",
+    "outcomes",
+    "ownership_error",
+    "start_position",
+]
 
 MAX_TTL = 1e10  # seconds, some 300 years: times stay exact in Lua, and in what Redis makes of its numbers
 MAX_METADATA_BYTES = 16 * 1024
@@ -53,21 +105,8 @@ class Limits:
             raise LimitExceededError(f"stream {stream_id} would exceed max_entries={self.max_entries}")
 
 
-@dataclass(frozen=True)
-class Snapshot:
-    """How a stream stands in the store, at one moment."""
-
-    generation: int
-    status: Status
-    size: int
-    entries: int
-    error: str | None = None
-    due: float = 0.0
-    """Seconds until the stream's lease or its life runs out by itself."""
-
-
 class StreamState(Protocol):
-    """What the fence looks at."""
+    """What the fence decides on. Snapshot is one; a store's own rows may be, too."""
 
     @property
     def generation(self) -> int: ...
@@ -77,24 +116,36 @@ class StreamState(Protocol):
     def size(self) -> int: ...
 
 
+@dataclass(frozen=True)
+class Snapshot:
+    """How a stream stands at one moment: what a store and the tails of its readers exchange. Immutable."""
+
+    generation: int
+    status: Status
+    size: int
+    """Bytes stored."""
+    entries: int
+    """Chunks stored."""
+    error: str | None = None
+    due: float = 0.0
+    """Seconds until the lease or the stream's life runs out by itself: then the store must be asked again."""
+
+
 def ownership_error(lease: Lease, state: StreamState | None) -> ResumableStreamError | None:
     """Why `lease` may not write to a stream in `state`; None if it may (G4, G5, G6)."""
-    name = f"stream {lease.stream_id}"
-    if state is None:
-        return StreamLostError(f"{name} was deleted or has expired")
-    if state.generation != lease.generation:
-        return LeaseLostError(f"{name} belongs to generation {state.generation} now, not {lease.generation}")
+    if state is None or state.generation != lease.generation:
+        return _other_life(lease, state)
     if state.status is not Status.STREAMING:
-        return StreamFinalizedError(f"{name} has ended: {state.status.value}", status=state.status.value)
+        return _has_ended(lease, state)
     if state.size < lease.offset:
-        return StreamLostError(f"{name} holds {state.size} of {lease.offset} acknowledged bytes")
+        return _lost_bytes(lease, state)
     return None
 
 
 def append_error(lease: Lease, state: StreamState | None, length: int) -> ResumableStreamError | None:
     """As `ownership_error`, and also why bytes may not be put at the lease's offset.
 
-    None when the stream ends at the offset (store them), or exactly `length` bytes behind it: then either
+    None when the stream ends at the offset (store them), or exactly `length` bytes after it: then either
     this very append was stored before and its reply was lost (G3), or somebody else used the lease. The
     caller tells these apart by comparing the bytes; see `conflict`.
     """
@@ -110,9 +161,31 @@ def conflict(lease: Lease) -> LeaseLostError:
 
 
 def finalize_error(lease: Lease, state: StreamState | None, status: Status) -> ResumableStreamError | None:
-    """Why `lease` may not end the stream as `status`. A repeated ending is no error."""
-    same = state is not None and state.generation == lease.generation and state.status is status
-    return None if same else ownership_error(lease, state)
+    """Why `lease` may not end the stream as `status`, by TRANSITIONS (G5). A repeated ending is no error."""
+    if state is None or state.generation != lease.generation:
+        return _other_life(lease, state)
+    if state.status is status:
+        return None
+    if status not in TRANSITIONS[state.status]:
+        return _has_ended(lease, state)
+    return _lost_bytes(lease, state) if state.size < lease.offset else None
+
+
+def _other_life(lease: Lease, state: StreamState | None) -> ResumableStreamError:
+    if state is None:
+        return StreamLostError(f"stream {lease.stream_id} was deleted or has expired")
+    return LeaseLostError(
+        f"stream {lease.stream_id} belongs to generation {state.generation} now, not {lease.generation}"
+    )
+
+
+def _has_ended(lease: Lease, state: StreamState) -> StreamFinalizedError:
+    ending = state.status.value
+    return StreamFinalizedError(f"stream {lease.stream_id} has ended: {ending}", status=ending)
+
+
+def _lost_bytes(lease: Lease, state: StreamState) -> StreamLostError:
+    return StreamLostError(f"stream {lease.stream_id} holds {state.size} of {lease.offset} acknowledged bytes")
 
 
 def as_ending(status: Status | str) -> Status:
@@ -151,7 +224,7 @@ def freeze_chunks(chunks: Sequence[bytes]) -> list[bytes]:
 
 def check_ttl(ttl: float, name: str = "ttl") -> float:
     """Return a life in seconds if it is positive and at most MAX_TTL, else ValueError."""
-    if not 0 < ttl <= MAX_TTL:  # nor is NaN
+    if not 0 < ttl <= MAX_TTL:  # also false for NaN
         raise ValueError(f"{name} must be a positive number of seconds up to {MAX_TTL:g}, not {ttl!r}")
     return float(ttl)
 
@@ -172,3 +245,276 @@ def check_error_text(error: str | None) -> str | None:
     if error is None:
         return None
     return str(error)[:MAX_ERROR_CHARACTERS].encode("utf-8", "replace").decode("utf-8")
+
+
+Given = TypeVar("Given")
+Result = TypeVar("Result")
+
+
+def outcomes(step: Callable[[Given], Result], arguments: Iterable[Given]) -> list[Result | ResumableStreamError]:
+    """One result for each argument, in order: what `step` returns, or the ResumableStreamError that it raises."""
+    results: list[Result | ResumableStreamError] = []
+    for argument in arguments:
+        try:
+            results.append(step(argument))
+        except ResumableStreamError as error:
+            results.append(error)
+    return results
+
+
+Chunks = list[bytes]
+"""Non-empty chunks, as bytes that nobody changes any more."""
+
+Self = TypeVar("Self", bound="BaseStore")
+
+
+class BaseStore(ABC):
+    """The part of `Store`, and of `Maintenance`, that all stores have in common. A base class; thread-safe.
+
+    It takes the settings that all stores share, checks arguments, refuses to work once it is closed, and derives
+    what follows from other methods: `append`, `status`, `check`, `clear`, `drop`, `with`. A subclass may override
+    these where it knows a faster way. The docstrings of `Store` say what each method promises and raises.
+
+    `ttl`: seconds that a stream lives after its last append, renewal or ending; `finished_ttl`: the same after
+    its ending, where that should be shorter. `grace`: seconds without append or renewal after which a producer
+    counts as dead. The limits bound one chunk (bytes), one stream (bytes; chunks) and the number of streams.
+    ValueError for settings that are out of range.
+
+    For subclasses: `_ttl`, `_finished_ttl` (None: as `_ttl`), `_grace`, `_limits`, which never change, and
+    `_closed`, which turns True once. No lock is held while a subclass's method is called.
+    """
+
+    def __init__(
+        self,
+        *,
+        ttl: float = DEFAULT_TTL,
+        finished_ttl: float | None = None,
+        grace: float = DEFAULT_GRACE,
+        max_chunk_bytes: int = 1024 * 1024,
+        max_stream_bytes: int = 256 * 1024 * 1024,
+        max_entries: int = 4_000_000,
+        max_streams: int = 10_000,
+    ) -> None:
+        self._ttl = check_ttl(ttl)
+        self._finished_ttl = None if finished_ttl is None else check_ttl(finished_ttl, "finished_ttl")
+        self._grace = check_ttl(grace, "grace")
+        self._limits = Limits(max_chunk_bytes, max_stream_bytes, max_entries, max_streams)
+        self._closed = False
+        # Taken, and never waited for, by the one call of close() that does the work.
+        self._first_close = threading.Lock()
+
+    @property
+    def grace(self) -> float:
+        """Seconds without append or renew after which a producer counts as dead."""
+        return self._grace
+
+    @property
+    def max_chunk_bytes(self) -> int:
+        """The largest chunk `append` takes."""
+        return self._limits.max_chunk_bytes
+
+    def acquire(
+        self, stream_id: str, *, ttl: float | None = None, metadata: Mapping[str, str] | None = None
+    ) -> Lease | None:
+        """Elect one producer; see `Store.acquire`."""
+        validate_stream_id(stream_id)
+        life = self._ttl if ttl is None else check_ttl(ttl)
+        details = check_metadata(metadata)
+        self._check_open()
+        return self._acquire(stream_id, life, details)
+
+    @abstractmethod
+    def _acquire(self, stream_id: str, ttl: float, metadata: dict[str, str]) -> Lease | None:
+        """Begin a new generation (see `new_generation`) unless there is a stream that has not expired.
+        LimitExceededError if there is no room for it, also after a sweep."""
+
+    def append(self, lease: Lease, *chunks: bytes) -> str:
+        """Store all chunks in one atomic step; see `Store.append`."""
+        frozen = freeze_chunks(chunks)
+        self._check_open()
+        result = self._append_many([(lease, frozen)])[0]
+        if isinstance(result, ResumableStreamError):
+            raise result
+        return result
+
+    def append_many(self, batches: Sequence[tuple[Lease, Sequence[bytes]]]) -> list[str | ResumableStreamError]:
+        """`append` for many streams in one go; see `Store.append_many`."""
+        frozen = [(lease, freeze_chunks(chunks)) for lease, chunks in batches]
+        # By generation: the late producer of an earlier life may share a group commit with the present one.
+        if len({(lease.stream_id, lease.generation) for lease, _ in frozen}) < len(frozen):
+            raise ValueError("a lease is in two batches of one append_many; put all its chunks into one batch")
+        try:
+            self._check_open()
+            return self._append_many(frozen)
+        except StoreUnavailableError as unavailable:
+            return [unavailable] * len(frozen)
+
+    @abstractmethod
+    def _append_many(self, batches: Sequence[tuple[Lease, Chunks]]) -> list[str | ResumableStreamError]:
+        """A cursor or an error for each batch, in order. A StoreUnavailableError may be raised: it is every
+        batch's, and no lease has advanced. See also `outcomes`."""
+
+    def renew(self, leases: Sequence[Lease]) -> list[ResumableStreamError | None]:
+        """Renew the leases and ttls of these producers; see `Store.renew`."""
+        try:
+            self._check_open()
+            return self._renew(leases)
+        except StoreUnavailableError as unavailable:
+            return [unavailable] * len(leases)
+
+    @abstractmethod
+    def _renew(self, leases: Sequence[Lease]) -> list[ResumableStreamError | None]:
+        """None or an error for each lease, in order. A StoreUnavailableError may be raised: it is every
+        lease's."""
+
+    def finalize(self, lease: Lease, status: Status | str, error: str | None = None) -> None:
+        """End the stream; see `Store.finalize`."""
+        ending = as_ending(status)
+        text = check_error_text(error)
+        self._check_open()
+        self._finalize(lease, ending, text)
+
+    @abstractmethod
+    def _finalize(self, lease: Lease, ending: Status, error: str | None) -> None:
+        """End the stream unless there is a `finalize_error`, which is raised, or it has this very ending
+        already."""
+
+    def cancel(self, stream_id: str) -> bool:
+        """End a running stream as `cancelled`; see `Store.cancel`."""
+        validate_stream_id(stream_id)
+        self._check_open()
+        return self._cancel(stream_id)
+
+    @abstractmethod
+    def _cancel(self, stream_id: str) -> bool:
+        """End the stream if it is running; True if this call did it."""
+
+    def read(
+        self, stream_id: str, after: str = "", *, max_bytes: int = DEFAULT_READ_BYTES, timeout: float = 0.0
+    ) -> Batch:
+        """Return what follows `after`, waiting at most `timeout` seconds; see `Store.read`."""
+        position = parse_cursor(after)
+        validate_wait(timeout)
+        if not isinstance(max_bytes, int) or max_bytes < 1:
+            raise ValueError(f"max_bytes must be a positive integer, not {max_bytes!r}")
+        validate_stream_id(stream_id)
+        self._check_open()
+        return self._read(stream_id, position, max_bytes, timeout)
+
+    @abstractmethod
+    def _read(self, stream_id: str, position: Position | None, max_bytes: int, timeout: float) -> Batch:
+        """What follows `position` (None: the start of the present generation). Wait, `timeout` seconds at most,
+        while there is nothing to return; `wake` and `close` end the wait."""
+
+    def wake(self) -> None:
+        """Make the blocked reads of this process return early; see `Store.wake`."""
+        self._check_open()
+        self._wake()
+
+    @abstractmethod
+    def _wake(self) -> None:
+        """Make the blocked reads of this process return what they have."""
+
+    def status(self, stream_id: str) -> Status:
+        """Where the stream stands; MISSING where there is none."""
+        info = self.info(stream_id)
+        return Status.MISSING if info is None else info.status
+
+    def info(self, stream_id: str) -> StreamInfo | None:
+        """A snapshot of one stream, None where there is none."""
+        validate_stream_id(stream_id)
+        self._check_open()
+        return self._info(stream_id)
+
+    @abstractmethod
+    def _info(self, stream_id: str) -> StreamInfo | None:
+        """A snapshot of the stream, after it was ended if its producer is dead; None if missing or expired."""
+
+    def streams(self) -> Iterator[StreamInfo]:
+        """Every stream, in order of its id, in bounded pages: not one snapshot of all."""
+        self._check_open()
+        return self._streams()
+
+    @abstractmethod
+    def _streams(self) -> Iterator[StreamInfo]:
+        """As `streams`; may be a generator."""
+
+    def delete(self, stream_id: str) -> bool:
+        """Remove a stream, whatever its state; see `Store.delete`."""
+        validate_stream_id(stream_id)
+        self._check_open()
+        return self._delete(stream_id)
+
+    @abstractmethod
+    def _delete(self, stream_id: str) -> bool:
+        """Remove the stream, and wake its readers; True if it was there."""
+
+    def sweep(self) -> int:
+        """Remove expired streams and end those whose producers died; see `Store.sweep`."""
+        self._check_open()
+        return self._sweep()
+
+    @abstractmethod
+    def _sweep(self) -> int:
+        """As `sweep`."""
+
+    def check(self) -> list[str]:
+        """Verify that each stream's bytes are there; see `Maintenance.check`."""
+        self._check_open()
+        return [problem for problem in map(self._verify, self._ids()) if problem is not None]
+
+    def clear(self) -> int:
+        """Delete all streams; see `Maintenance.clear`. One after the other."""
+        self._check_open()
+        return sum(map(self.delete, self._ids()))
+
+    def drop(self) -> None:
+        """Delete all streams and close the store; see `Maintenance.drop`."""
+        self.clear()
+        self.close()
+
+    def close(self) -> None:
+        """Wake blocked reads and free what this process holds; stored streams stay. Idempotent."""
+        if self._first_close.acquire(blocking=False):
+            self._closed = True
+            self._close()
+
+    @abstractmethod
+    def _close(self) -> None:
+        """Wake blocked reads, which then raise by `_check_open`, and free what this process holds. Called once,
+        with `_closed` set."""
+
+    def __enter__(self: Self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def _check_open(self) -> None:
+        """StoreUnavailableError if the store is closed."""
+        if self._closed:
+            raise StoreUnavailableError("the store is closed", transient=False)
+
+    def _ids(self) -> Iterator[str]:
+        """The ids that `check` and `clear` go through: those of `streams`, and of what is too damaged to be
+        there."""
+        return (info.stream_id for info in self._streams())
+
+    def _verify(self, stream_id: str) -> str | None:
+        """What is wrong with a stream, in words, after reading all that it holds now; None if it is whole, or
+        gone."""
+        for last_try in (False, True):  # it may be deleted and made anew meanwhile: once is no proof
+            try:
+                batch = self.read(stream_id)
+                size = batch.size  # at first: a stream may grow faster than it is read
+                while batch.offset < size:
+                    if not batch.data:
+                        return f"stream {stream_id} holds {batch.offset} of {size} bytes"
+                    batch = self.read(stream_id, batch.cursor)
+                return None
+            except (StreamNotFoundError, InvalidCursorError):
+                return None
+            except StreamLostError as lost:
+                if last_try:
+                    return str(lost)
+        return None

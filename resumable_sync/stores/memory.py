@@ -2,34 +2,43 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from array import array
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterator, Sequence
 
 from ..contract import (
     DEFAULT_GRACE,
-    DEFAULT_READ_BYTES,
     DEFAULT_TTL,
     Batch,
     Lease,
+    Position,
     Status,
     StreamInfo,
     new_generation,
-    parse_cursor,
-    validate_stream_id,
-    validate_wait,
 )
-from ..errors import ResumableStreamError, StoreUnavailableError, StreamLostError, StreamNotFoundError
+from ..errors import ResumableStreamError, StreamLostError, StreamNotFoundError
 from ..process import PerProcess
-from . import base as rules
-from .memory_stream import Directory, Stream
-from .sweeper import Janitor
+from .base import (
+    BaseStore,
+    Chunks,
+    append_error,
+    conflict,
+    finalize_error,
+    outcomes,
+    ownership_error,
+    start_position,
+)
+from .sweeper import Sweeper
+from .wakeup import Channel
 
 
-class MemoryStore:
+class MemoryStore(BaseStore):
     """A store in this process's memory. Thread-safe; no method blocks but `read`, at most its timeout.
 
-    An append costs the same however many streams there are, a read is found by bisection. Expired streams
-    are dropped in the background, also when nobody looks. What was stored is lost with the process, and a
+    An append costs the same however many streams there are; a read finds its place by bisection. Expired streams
+    are dropped in the background, also when nobody asks. What was stored is lost with the process, and a
     forked child begins with an empty store.
 
     `ttl`: seconds that a stream lives after its last append, renewal or ending; `finished_ttl`: the same
@@ -49,117 +58,90 @@ class MemoryStore:
         max_streams: int = 10_000,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._ttl = rules.check_ttl(ttl)
-        self._finished_ttl = None if finished_ttl is None else rules.check_ttl(finished_ttl, "finished_ttl")
-        self._grace = rules.check_ttl(grace, "grace")
-        self._limits = rules.Limits(max_chunk_bytes, max_stream_bytes, max_entries, max_streams)
+        super().__init__(
+            ttl=ttl,
+            finished_ttl=finished_ttl,
+            grace=grace,
+            max_chunk_bytes=max_chunk_bytes,
+            max_stream_bytes=max_stream_bytes,
+            max_entries=max_entries,
+            max_streams=max_streams,
+        )
         self._clock = clock
-        self._directories = PerProcess(Directory)
+        self._directories = PerProcess(_Directory)
         self._shortest_ttl = min(self._ttl, self._finished_ttl or self._ttl)
-        self._janitors = PerProcess(
-            lambda: Janitor("resumable-sync-memory-janitor", self.sweep, self._sweep_interval)
+        self._sweepers = PerProcess(
+            lambda: Sweeper("resumable-sync-memory-sweeper", self._sweep, self._sweep_interval)
         )
         self._wakes = object()  # another one after every wake(): a waiting read returns when it has changed
-        self._closed = False
 
-    @property
-    def grace(self) -> float:
-        """Seconds without append or renew after which a producer counts as dead."""
-        return self._grace
-
-    @property
-    def max_chunk_bytes(self) -> int:
-        """The largest chunk `append` takes."""
-        return self._limits.max_chunk_bytes
-
-    def acquire(
-        self, stream_id: str, *, ttl: float | None = None, metadata: Mapping[str, str] | None = None
-    ) -> Lease | None:
-        """Elect one producer; see `Store.acquire`."""
-        validate_stream_id(stream_id)
-        life = self._ttl if ttl is None else rules.check_ttl(ttl)
-        details = rules.check_metadata(metadata)
-        directory = self._directory()
+    def _acquire(self, stream_id: str, ttl: float, metadata: dict[str, str]) -> Lease | None:
+        directory = self._directories.get()
         if self._find(stream_id) is not None:
             return None
         if len(directory.streams) >= self._limits.max_streams:
-            self.sweep()
+            self._sweep()
         with directory.lock:
             current = directory.streams.get(stream_id)
             if current is not None and not current.gone:
                 return None
             self._limits.check_streams(len(directory.streams))
             directory.last_generation = new_generation(directory.last_generation)
-            stream = Stream(stream_id, directory.last_generation, life, details)
+            stream = _Stream(stream_id, directory.last_generation, ttl, metadata)
             self._touch(stream)  # nobody else knows the stream yet: its lock is not needed
             directory.streams[stream_id] = stream
-        janitor = self._janitors.get()
-        janitor.start()
-        if life < self._shortest_ttl:
-            self._shortest_ttl = life
-            janitor.hurry()  # its rounds must come more often from now on
-        return Lease(stream_id, stream.generation, life)
+        sweeper = self._sweepers.get()
+        sweeper.start()
+        if ttl < self._shortest_ttl:
+            self._shortest_ttl = ttl
+            sweeper.hurry()  # its rounds must come more often from now on
+        return Lease(stream_id, stream.generation, ttl)
 
-    def append(self, lease: Lease, *chunks: bytes) -> str:
-        """Store all chunks in one atomic step; see `Store.append`."""
-        frozen = rules.freeze_chunks(chunks)
-        self._limits.check_chunks(frozen)
-        length = sum(map(len, frozen))
+    def _append_many(self, batches: Sequence[tuple[Lease, Chunks]]) -> list[str | ResumableStreamError]:
+        return outcomes(self._append, batches)
+
+    def _append(self, batch: tuple[Lease, Chunks]) -> str:
+        lease, chunks = batch
+        self._limits.check_chunks(chunks)
+        length = sum(map(len, chunks))
         stream = self._owned(lease)
         with stream.lock:
-            error = rules.append_error(lease, self._state(stream), length)
+            error = append_error(lease, self._state(stream), length)
             if error is not None:
                 raise error
             if stream.size == lease.offset:
-                self._limits.check_room(lease.stream_id, stream.size + length, len(stream.chunks) + len(frozen))
-                stream.extend(frozen)
-            elif b"".join(stream.slice(lease.offset, length)) != b"".join(frozen):
-                raise rules.conflict(lease)
+                self._limits.check_room(lease.stream_id, stream.size + length, len(stream.chunks) + len(chunks))
+                stream.extend(chunks)
+            elif b"".join(stream.slice(lease.offset, length)) != b"".join(chunks):
+                raise conflict(lease)
             self._touch(stream)
             size = stream.size
         stream.readers.bump()
-        lease.offset = size  # last: whoever is broken off before repeats it all
+        lease.offset = size  # last: whatever breaks off before this is repeated as a whole
         return lease.cursor
 
-    def append_many(self, batches: Sequence[tuple[Lease, Sequence[bytes]]]) -> list[str | ResumableStreamError]:
-        """`append` for many streams; see `Store.append_many`."""
-        results: list[str | ResumableStreamError] = []
-        for lease, chunks in batches:
-            try:
-                results.append(self.append(lease, *chunks))
-            except ResumableStreamError as error:
-                results.append(error)
-        return results
+    def _renew(self, leases: Sequence[Lease]) -> list[ResumableStreamError | None]:
+        return outcomes(self._renew_one, leases)
 
-    def renew(self, leases: Sequence[Lease]) -> list[ResumableStreamError | None]:
-        """Say that these producers live; see `Store.renew`."""
-        results: list[ResumableStreamError | None] = []
-        for lease in leases:
-            try:
-                stream = self._owned(lease)
-                with stream.lock:
-                    error = rules.ownership_error(lease, self._state(stream))
-                    if error is None:
-                        self._touch(stream)
-            except ResumableStreamError as refused:
-                error = refused
-            results.append(error)
-        return results
-
-    def finalize(self, lease: Lease, status: Status | str, error: str | None = None) -> None:
-        """End the stream; see `Store.finalize`."""
-        ending = rules.as_ending(status)
+    def _renew_one(self, lease: Lease) -> None:
         stream = self._owned(lease)
         with stream.lock:
-            refused = rules.finalize_error(lease, self._state(stream), ending)
+            error = ownership_error(lease, self._state(stream))
+            if error is not None:
+                raise error
+            self._touch(stream)
+
+    def _finalize(self, lease: Lease, ending: Status, error: str | None) -> None:
+        stream = self._owned(lease)
+        with stream.lock:
+            refused = finalize_error(lease, self._state(stream), ending)
             if refused is not None:
                 raise refused
             if stream.status is Status.STREAMING:
-                self._end(stream, ending, rules.check_error_text(error))
+                self._end(stream, ending, error)
 
-    def cancel(self, stream_id: str) -> bool:
-        """End a running stream as `cancelled`; see `Store.cancel`."""
-        stream = self._find(validate_stream_id(stream_id))
+    def _cancel(self, stream_id: str) -> bool:
+        stream = self._find(stream_id)
         if stream is None:
             return False
         with stream.lock:
@@ -168,27 +150,24 @@ class MemoryStore:
             self._end(stream, Status.CANCELLED)
             return True
 
-    def read(
-        self, stream_id: str, after: str = "", *, max_bytes: int = DEFAULT_READ_BYTES, timeout: float = 0.0
-    ) -> Batch:
-        """Return what follows `after`, waiting at most `timeout` seconds; see `Store.read`."""
-        position = parse_cursor(after)
+    def _read(self, stream_id: str, position: Position | None, max_bytes: int, timeout: float) -> Batch:
         wakes = self._wakes
-        deadline = time.monotonic() + validate_wait(timeout)
-        validate_stream_id(stream_id)
-        stream = self._directory().streams.get(stream_id)  # a dict is read atomically
+        deadline = time.monotonic() + timeout
+        stream = self._directories.get().streams.get(stream_id)  # a dict is read atomically
         waited = False
         if stream is not None:
             while True:
-                version = stream.readers.version  # taken before the look: what comes after it is not missed
+                version = (
+                    stream.readers.version
+                )  # taken before the snapshot: nothing that comes after it is missed
                 with stream.lock:
                     if self._expired(stream):
                         break
-                    start = rules.start_position(stream_id, stream, position)
+                    start = start_position(stream_id, stream, position)
                     self._end_if_dead(stream)
                     found = stream.slice(start.offset, max_bytes)
                     size, status, error = stream.size, stream.status, stream.error
-                    # The wait ends in time for the lease and the ttl to be looked at, whichever is first.
+                    # The wait ends in time for the lease and the ttl to be checked, whichever is first.
                     due = min(stream.lease_until, stream.expires_at) - self._clock()
                 left = deadline - time.monotonic()
                 if found or status.ended or left <= 0 or wakes is not self._wakes:
@@ -202,78 +181,56 @@ class MemoryStore:
             raise StreamLostError(f"stream {stream_id} was deleted or has expired")
         raise StreamNotFoundError(f"there is no stream {stream_id}")
 
-    def wake(self) -> None:
-        """Make blocked reads return early; see `Store.wake`."""
+    def _wake(self) -> None:
         self._wakes = object()  # one assignment: unlike +=, no wake of another thread can undo it
-        for stream in self._snapshot():
+        for stream in self._all():
             stream.readers.bump()
 
-    def status(self, stream_id: str) -> Status:
-        """Where the stream stands."""
-        info = self.info(stream_id)
-        return Status.MISSING if info is None else info.status
-
-    def info(self, stream_id: str) -> StreamInfo | None:
-        """A snapshot of one stream, None where there is none."""
-        stream = self._find(validate_stream_id(stream_id))
+    def _info(self, stream_id: str) -> StreamInfo | None:
+        stream = self._find(stream_id)
         if stream is None:
             return None
         with stream.lock:
-            if stream.gone:
-                return None
-            return stream.info()
+            return None if stream.gone else stream.info()
 
-    def streams(self) -> Iterator[StreamInfo]:
-        """Every stream, in order of its id."""
-        ids = sorted(stream.stream_id for stream in self._snapshot())
-        return (info for info in map(self.info, ids) if info is not None)
+    def _streams(self) -> Iterator[StreamInfo]:
+        ids = sorted(stream.stream_id for stream in self._all())
+        return (info for info in map(self._info, ids) if info is not None)
 
-    def delete(self, stream_id: str) -> bool:
-        """Remove a stream, whatever its state; see `Store.delete`."""
-        stream = self._find(validate_stream_id(stream_id))
+    def _delete(self, stream_id: str) -> bool:
+        stream = self._find(stream_id)
         return stream is not None and self._discard(stream)
 
-    def sweep(self) -> int:
-        """Remove expired streams and end those whose producers died. Returns how many were removed."""
+    def _sweep(self) -> int:
         removed = 0
-        for stream in self._snapshot():
+        for stream in self._all():
             with stream.lock:
                 self._end_if_dead(stream)
                 expired = self._expired(stream)
             removed += expired and self._discard(stream)
         return removed
 
-    def close(self) -> None:
-        """Wake blocked reads, which raise StoreUnavailableError, and drop all streams. Idempotent."""
-        self._closed = True  # first: who acquires a stream after the snapshot finds the store closed when reading
-        directory = self._directories.get()
-        with directory.lock:
-            streams = list(directory.streams.values())
-        janitor = self._janitors.peek()
-        if janitor is not None:
-            janitor.stop()
+    def _close(self) -> None:
+        """Drop all streams; a stream that is acquired after this snapshot finds the store closed when it is
+        read."""
+        streams = self._all()
+        sweeper = self._sweepers.peek()
+        if sweeper is not None:
+            sweeper.stop()
         for stream in streams:
             self._discard(stream)
 
-    def _check_open(self) -> None:
-        if self._closed:
-            raise StoreUnavailableError("the store is closed", transient=False)
-
-    def _directory(self) -> Directory:
-        self._check_open()
-        return self._directories.get()
-
-    def _snapshot(self) -> list[Stream]:
-        directory = self._directory()
+    def _all(self) -> list[_Stream]:
+        directory = self._directories.get()
         with directory.lock:
             return list(directory.streams.values())
 
     def _sweep_interval(self) -> float:
         return min(30.0, max(0.05, self._shortest_ttl / 2))
 
-    def _find(self, stream_id: str) -> Stream | None:
+    def _find(self, stream_id: str) -> _Stream | None:
         """The stream if it is there and has not expired; ends it first if its producer is dead."""
-        directory = self._directory()
+        directory = self._directories.get()
         with directory.lock:
             stream = directory.streams.get(stream_id)
         if stream is None:
@@ -285,38 +242,38 @@ class MemoryStore:
         self._discard(stream)
         return None
 
-    def _owned(self, lease: Lease) -> Stream:
+    def _owned(self, lease: Lease) -> _Stream:
         """The stream that `lease` names, of whatever generation; StreamLostError if there is none.
 
-        A dead lease is not looked at: a late producer that nobody has declared lost goes on.
+        Its lease does not matter: a late producer that nobody has declared lost goes on.
         """
-        directory = self._directory()
+        directory = self._directories.get()
         with directory.lock:
             stream = directory.streams.get(lease.stream_id)
         if stream is None:
             raise StreamLostError(f"stream {lease.stream_id} was deleted or has expired")
         return stream
 
-    def _state(self, stream: Stream) -> Stream | None:
+    def _state(self, stream: _Stream) -> _Stream | None:
         return None if stream.gone or self._expired(stream) else stream
 
     # The helpers below are called with the stream's lock held, except _discard, which takes it.
 
-    def _touch(self, stream: Stream) -> None:
+    def _touch(self, stream: _Stream) -> None:
         stream.touch(self._clock(), self._grace)
 
-    def _expired(self, stream: Stream) -> bool:
+    def _expired(self, stream: _Stream) -> bool:
         return stream.gone or self._clock() >= stream.expires_at
 
-    def _end(self, stream: Stream, status: Status, error: str | None = None) -> None:
+    def _end(self, stream: _Stream, status: Status, error: str | None = None) -> None:
         stream.end(status, error, self._clock() + (self._finished_ttl or stream.ttl))
 
-    def _end_if_dead(self, stream: Stream) -> None:
+    def _end_if_dead(self, stream: _Stream) -> None:
         now = self._clock()
         if stream.status is Status.STREAMING and not stream.gone and stream.lease_until <= now < stream.expires_at:
             self._end(stream, Status.INTERRUPTED)
 
-    def _discard(self, stream: Stream) -> bool:
+    def _discard(self, stream: _Stream) -> bool:
         """Remove the stream; True if this call did."""
         with stream.lock:
             first = not stream.gone
@@ -327,3 +284,103 @@ class MemoryStore:
             if directory.streams.get(stream.stream_id) is stream:
                 del directory.streams[stream.stream_id]
         return first
+
+
+class _Stream:
+    """One generation. `lock` guards every field but `readers`, where readers wait; `gone` only ever turns True."""
+
+    __slots__ = (
+        "stream_id",
+        "generation",
+        "status",
+        "error",
+        "metadata",
+        "ttl",
+        "chunks",
+        "ends",
+        "size",
+        "created_at",
+        "updated_at",
+        "finished_at",
+        "lease_until",
+        "expires_at",
+        "gone",
+        "readers",
+        "lock",
+    )
+
+    def __init__(self, stream_id: str, generation: int, ttl: float, metadata: dict[str, str]) -> None:
+        self.stream_id = stream_id
+        self.generation = generation
+        self.ttl = ttl
+        self.metadata = metadata
+        self.status = Status.STREAMING
+        self.error: str | None = None
+        self.chunks: list[bytes] = []
+        self.ends = array("Q")  # ends[i]: the offset after chunks[i]; sorted, for bisection
+        self.size = 0
+        self.created_at = self.updated_at = time.time()
+        self.finished_at: float | None = None
+        self.lease_until = 0.0
+        self.expires_at = 0.0
+        self.gone = False
+        self.readers = Channel()
+        self.lock = threading.Lock()
+
+    def touch(self, now: float, grace: float) -> None:
+        """A sign of life, at `now` of the store's clock. The caller holds the lock."""
+        self.lease_until = now + grace
+        self.expires_at = now + self.ttl
+        self.updated_at = time.time()
+
+    def end(self, status: Status, error: str | None, expires_at: float) -> None:
+        """Record the ending. The caller holds the lock."""
+        self.status = status
+        self.error = error
+        self.finished_at = self.updated_at = time.time()
+        self.expires_at = expires_at
+        self.readers.bump()
+
+    def info(self) -> StreamInfo:
+        """The public snapshot. The caller holds the lock."""
+        return StreamInfo(
+            stream_id=self.stream_id,
+            status=self.status,
+            generation=self.generation,
+            size=self.size,
+            entries=len(self.chunks),
+            created_at=self.created_at,
+            updated_at=self.updated_at,
+            finished_at=self.finished_at,
+            error=self.error,
+            metadata=dict(self.metadata),
+            producer_alive=self.status is Status.STREAMING,
+        )
+
+    def extend(self, chunks: list[bytes]) -> None:
+        """Add chunks at the end. The caller holds the lock."""
+        for chunk in chunks:
+            self.size += len(chunk)
+            self.ends.append(self.size)
+        self.chunks += chunks
+
+    def slice(self, offset: int, max_bytes: int) -> list[bytes]:
+        """The chunks from `offset` on, the first cut. The caller holds the lock."""
+        first = bisect_right(self.ends, offset)
+        stop = bisect_left(self.ends, offset + max_bytes, first) + 1
+        chunks = self.chunks[first:stop]
+        if chunks:
+            skip = offset - (self.ends[first] - len(chunks[0]))
+            if skip:
+                chunks[0] = chunks[0][skip:]
+        return chunks
+
+
+class _Directory:
+    """The streams of one process. `lock` guards `streams` and `last_generation`; it is never held together
+    with a stream's lock."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.streams: dict[str, _Stream] = {}
+        self.last_generation = 0

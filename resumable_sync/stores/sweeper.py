@@ -1,18 +1,22 @@
-"""A background thread that keeps house for a store: expired streams go also when nobody looks."""
+"""A background thread that sweeps a store: expired streams go even when nobody asks for them."""
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import weakref
 from collections.abc import Callable
+
+from ..errors import StoreUnavailableError
+from ..process import start_thread
 
 logger = logging.getLogger("resumable_sync")
 
 _JOIN_SECONDS = 1.0
 
 
-class Janitor:
+class Sweeper:
     """Calls `work` every `interval()` seconds, or at once after `hurry()`, from a daemon thread.
 
     Holds `work`, a bound method, weakly: an abandoned store is collected and its thread ends. The thread
@@ -29,14 +33,14 @@ class Janitor:
         self._stopped = threading.Event()
 
     def start(self) -> None:
-        """Start the thread unless it runs, or was stopped."""
-        if self._thread is not None:  # only ever goes from None to a thread: a stale look costs a lock
+        """Start the thread unless it runs, or was stopped. If the process can have no more threads, a later call
+        does: sweeping can wait."""
+        if self._thread is not None:  # only ever goes from None to a thread: a stale value costs a lock
             return
         with self._lock:
             if self._thread is None and not self._stopped.is_set():
-                thread = threading.Thread(target=self._run, name=self._name, daemon=True)
-                thread.start()
-                self._thread = thread  # only now: `stop` joins it, which a thread not yet started refuses
+                with contextlib.suppress(StoreUnavailableError):
+                    self._thread = start_thread(self._run, self._name)
 
     def hurry(self) -> None:
         """Ask for one round now."""
@@ -68,5 +72,5 @@ class Janitor:
             except Exception:
                 # The next round may succeed (a locked file, a server that is away), and readers report
                 # the trouble to somebody who can act on it.
-                logger.warning("%s: a round of housekeeping failed", self._name, exc_info=True)
+                logger.warning("%s: a round of sweeping failed", self._name, exc_info=True)
             del work

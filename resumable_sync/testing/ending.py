@@ -92,6 +92,17 @@ class ManyContract(ContractKit):
         assert store.append_many([]) == []
 
     @guarantee("G3")
+    def test_append_many_takes_each_lease_once(self) -> None:
+        """With one lease in two batches it would depend on the store which of them is taken for a repeat."""
+        store = self.new()
+        lease, other = acquired(store, "s"), acquired(store, "other")
+        for twice in (lease, stale(lease)):
+            with pytest.raises(ValueError):
+                store.append_many([(lease, [b"one"]), (other, [b"x"]), (twice, [b"two"])])
+        assert drain(store, "s")[0] == drain(store, "other")[0] == b""
+        assert lease.offset == other.offset == 0
+
+    @guarantee("G3")
     def test_append_many_may_be_repeated(self) -> None:
         store = self.new()
         leases = [acquired(store, name) for name in "abc"]

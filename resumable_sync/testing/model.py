@@ -91,6 +91,8 @@ class ModelStore:
 
     def append_many(self, batches: Sequence[tuple[Lease, Sequence[bytes]]]) -> list[str | ResumableStreamError]:
         """See Store.append_many."""
+        if len({(lease.stream_id, lease.generation) for lease, _ in batches}) < len(batches):
+            raise ValueError("a lease twice")
         results: list[str | ResumableStreamError] = []
         for lease, chunks in batches:
             try:

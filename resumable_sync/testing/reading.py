@@ -190,6 +190,14 @@ class ReadContract(ContractKit):
                     store.read("s", f"{generation}-{offset}", timeout=PATIENCE)
 
     @guarantee("G10")
+    @pytest.mark.parametrize("max_bytes", [0, -1, 1.5])
+    def test_a_read_of_no_bytes_is_refused(self, max_bytes: int) -> None:
+        store = self.new()
+        store.append(acquired(store, "s"), b"abc")
+        with pytest.raises(ValueError):
+            store.read("s", max_bytes=max_bytes)
+
+    @guarantee("G10")
     @pytest.mark.parametrize("timeout", [-0.1, MAX_WAIT + 1, float("inf"), float("nan")])
     def test_no_wait_is_unbounded(self, timeout: float) -> None:
         store, _ = self._filled()

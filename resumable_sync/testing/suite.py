@@ -5,6 +5,7 @@ from __future__ import annotations
 from .ending import EndingContract, LimitContract, ManyContract
 from .kit import cited
 from .living import LeaseContract, TtlContract
+from .maintenance import MaintenanceContract
 from .producing import AcquireContract, AppendContract
 from .reading import InfoContract, ReadContract
 from .waiting import WaitContract
@@ -21,8 +22,9 @@ class StoreContract(
     WaitContract,
     LeaseContract,
     TtlContract,
+    MaintenanceContract,
 ):
-    """Everything that `resumable_sync.types.Store` promises, as pytest tests; each cites its guarantees.
+    """Everything that `resumable_sync.contract.Store` promises, as pytest tests; each cites its guarantees.
 
     Subclass it in a test module, under a name that begins with `Test`, and say how to make a store:
 

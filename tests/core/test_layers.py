@@ -22,7 +22,7 @@ OUTSIDE = {"durable", "client", "metrics", "inspector", "async_source"}  # rooms
 ALLOWED: dict[str, set[str]] = {
     "_version": set(),
     "errors": set(),
-    "process": set(),
+    "process": {"errors"},
     "sse": set(),
     "contract": {"errors"},
     "types": {"contract"},

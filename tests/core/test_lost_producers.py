@@ -8,7 +8,13 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from resumable_sync import MemoryStore, ProducerInterruptedError, ResumableStreamContext, Status
+from resumable_sync import (
+    MemoryStore,
+    ProducerInterruptedError,
+    ResumableStreamContext,
+    Status,
+    StoreUnavailableError,
+)
 
 TIMEOUT = 20.0
 
@@ -50,7 +56,7 @@ def test_a_producer_without_a_thread_ends_its_stream(
         start(thread)
 
     monkeypatch.setattr(threading.Thread, "start", failing_start)
-    with pytest.raises(RuntimeError):
+    with pytest.raises(StoreUnavailableError):
         context.run("a", never)
     monkeypatch.undo()
     assert context.status("a") is Status.INTERRUPTED
@@ -75,7 +81,7 @@ def test_an_executor_that_refuses_a_producer_ends_its_stream() -> None:
     store, pool = MemoryStore(), ThreadPoolExecutor(1)
     pool.shutdown()
     with ResumableStreamContext(store, executor=pool) as context:
-        with pytest.raises(RuntimeError):
+        with pytest.raises(StoreUnavailableError):
             context.run("a", never)
         assert context.status("a") is Status.INTERRUPTED
         assert not context._running.get().producers

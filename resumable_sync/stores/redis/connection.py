@@ -22,7 +22,7 @@ from redis.exceptions import (
     TimeoutError,
 )
 
-from ...errors import StoreUnavailableError
+from ...errors import ResumableStreamError, StoreUnavailableError, StreamLostError
 from .cluster import SlotMap
 from .scripts import Call
 from .settings import Endpoint, Target
@@ -42,17 +42,24 @@ Reply = Any
 """What Redis answered, strings as bytes; or the exception that stands for it."""
 
 
-class ReplicasBehindError(RedisError):
+class UnconfirmedError(RedisError):
     """Executed by the primary, but not confirmed by as many replicas as the store was told to wait for."""
 
 
 def failure(error: BaseException) -> StoreUnavailableError:
     """The store's error for what redis-py raised."""
     lasting = (AuthenticationError, AuthorizationError, NoPermissionError)
-    transient = is_passing(error) or isinstance(error, ReplicasBehindError) or _FULL.search(str(error)) is not None
+    transient = is_passing(error) or isinstance(error, UnconfirmedError) or _FULL.search(str(error)) is not None
     return StoreUnavailableError(
         f"Redis: {type(error).__name__}: {error}", transient=transient and not isinstance(error, lasting)
     )
+
+
+def as_error(reply: Exception) -> ResumableStreamError:
+    """The store's error for an exception that stands for a reply."""
+    if isinstance(reply, ResponseError) and "WRONGTYPE" in str(reply):
+        return StreamLostError(f"a key of the stream was replaced by something else: {reply}")
+    return failure(reply)
 
 
 def is_passing(reply: Reply) -> bool:
@@ -229,6 +236,13 @@ class Link:
             pause = min(max(_PAUSE_SECONDS[0], pause * 2), _PAUSE_SECONDS[1])
             self.recover()
 
+    def call(self, call: Call) -> Reply:
+        """The reply to one call; raises the store's error for one of Redis."""
+        reply = self.run([call])[0]
+        if isinstance(reply, Exception):
+            raise as_error(reply) from reply
+        return reply
+
     def endpoint(self, key: str) -> Endpoint:
         """The server that holds `key`. May raise redis-py's errors."""
         if self._slots is None:
@@ -295,8 +309,8 @@ class Link:
         if isinstance(confirmed, int) and confirmed >= self._wait_replicas[0]:
             return found
         count, seconds = self._wait_replicas
-        behind = ReplicasBehindError(f"{confirmed} of {count} replicas confirmed within {seconds:g} s")
-        return [reply if isinstance(reply, Exception) else behind for reply in found]
+        unconfirmed = UnconfirmedError(f"{confirmed} of {count} replicas confirmed within {seconds:g} s")
+        return [reply if isinstance(reply, Exception) else unconfirmed for reply in found]
 
     def _ask(self, call: Call, redirect: AskError) -> Reply:
         """The call at the node that a moving slot's key is to be asked of."""

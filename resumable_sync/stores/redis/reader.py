@@ -13,12 +13,13 @@ from typing import Any
 from redis.exceptions import RedisError, ResponseError
 
 from ...contract import Position, Status
+from ...process import start_thread
 from ..pages import Page
 from ..tail import Tail, Tails
+from .commands import parse_error_text
 from .connection import Link
-from .index import Keys
+from .keys import Keys
 from .scripts import Call
-from .state import parse_message
 
 logger = logging.getLogger("resumable_sync")
 
@@ -66,9 +67,8 @@ class Reader:
             if self._closed.is_set():
                 return
             if self._thread is None:
-                thread = threading.Thread(target=self._run, name="resumable-sync-redis-reader", daemon=True)
-                thread.start()  # may fail, then the next viewer tries it
-                self._thread = thread
+                # May fail, then the next viewer tries it.
+                self._thread = start_thread(self._run, "resumable-sync-redis-reader")
                 return
             nudge = not self._nudged and self._only is None
             self._nudged = True
@@ -187,7 +187,7 @@ def deliver(tail: Tail, rows: list[Any], max_bytes: int) -> None:
             pages = []
         if kind == b"e":
             ending = dict(zip(fields[::2], fields[1::2]))
-            error = parse_message(ending[b"m"])
+            error = parse_error_text(ending[b"m"])
             status = Status(ending[b"e"].decode("ascii"))
             tail.finish(Position(generation, int(ending[b"n"])), status, error, 0.0)
         else:  # deleted, or begun anew

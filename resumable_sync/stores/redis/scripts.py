@@ -25,10 +25,10 @@ class Call(NamedTuple):
 
 @functools.cache
 def _load(name: str) -> tuple[str, str]:
-    """The script's text, behind what all share, and its digest."""
+    """The script's text, after what all share, and its digest."""
     folder = resources.files(__package__) / "lua"
     text = (folder / f"{name}.lua").read_text("utf-8")
-    if name not in ("register", "settle", "strike"):  # those of the index
+    if name not in ("index_add", "index_confirm", "index_remove"):  # they are not of one stream
         text = (folder / "shared.lua").read_text("utf-8") + text
     return text, hashlib.sha1(text.encode("utf-8")).hexdigest()
 

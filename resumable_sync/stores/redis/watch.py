@@ -15,12 +15,12 @@ import time
 from typing import Any
 
 from ...contract import Position
+from ...process import start_thread
 from ..base import Snapshot
 from ..tail import Tail, Tails
+from .commands import Commands, parse_snapshot
 from .connection import Link
-from .index import Keys
 from .reader import Reader
-from .state import Found, parse_found
 
 logger = logging.getLogger("resumable_sync")
 
@@ -44,15 +44,15 @@ class Watcher:
     Cluster.
     """
 
-    def __init__(self, link: Link, keys: Keys, control: str, per_stream: bool) -> None:
+    def __init__(self, link: Link, commands: Commands, control: str, per_stream: bool) -> None:
         self.tails = Tails(self._follow, max_bytes=TAIL_BYTES, linger=_LINGER_SECONDS, check_seconds=CHECK_SECONDS)
         self._link = link
-        self._keys = keys
+        self._commands = commands
         self._control = control
         self._per_stream = per_stream
         self._lock = threading.Lock()
         self._kick = threading.Condition(self._lock)
-        self._next = 0.0  # monotonic: when the thread looks for due checks again
+        self._next = 0.0  # monotonic: when the thread wakes to make the next checks
         self._thread: threading.Thread | None = None
         self._readers: dict[str, Reader] = {}
         self._closed = False
@@ -76,9 +76,8 @@ class Watcher:
             if self._closed:
                 return
             if self._thread is None:
-                thread = threading.Thread(target=self._run, name="resumable-sync-redis-watch", daemon=True)
-                thread.start()  # may fail, then the next viewer tries it
-                self._thread = thread
+                # May fail, then the next viewer tries it.
+                self._thread = start_thread(self._run, "resumable-sync-redis-watch")
             elif check_at < self._next:
                 self._next = check_at
                 self._kick.notify()
@@ -91,7 +90,7 @@ class Watcher:
         only = tail.stream_id if self._per_stream else None
         reader = self._readers.get(only or "")
         if reader is None:
-            reader = Reader(self._link, self.tails, self._keys, self._control, only)
+            reader = Reader(self._link, self.tails, self._commands.keys, self._control, only)
             self._readers[only or ""] = reader
         return reader
 
@@ -128,16 +127,15 @@ class Watcher:
         for begin in range(0, len(tails), _CHECKS_OF_A_TRIP):
             part = tails[begin : begin + _CHECKS_OF_A_TRIP]
             known = [tail.known() for tail in part]
-            replies = self._link.run([self._keys.check(tail.stream_id) for tail in part])
+            replies = self._link.run([self._commands.check(tail.stream_id) for tail in part])
             for tail, position, reply in zip(part, known, replies):
                 self._judge(tail, position, reply)
 
     def _judge(self, tail: Tail, known: Position, reply: Any) -> None:
-        found = parse_found(reply)
-        if not isinstance(found, Found):
+        snapshot = parse_snapshot(tail.stream_id, reply)
+        if not isinstance(snapshot, Snapshot):
             tail.forget()  # gone, or out of reach: each viewer finds out and tells its caller
             return
-        snapshot = Snapshot(*found)
         if snapshot.status.ended:
             tail.finish(Position(snapshot.generation, snapshot.size), snapshot.status, snapshot.error, 0.0)
         elif not tail.confirm(known, snapshot):

@@ -23,7 +23,7 @@ APPLICATION_ID = 0x52535331  # "RSS1": tells our files from those of other progr
 _INCREMENTAL = 2  # as PRAGMA auto_vacuum answers
 _READERS = 8  # connections of a process that read at once; more would only wait for the interpreter's lock
 _FORK_SECONDS = 2.0  # that a fork waits for the present transactions
-_AUTOCHECKPOINT_PAGES = 16_384  # a safety net of 64 MiB; the janitor checkpoints long before
+_AUTOCHECKPOINT_PAGES = 16_384  # a safety net of 64 MiB; the upkeep checkpoints long before
 
 
 class Connection(sqlite3.Connection):
@@ -61,8 +61,9 @@ class Connections:
 
     A connection is borrowed for one short transaction, so a thousand parked viewers share a handful.
 
-    No open connection passes through a fork. SQLite books the locks of a file per process, in memory: a child that
-    inherits an open connection inherits the books, and takes locks for its own that only the parent holds.
+    No open connection passes through a fork. SQLite keeps a record of a file's locks for each process, in memory:
+    a child that inherits an open connection inherits that record, and takes for its own the locks that only the
+    parent holds.
     So a fork waits for the present transactions, and finds all connections closed.
     """
 

@@ -31,7 +31,7 @@ CREATE INDEX running ON streams (owner) WHERE status = 'streaming';
 
 CREATE TABLE pages (
   generation INTEGER NOT NULL,
-  end INTEGER NOT NULL,               -- offset behind the last byte of payload
+  end INTEGER NOT NULL,               -- offset after the last byte of payload
   payload BLOB NOT NULL,              -- chunks, joined
   lengths BLOB,                       -- their lengths as little-endian uint32; NULL for a single chunk
   checksum INTEGER NOT NULL,          -- CRC-32 of payload and lengths, begun at end: SQLite itself verifies no content

@@ -7,37 +7,43 @@ import time
 from collections.abc import Callable, Collection
 from pathlib import Path
 
-from ...contract import Status
-from . import pages as sqlite_pages
-from . import rows as sqlite_rows
+from ..sweeper import Sweeper
+from . import tables
 from .connection import Connections
-from .process_lock import is_dead
+from .liveness import Liveness, is_dead
 
+_CHECKPOINT_BYTES = 4 * 1024 * 1024  # written between checkpoints
+_SWEEP_SECONDS = 30.0
 _ROWS_OF_A_STEP = 200  # of one transaction, so that writers get in between
 _PAGES_OF_A_STEP = 100
 _FREE_PAGES_KEPT = 1024
 _STALE_FILE_SECONDS = 60.0
 
 
-def sweep(connections: Connections, end_dead: Callable[[Collection[str]], object]) -> int:
+Publish = Callable[[Collection[str]], object]
+
+
+def sweep(connections: Connections, liveness: Liveness, publish: Publish) -> int:
     """End the streams of dead producers, remove expired ones and the pages of removed ones. Returns how many
-    streams were removed."""
+    streams were removed. `publish` is told which streams ended."""
     removed = 0
     last = ""
     while True:
         with connections.read() as connection:
-            rows = sqlite_rows.select_page(connection, last, _ROWS_OF_A_STEP)
+            rows = tables.select_page(connection, last, _ROWS_OF_A_STEP)
         if not rows:
             break
         last = rows[-1][0]
-        end_dead([stream_id for stream_id, row in rows if row.status is Status.STREAMING])
+        ended = liveness.end([stream_id for stream_id, row in rows if liveness.is_orphan(row)])
+        if ended:
+            publish(ended)
         expired = [stream_id for stream_id, row in rows if row.expired]
         if expired:
             with connections.write() as connection:
                 for stream_id in expired:
-                    found = sqlite_rows.select(connection, stream_id)  # it may have been made anew since
+                    found = tables.select(connection, stream_id)  # it may have been made anew since
                     if found is not None and found.expired:
-                        removed += sqlite_rows.remove(connection, stream_id)
+                        removed += tables.remove(connection, stream_id)
     _empty_trash(connections)
     return removed
 
@@ -78,10 +84,10 @@ def check(connections: Connections) -> list[str]:
         for (text,) in connection.execute("PRAGMA integrity_check"):
             if text != "ok":
                 problems.append(text)
-        problems += sqlite_rows.check(connection)
+        problems += tables.check_rows(connection)
         streams = connection.execute("SELECT stream_id, generation, size FROM streams").fetchall()
         for stream_id, generation, size in streams:
-            found = sqlite_pages.check(connection, generation, size)
+            found = tables.check_pages(connection, generation, size)
             problems += [f"stream {stream_id}: {problem}" for problem in found]
     return problems
 
@@ -112,3 +118,68 @@ def remove_files(path: Path, directory: Path) -> None:
         for leftover in directory.iterdir():
             leftover.unlink(missing_ok=True)
         directory.rmdir()
+
+
+class Upkeep:
+    """When a process does it: checkpoints off the writers' way, sweeps in the background. Thread-safe.
+
+    Its thread starts with the first `expect` or `sweep_soon`.
+
+    The fields are hints that threads change without a lock: a lost update costs a round, which comes later.
+    """
+
+    def __init__(
+        self,
+        connections: Connections,
+        run_directory: Path,
+        liveness: Liveness,
+        publish: Publish,
+        shortest_ttl: float,
+    ) -> None:
+        self._connections = connections
+        self._run_directory = run_directory
+        self._liveness = liveness
+        self._publish = publish
+        self._shortest_ttl = shortest_ttl
+        self._unchecked_bytes = 0  # written since the last checkpoint, roughly
+        self._sweep_at = time.monotonic() + _SWEEP_SECONDS
+        self._sweeper = Sweeper("resumable-sync-sqlite-sweeper", self._round, self._interval)
+
+    def expect(self, ttl: float) -> None:
+        """A stream with this ttl has begun: from now on rounds come often enough for it."""
+        self._sweeper.start()
+        if ttl < self._shortest_ttl:
+            self._shortest_ttl = ttl
+            self._sweeper.hurry()
+
+    def wrote(self, count: int) -> None:
+        """`count` bytes were written."""
+        self._unchecked_bytes += count
+        if self._unchecked_bytes > _CHECKPOINT_BYTES:
+            self._sweeper.hurry()
+
+    def sweep_soon(self) -> None:
+        """There is something to remove."""
+        self._sweep_at = 0.0
+        self._sweeper.start()
+        self._sweeper.hurry()
+
+    def sweep(self) -> int:
+        """Sweep now, in this thread; returns how many streams were removed."""
+        return sweep(self._connections, self._liveness, self._publish)
+
+    def stop(self) -> None:
+        """End the thread; waits for its present round, a second at most."""
+        self._sweeper.stop()
+
+    def _interval(self) -> float:
+        return min(_SWEEP_SECONDS, max(0.05, self._shortest_ttl / 2))
+
+    def _round(self) -> None:
+        if self._unchecked_bytes > _CHECKPOINT_BYTES:
+            self._unchecked_bytes = 0
+            checkpoint(self._connections)
+        if time.monotonic() >= self._sweep_at:
+            self._sweep_at = time.monotonic() + self._interval()
+            self.sweep()
+            tidy(self._connections, self._run_directory)

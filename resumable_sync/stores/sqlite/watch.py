@@ -11,17 +11,18 @@ import logging
 import socket
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from ...contract import Position, Status
 from ...errors import ResumableStreamError, StreamLostError
+from ...process import start_thread
 from ..base import Snapshot
 from ..pages import Page
 from ..tail import Tail, Tails
-from . import pages as sqlite_pages
-from . import rows as sqlite_rows
+from . import tables
 from .connection import Connections
+from .liveness import Liveness
 from .peers import DATAGRAM_BYTES, EVERYTHING, Peers
 
 logger = logging.getLogger("resumable_sync")
@@ -40,8 +41,8 @@ class Watcher:
     """Keeps the tails of one process true, by one thread. Thread-safe. `_lock` guards `_thread`, `_idle` and
     `_closed`; it may be held while that of the tails is taken, never the other way round.
 
-    `end_dead(ids)` ends those of these streams whose producers died and returns which; the thread calls it without
-    locks, and tells the viewers. `name`: of this process's socket.
+    The thread has `liveness` end the streams whose producers died, without holding a lock, and tells the viewers.
+    `name`: of this process's socket.
     """
 
     def __init__(
@@ -49,11 +50,11 @@ class Watcher:
         connections: Connections,
         directory: Path,
         name: str,
-        end_dead: Callable[[Collection[str]], Collection[str]],
+        liveness: Liveness,
     ) -> None:
         self.tails = Tails(self._follow, max_bytes=_TAIL_BYTES, linger=_LINGER_SECONDS)
         self._poller = _Poller(connections)
-        self._end_dead = end_dead
+        self._liveness = liveness
         self._peers = Peers(directory, name)
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
@@ -104,9 +105,8 @@ class Watcher:
                 return
             idle, self._idle = self._idle, False
             if self._thread is None:
-                thread = threading.Thread(target=self._run, name="resumable-sync-watch", daemon=True)
-                thread.start()  # may fail, then the next viewer tries it
-                self._thread = thread
+                # May fail, then the next viewer tries it.
+                self._thread = start_thread(self._run, "resumable-sync-watch")
         if idle:
             self._nudge()
 
@@ -184,11 +184,11 @@ class Watcher:
         except ResumableStreamError:
             self._forget_all()  # each viewer fetches for itself and reports the trouble to its caller
             return
-        behind = {
+        outdated = {
             name: tails[name] for name, found in changes.items() if not tails[name].confirm(known[name], found)
         }
-        if behind:
-            self._advance(behind)
+        if outdated:
+            self._advance(outdated)
 
     def _advance(self, tails: Mapping[str, Tail]) -> None:
         """Other processes have committed something to these streams: fetch it once for all viewers."""
@@ -208,7 +208,7 @@ class Watcher:
 
     def _check(self, tails: Mapping[str, Tail]) -> None:
         try:
-            dead = self._end_dead(list(tails))
+            dead = self._liveness.end_dead(tails)
         except ResumableStreamError:
             self._forget_all()  # as above: a locked or full file is for the viewers to report
             return
@@ -235,7 +235,7 @@ class _Poller:
             version = connection.execute("PRAGMA data_version").fetchone()[0]
             if version == connection.seen_version and self._seen.keys() >= set(stream_ids):
                 return {}
-            found = dict(sqlite_rows.select_many(connection, stream_ids))
+            found = dict(tables.select_many(connection, stream_ids))
             connection.seen_version = version
         before, self._seen = self._seen, {}
         changed: dict[str, Snapshot | None] = {}
@@ -254,17 +254,17 @@ class _Poller:
         if not known:
             return news
         with self._connections.read() as connection:
-            for stream_id, row in sqlite_rows.select_many(connection, known):
+            for stream_id, row in tables.select_many(connection, known):
                 generation, offset = known[stream_id]
                 if row.expired or row.generation != generation or row.size - offset > _TAIL_BYTES:
                     continue
                 try:
-                    rows = list(sqlite_pages.select(connection, generation, offset)) if row.size > offset else []
+                    rows = list(tables.select_pages(connection, generation, offset)) if row.size > offset else []
                 except StreamLostError:
                     continue  # each viewer finds the damage, and tells its caller
                 news[stream_id] = _as_snapshot(row), rows
         return news
 
 
-def _as_snapshot(row: sqlite_rows.Row) -> Snapshot:
+def _as_snapshot(row: tables.Row) -> Snapshot:
     return Snapshot(row.generation, row.status, row.size, row.entries, row.error, row.life)

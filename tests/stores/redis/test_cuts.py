@@ -86,7 +86,7 @@ def test_answers_survive_cuts(rounds: int, server: RedisServer, open_store: Open
     for number in range(rounds):
         name = f"s{number}"
         process = store._processes.get()
-        process.index.register(name, 1000)
+        process.index.add(name, 1000)
         cut.set()
         lease = acquired(store, name)
         cut.set()

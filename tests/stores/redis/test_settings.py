@@ -21,8 +21,8 @@ from resumable_sync import (
     StreamFinalizedError,
 )
 from resumable_sync import open_store as open_by_url
+from resumable_sync.stores import redis as redis_store
 from resumable_sync.stores.redis import RedisStore
-from resumable_sync.stores.redis import store as redis_store
 from resumable_sync.stores.redis.settings import from_url
 from resumable_sync.testing.kit import acquired, call, drain
 

@@ -1,21 +1,22 @@
--- acquire(meta, log, fence; token, random, grace ms, ttl ms, finished ttl ms or '', metadata)
+-- acquire(meta, log, fence; token, grace ms, ttl ms, finished ttl ms or '', metadata)
 --   -> the new generation, or 0: somebody produces the stream, or it has ended.
 -- `token` is the caller's own: a repeated call is answered as the first one was.
 local s = load()
 if s then
   if redis.call('HGET', KEYS[1], 'token') == ARGV[1] then return s.generation end
-  reap(s, ARGV[5])
+  reap(s, ARGV[4])
   return 0
 end
 local fence = tonumber(string.match(redis.call('GET', KEYS[3]) or '0', '^%d+') or 0)
 local last = math.max(fence, tonumber(redis.call('HGET', KEYS[1], 'generation') or 0))
-local generation = math.max(math.floor(now / 1000) * 1048576 + tonumber(ARGV[2]), last + 1)
+-- The server's time in units of 2^-20 seconds, as contract.new_generation makes them.
+local generation = math.max(time[1] * 1048576 + math.floor(time[2] * 1.048576), last + 1)
 -- Only where something is left: a deletion would open the way for the rest on a server without memory.
 if redis.call('EXISTS', KEYS[1], KEYS[2]) > 0 then redis.call('UNLINK', KEYS[1], KEYS[2]) end
 s = {generation = text(generation), status = 'streaming', size = 0, entries = 0, rows = 1, kept = 0, error = ''}
-redis.call('HSET', KEYS[1], 'generation', s.generation, 'token', ARGV[1], 'lease', now + ARGV[3],
-  'ttl', ARGV[4], 'metadata', ARGV[6], 'created', now, 'status', s.status, 'error', s.error)
+redis.call('HSET', KEYS[1], 'generation', s.generation, 'token', ARGV[1], 'lease', now + ARGV[2],
+  'ttl', ARGV[3], 'metadata', ARGV[5], 'created', now, 'status', s.status, 'error', s.error)
 redis.call('XADD', KEYS[2], s.generation .. '-0', 'b', '1')
 redis.call('SET', KEYS[3], s.generation)
-keep(s, tonumber(ARGV[4]))
+keep(s, tonumber(ARGV[3]))
 return s.generation

@@ -6,7 +6,7 @@
 --                    last <generation>-18446744073709551615 {e: status, n: size, m: error}; {x: 1} if deleted
 --   3 fence  string  the highest generation given out, kept for longer than the stream
 local LAST, DAY, time = '-18446744073709551615', 86400000, redis.call('TIME')
--- In replies and ids; tostring turns big numbers into 1e+15. redis.call writes whole numbers out by itself.
+-- In replies and ids; tostring turns big numbers into 1e+15. redis.call itself writes whole numbers out.
 local function text(number) return string.format('%.0f', number) end
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 -- The stream's state; else nil and {'missing'}, or {'damaged'} where a part of it was evicted or trimmed.

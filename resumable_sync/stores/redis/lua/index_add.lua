@@ -1,5 +1,5 @@
--- register(index zset: the ids of all streams, score 0; fresh zset: ids lately acquired, score the server's ms at
---          which an election ended, or must have ended; id, max streams, ms that an election may take)
+-- index_add(index zset: the ids of all streams, score 0; fresh zset: ids lately acquired, score the server's ms at
+--           which an election ended, or must have ended; id, max streams, ms that an election may take)
 --   -> 1, or 0 if the index is full.
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)

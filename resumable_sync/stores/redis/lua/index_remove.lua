@@ -1,0 +1,11 @@
+-- index_remove(index zset, fresh zset, as in index_add; since: server's ms, then ids) -> the ids that were removed.
+-- Ids whose election ended after `since`, or is still on its way, are left alone.
+local removed = {}
+for i = 2, #ARGV do
+  local acquired = redis.call('ZSCORE', KEYS[2], ARGV[i])
+  if not acquired or tonumber(acquired) < tonumber(ARGV[1]) then
+    redis.call('ZREM', KEYS[2], ARGV[i])
+    if redis.call('ZREM', KEYS[1], ARGV[i]) == 1 then removed[#removed + 1] = ARGV[i] end
+  end
+end
+return removed
