@@ -1,4 +1,4 @@
-"""The command `demo`: serve the page, or check the story."""
+"""`demo`: serve the page, or play its story without a browser."""
 
 from __future__ import annotations
 
@@ -20,15 +20,14 @@ from ..demo.answers import AnswerSource, command_source, file_source, own_text_s
 from ..demo.bare import create_bare_app
 from ..demo.server import DemoServer
 from ..demo.story import Story, StoryError
-from ..stores import open_store
 from .exits import CommandError, Exit, say
-from .location import open_named_store, store_url
+from .location import named_store, store_url
 from .signals import Signals, Stopped
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
 
-_CHECK_RATE = 400.0  # words per second: the story need not be read
+_CHECK_RATE = 400.0  # words per second: nobody has to read along
 
 
 def demo(arguments: argparse.Namespace, signals: Signals) -> int:
@@ -38,7 +37,7 @@ def demo(arguments: argparse.Namespace, signals: Signals) -> int:
     if not _has_flask():
         raise CommandError('the demo needs Flask: pip install "resumable_sync[demo]"')
     source = _source(arguments, arguments.rate)
-    with contextlib.closing(open_named_store(arguments.store)) as store:
+    with named_store(arguments.store) as store:
         from ..demo.app import create_app
 
         app = create_app(store, source)
@@ -64,7 +63,7 @@ def _check(arguments: argparse.Namespace) -> int:
     with contextlib.ExitStack() as stack:
         directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="resumable-sync-demo-"))
         url = arguments.store or "sqlite:///" + quote(f"{directory}/streams.db")
-        store = stack.enter_context(contextlib.closing(open_store(url)))
+        store = stack.enter_context(named_store(url))
         app, context, kind = _application(store, source)
         address = stack.enter_context(_served(app, context, "127.0.0.1", 0))
         print(f"server    {address} ({kind}), store {url}", flush=True)
@@ -91,7 +90,7 @@ def _application(store: Store, source: AnswerSource) -> tuple[WSGIApplication, R
 
 @contextlib.contextmanager
 def _served(app: WSGIApplication, context: ResumableStreamContext, host: str, port: int) -> Iterator[str]:
-    """A server for `app`; at the end it takes no more requests and its streams end as interrupted."""
+    """Serve `app` during the block. After it no request is taken, and running streams end as interrupted."""
     try:
         server = DemoServer(host, port, app)
     except (OSError, OverflowError) as error:
@@ -111,7 +110,7 @@ def _source(arguments: argparse.Namespace, rate: float) -> AnswerSource:
             if arguments.file:
                 raise CommandError("give a file or a command, not both", Exit.USAGE)
             if shutil.which(arguments.command[0]) is None:
-                raise CommandError(f"there is no command {arguments.command[0]}", 127)
+                raise CommandError(f"command not found: {arguments.command[0]}", 127)
             return command_source(arguments.command)
         return file_source(arguments.file, rate) if arguments.file else own_text_source(rate)
     except ValueError as error:

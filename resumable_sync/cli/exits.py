@@ -1,4 +1,4 @@
-"""Exit codes, and the one line on stderr that goes with those that are not 0."""
+"""Exit codes, and the one line on stderr that explains those other than 0."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ OUTPUT_CLOSED = SIGNALLED + 13
 
 
 class Exit(enum.IntEnum):
-    """What the exit code says. Stable: scripts may rely on the numbers."""
+    """What the exit code means. Stable: scripts may rely on the numbers."""
 
     DONE = 0
     FAILED = 1
@@ -34,12 +34,13 @@ class Exit(enum.IntEnum):
 
 EXIT_HELP = """\
 exit codes:
-   0  done                         6  lost: deleted, expired or replaced meanwhile
-   1  failed otherwise             7  no such stream
-   2  wrong usage, id or cursor    8  the id is taken
-   3  the stream ended as error    9  the store is unavailable: locked, full, damaged
-   4    … as interrupted          10  a limit of the store was reached
-   5    … as cancelled        128+n  stopped by signal n: 130 Ctrl-C, 141 output closed, 143 SIGTERM
+   0  done                            6  lost: deleted, expired or replaced
+   1  any other failure               7  no such stream
+   2  wrong usage, id or cursor       8  the id is taken
+   3  the stream ended as error       9  store unavailable: locked, full, damaged
+   4  ... as interrupted             10  a limit of the store is reached
+   5  ... as cancelled            128+n  stopped by signal n: 130 by Ctrl-C,
+                                         143 by SIGTERM; 141 if output is closed
 """
 
 _BY_ERROR_CODE = {
@@ -58,7 +59,7 @@ _BY_ERROR_CODE = {
 
 
 class CommandError(Exception):
-    """A command cannot go on: the line to print, and the exit code."""
+    """A command cannot go on. Holds the line to print, and the exit code."""
 
     def __init__(self, message: str, code: int = Exit.FAILED) -> None:
         super().__init__(message)
@@ -66,7 +67,7 @@ class CommandError(Exception):
 
 
 def exit_code(error: BaseException) -> int:
-    """The exit code that tells of `error`."""
+    """The exit code for `error`."""
     if isinstance(error, CommandError):
         return error.code
     if isinstance(error, ResumableStreamError):
@@ -75,9 +76,10 @@ def exit_code(error: BaseException) -> int:
 
 
 def say(message: str) -> None:
-    """Print one line on stderr; to nobody if stderr is gone."""
-    line = " ".join(message.split())
-    try:
-        print(f"{PROGRAM}: {line}", file=sys.stderr, flush=True)
-    except OSError:
-        pass  # there is no better place to report to
+    """Print one line on stderr."""
+    print(f"{PROGRAM}: {' '.join(message.split())}", file=sys.stderr)
+
+
+def id_argument(stream_id: str) -> str:
+    """The arguments that name a stream on a command line, to be put last."""
+    return f"-- {stream_id}" if stream_id.startswith("-") else stream_id

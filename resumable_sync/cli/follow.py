@@ -1,9 +1,8 @@
-"""`follow`: a stream's bytes to stdout, and how to go on when that is cut short."""
+"""`follow`: write a stream's bytes to stdout, and tell how to go on after an interruption."""
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import os
 import select
 import shlex
@@ -14,28 +13,28 @@ from collections.abc import Iterator
 from ..context import ResumableStreamContext
 from ..contract import Batch
 from ..errors import ResumableStreamError, StreamNotFoundError
-from .exits import OUTPUT_CLOSED, PROGRAM, CommandError, Exit, exit_code, say
-from .location import open_named_store
+from .exits import OUTPUT_CLOSED, PROGRAM, Exit, exit_code, id_argument, say
+from .location import named_store
 from .signals import Signals, Stopped
 
 _STDOUT = 1
 _READ_BYTES = 1024 * 1024
-_LOOK_SECONDS = 1.0  # between looks whether anybody still reads a silent stream's output
-_MISSING_SECONDS = 0.1  # between looks for a stream that is not there yet
+_CHECK_SECONDS = 1.0  # between checks that somebody still reads the output of a silent stream
+_MISSING_SECONDS = 0.1  # between checks for a stream that does not exist yet
 
 
 class _Output:
-    """Writes batches to stdout and knows the cursor behind the last byte that went out."""
+    """Writes batches to stdout. `cursor` is the one after the last byte that went out."""
 
     def __init__(self, signals: Signals, after: str) -> None:
         self._signals = signals
         self._poller = select.poll()
-        self._poller.register(_STDOUT, 0)  # POLLERR is told without being asked for
+        self._poller.register(_STDOUT, 0)  # POLLERR is reported unasked
         self.cursor = after
         self.written = 0
 
     def write(self, batch: Batch) -> None:
-        """Write all of it. A signal ends it between two bytes, with the cursor right."""
+        """Write all of it. A signal ends it between two bytes, and the cursor says where."""
         begin = batch.offset - len(batch.data)
         self.cursor = batch.start
         rest = memoryview(batch.data)
@@ -43,7 +42,7 @@ class _Output:
 
         def unblock() -> None:
             stop.set()
-            # A write that waits for a slow reader is repeated after the handler unless it cannot wait.
+            # Python repeats a write that waited for a slow reader; it returns if it may not wait.
             os.set_blocking(_STDOUT, False)
 
         try:
@@ -54,7 +53,7 @@ class _Output:
                     except BlockingIOError:
                         # A signal, or somebody who shares the terminal, made stdout non-blocking.
                         if not stop.is_set():
-                            select.select([], [_STDOUT], [], _LOOK_SECONDS)
+                            select.select([], [_STDOUT], [], _CHECK_SECONDS)
                         continue
                     rest = rest[count:]
                     begin += count
@@ -65,7 +64,7 @@ class _Output:
                 os.set_blocking(_STDOUT, True)
 
     def check(self) -> None:
-        """BrokenPipeError if nobody reads any more."""
+        """Raise BrokenPipeError if nobody reads any more."""
         for _, events in self._poller.poll(0):
             if events & select.POLLERR:
                 raise BrokenPipeError
@@ -73,11 +72,9 @@ class _Output:
 
 def follow(arguments: argparse.Namespace, signals: Signals) -> int:
     """Run the command `follow`; returns the exit code."""
-    if _STDOUT in arguments.closed_descriptors:
-        raise CommandError("standard output is closed")
     output = _Output(signals, arguments.after)
     try:
-        with contextlib.closing(open_named_store(arguments.store)) as store:
+        with named_store(arguments.store) as store:
             with ResumableStreamContext(store, read_bytes=_READ_BYTES) as context:
                 for batch in _open(context, arguments):
                     if batch.data:
@@ -93,7 +90,7 @@ def follow(arguments: argparse.Namespace, signals: Signals) -> int:
         _tell(arguments, output, "nobody reads the output any more")
         return OUTPUT_CLOSED
     except ResumableStreamError as error:
-        # Behind an ending, or without a stream, there is nothing to go on to.
+        # After an ending, or without a stream, there is nothing to go on with.
         if exit_code(error) == Exit.UNAVAILABLE and output.written:
             _tell(arguments, output, str(error))
         else:
@@ -105,23 +102,24 @@ def follow(arguments: argparse.Namespace, signals: Signals) -> int:
 
 
 def _open(context: ResumableStreamContext, arguments: argparse.Namespace) -> Iterator[Batch]:
-    """Check the id and the cursor, and wait a while until there is such a stream.
+    """Check the id and the cursor, and wait for the stream to begin.
 
-    So a follower may be started in front of its publisher. A cursor says that the stream was there: no wait.
+    So a follower may be started before its publisher. With a cursor there is no wait: its stream had begun.
     """
     deadline = time.monotonic() + (0.0 if arguments.after else arguments.wait)
     while True:
         try:
-            return context.batches(arguments.id, arguments.after, heartbeat=_LOOK_SECONDS)
+            return context.batches(arguments.id, arguments.after, heartbeat=_CHECK_SECONDS)
         except StreamNotFoundError:
             left = deadline - time.monotonic()
             if left <= 0:
                 raise
-            # No store tells of a stream that begins, so there is nothing to wait for but time.
-            threading.Event().wait(min(left, _MISSING_SECONDS))
+            time.sleep(min(left, _MISSING_SECONDS))  # no store announces that a stream begins
 
 
 def _tell(arguments: argparse.Namespace, output: _Output, why: str) -> None:
     store = f"--store {shlex.quote(arguments.store)} " if arguments.store else ""
     after = f" --after {output.cursor}" if output.cursor else ""
-    say(f"{why}; {output.written} bytes were written; go on with: {PROGRAM} {store}follow {arguments.id}{after}")
+    stream_id = id_argument(arguments.id)
+    words = f"{after} {stream_id}" if stream_id.startswith("-") else f" {stream_id}{after}"
+    say(f"{why}; {output.written} bytes were written; go on with: {PROGRAM} {store}follow{words}")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote
 
@@ -14,7 +16,7 @@ ENVIRONMENT_VARIABLE = "RESUMABLE_STORE"
 
 
 def default_url() -> str:
-    """The URL of a SQLite file in the user's state directory, which is made (for the user alone) if need be."""
+    """The URL of a SQLite file in the user's state directory, created, private to the user, if missing."""
     state = os.environ.get("XDG_STATE_HOME", "")
     try:
         # The XDG specification says to ignore a relative path.
@@ -23,22 +25,25 @@ def default_url() -> str:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     except (OSError, RuntimeError) as error:
         raise CommandError(
-            f"no place for the default store: {error}; name one with --store", Exit.UNAVAILABLE
+            f"the default store has no place: {error}; name a store with --store URL", Exit.UNAVAILABLE
         ) from error
     return "sqlite:///" + quote(str(directory / "streams.db"))
 
 
 def store_url(option: str | None) -> str:
-    """The store that --store, the environment or the default name, in this order."""
+    """The URL from --store, or else from the environment, or else the default one."""
     return option or os.environ.get(ENVIRONMENT_VARIABLE) or default_url()
 
 
-def open_named_store(option: str | None) -> Store:
-    """Open `store_url(option)`."""
+@contextlib.contextmanager
+def named_store(option: str | None) -> Iterator[Store]:
+    """Open `store_url(option)`, and close it after the block."""
     url = store_url(option)
     try:
-        return open_store(url)
+        store = open_store(url)
     except ValueError as error:
         raise CommandError(str(error), Exit.USAGE) from error
     except ImportError as error:
         raise CommandError(f"{url} needs a package that is not installed: {error}", Exit.UNAVAILABLE) from error
+    with contextlib.closing(store):
+        yield store

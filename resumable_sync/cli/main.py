@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import errno
 import logging
-import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -16,25 +14,30 @@ from ..errors import ResumableStreamError
 from .exits import EXIT_HELP, OUTPUT_CLOSED, PROGRAM, CommandError, Exit, exit_code, say
 from .location import ENVIRONMENT_VARIABLE
 from .signals import Signals, Stopped
+from .terminal import discard_stdout, prepare_standard_streams
 
-# Those that take a command behind `--`, which argparse does not know how to show.
+# The commands that take another command after `--`, which argparse cannot show.
 _USAGES = {
-    "publish": "publish ID [FILE | -- COMMAND ...] [options]",
-    "demo": "demo [--check] [--file FILE | -- COMMAND ...] [options]",
+    "publish": "publish [options] ID [FILE | -- COMMAND ...]",
+    "demo": "demo [options] [--check] [--file FILE | -- COMMAND ...]",
 }
+
+_COMMANDS = {"publish", "follow", "ls", "status", "cancel", "delete", "sweep", "check", "demo"}
 
 _EXAMPLES = f"""\
 examples:
-  make 2>&1 | {PROGRAM} publish build      publish what comes in, as it comes
-  {PROGRAM} publish build -- make -j8      the same, and a failing make fails the stream
-  {PROGRAM} follow build                   in another terminal, or in ten: replay, then live
-  {PROGRAM} follow build --after CURSOR    go on where a follower was stopped
-  {PROGRAM} ls                             what there is
-  {PROGRAM} demo                           the same in a browser
+  make 2>&1 | {PROGRAM} publish build    publish output as it comes
+  {PROGRAM} publish build -- make -j8    if make fails, so does the stream
+  {PROGRAM} follow build                 in any other terminal
+  {PROGRAM} follow build --after CURSOR  continue where a follower stopped
+  {PROGRAM} ls                           list all streams
+  {PROGRAM} demo                         try it in a browser
 
 {EXIT_HELP}
-The store is a SQLite file in the user's state directory, unless --store or
-the variable {ENVIRONMENT_VARIABLE} name another, such as sqlite:////srv/streams.db.
+The store is a SQLite file in your state directory, unless --store or the
+variable {ENVIRONMENT_VARIABLE} names another one, such as sqlite:////srv/streams.db.
+
+An id that begins with "-" goes after "--":  {PROGRAM} status -- -x
 """
 
 _PUBLISH_HELP = f"""\
@@ -42,23 +45,28 @@ examples:
   pg_dump shop | {PROGRAM} publish dump-7 --content-type application/sql
   {PROGRAM} publish dump-8 big.sql --ttl 3600 --metadata owner=ada
   {PROGRAM} publish build -- make -j8
+  {PROGRAM} publish -- -x               an id that begins with "-"
 
-The id belongs to this stream until it expires or is deleted (exit code 8 if it is taken).
-Ctrl-C, SIGTERM and SIGHUP end the stream as interrupted, after everything read so far is stored.
-A command that fails ends the stream as error, and its exit code becomes that of publish.
-When somebody cancels the stream, publish closes its source (ends its command) and exits with 5.
+An id can be used again when its stream has expired or was deleted; until then
+publish exits with 8. Ctrl-C, SIGTERM and SIGHUP end the stream as interrupted,
+after everything read so far is stored, and end the command.
+
+A command that fails ends the stream as error; publish exits with its exit
+code. If somebody cancels the stream, the command is ended or the input is
+closed, and publish exits with 5.
 
 {EXIT_HELP}"""
 
 _FOLLOW_HELP = f"""\
 examples:
   {PROGRAM} follow build
-  {PROGRAM} follow dump-7 > dump.sql || echo "not complete: $?"
+  {PROGRAM} follow dump-7 > dump.sql || echo "incomplete: $?"
   {PROGRAM} follow dump-7 --after 1843022336139264-4096 >> dump.sql
   {PROGRAM} follow tomorrow --wait 600
 
-Only exit code 0 means that the stream is done and every byte was written. Ctrl-C stops nothing
-but this viewer; it prints the cursor to go on from.
+Exit code 0 means that the stream is done and every byte was written; no other
+exit code does. Ctrl-C stops this follower only, which then prints the cursor
+to continue from.
 
 {EXIT_HELP}"""
 
@@ -67,75 +75,95 @@ examples:
   {PROGRAM} demo
   {PROGRAM} demo --file README.md --rate 30
   {PROGRAM} demo -- sh -c 'for i in $(seq 60); do date; sleep 1; done'
-  {PROGRAM} demo --check          the story without a browser: start, cut, resume, compare, cancel
+  {PROGRAM} demo --check   start, cut, resume, compare, cancel
 """
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line with `argv` (default: the program's arguments); returns the exit code.
+    """Run the command line with `argv` (default: the program's arguments) and return the exit code.
 
-    For the main thread of a program: it handles signals. Prints one line for whatever goes wrong.
+    For the main thread of a program, at its end: it handles signals and replaces `sys.stderr`, both for good.
+    Prints one line for whatever goes wrong.
     """
-    closed_descriptors = _fill_descriptors()
+    prepare_standard_streams()
     signals = Signals()
-    verbose = False
     try:
         signals.install()
-        arguments = _parse(sys.argv[1:] if argv is None else list(argv))
-        arguments.closed_descriptors = closed_descriptors
-        verbose = arguments.verbose
-        _set_up_logging(verbose)
-        run: Callable[[argparse.Namespace, Signals], int] = arguments.run
-        code = run(arguments, signals)
-        _flush_stdout()
+        code = _run(sys.argv[1:] if argv is None else list(argv), signals)
+        signals.disarm()
         return code
-    except Stopped as stopped:
+    except Stopped as stopped:  # raised once: none can follow
+        discard_stdout()  # its reader may be slow
         say(f"stopped by {stopped}")
         return stopped.exit_code
+
+
+def _run(argv: list[str], signals: Signals) -> int:
+    verbose = False
+    try:
+        try:
+            arguments = _parse(argv)
+            verbose = arguments.verbose
+            _set_up_logging(verbose)
+            code: int = arguments.run(arguments, signals)
+        except SystemExit as exit:  # argparse has printed what there is to say
+            code = Exit.DONE if exit.code is None else int(exit.code)
+        sys.stdout.flush()
+        return code
     except BrokenPipeError:
-        _discard_stdout()
+        discard_stdout()
         return OUTPUT_CLOSED
-    except OSError as error:
-        if verbose:
-            traceback.print_exc()
-        say(str(error))
-        if error.errno == errno.ENOSPC:
-            _discard_stdout()
-        return Exit.FAILED
-    except (CommandError, ResumableStreamError) as error:
-        if verbose:
-            traceback.print_exc()
-        say(str(error))
-        return exit_code(error)
     except Exception as error:
         if verbose:
             traceback.print_exc()
-        say(f"unexpected {type(error).__name__}: {error}; --verbose tells more")
-        return Exit.FAILED
+        if isinstance(error, (CommandError, ResumableStreamError)):
+            say(str(error))
+        elif isinstance(error, OSError):
+            discard_stdout()
+            say(f"{error.filename or 'input or output failed'}: {error.strerror or error}")
+        else:
+            say(f"unexpected {type(error).__name__}: {error}; run it again with --verbose for a traceback")
+        return exit_code(error)
 
 
 def _parse(argv: list[str]) -> argparse.Namespace:
-    """Parse; everything behind the first `--` is a command for those that take one."""
-    command: list[str] = []
-    if "--" in argv:
-        cut = argv.index("--")
-        if any(word in argv[:cut] for word in _USAGES):
-            argv, command = argv[:cut], argv[cut + 1 :]
-            if not command:
-                build_parser().error("there is no command behind --")
-    arguments = build_parser().parse_args(argv)
-    arguments.command = command
+    """Parse `argv`; `command` is what comes after the `--` that introduces a command.
+
+    `--` also ends the options, as everywhere, for an id that begins with a dash. So where publish has no id before
+    the first `--`, the id comes after it, and the command after the second.
+    """
+    name = next((word for word in argv if word in _COMMANDS), None)
+    cut = argv.index("--") if name in _USAGES and "--" in argv else len(argv)
+    arguments = _parse_words(argv[:cut])
+    if name == "publish" and arguments.id is None:
+        cut = argv.index("--", cut + 1) if "--" in argv[cut + 1 :] else len(argv)
+        arguments = _parse_words(argv[:cut])
+        if arguments.id is None:
+            arguments.parser.error("ID is missing: give the stream a name")
+    arguments.command = argv[cut + 1 :]
+    if argv[cut:] == ["--"]:
+        arguments.parser.error("there is no command after --")
+    return arguments
+
+
+def _parse_words(argv: list[str]) -> argparse.Namespace:
+    """Parse, and allow options between ID and FILE, which argparse does not."""
+    arguments, rest = build_parser().parse_known_args(argv)
+    if len(rest) == 1 and arguments.run is _run_publish and arguments.file is None and rest[0][:1] != "-":
+        arguments.file = rest[0]
+    elif rest:
+        arguments.parser.error(f"unrecognized arguments: {' '.join(rest)}")
     return arguments
 
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser of the whole command line."""
     common = argparse.ArgumentParser(add_help=False)
-    # Suppressed, so that an option before the command is not overwritten by the default of the same behind it.
+    # No default, which would overwrite the same option given before the command.
     _add_common(common, argparse.SUPPRESS)
     parser = argparse.ArgumentParser(
         prog=PROGRAM,
-        description="Streams that survive their connection: publish once, follow anywhere, go on at any byte.",
+        description="Streams that survive their connection: publish once, follow anywhere,\nresume at any byte.",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -157,70 +185,78 @@ def build_parser() -> argparse.ArgumentParser:
             formatter_class=argparse.RawDescriptionHelpFormatter,
             usage=usage,
         )
-        command.set_defaults(run=run)
+        command.set_defaults(run=run, parser=command)
         return command
 
-    _add_publish(add("publish", _run_publish, "publish stdin, a file or a command's output", _PUBLISH_HELP))
+    _add_publish(add("publish", _run_publish, "publish stdin, a file or the output of a command", _PUBLISH_HELP))
     _add_follow(add("follow", _run_follow, "write a stream to stdout", _FOLLOW_HELP))
     listing = add("ls", _run_streams("ls"), "list the streams")
-    listing.add_argument("--json", action="store_true", help="one JSON object a line")
+    listing.add_argument("--json", action="store_true", help="print one JSON object per line")
     single = add("status", _run_streams("status"), "show one stream")
-    single.add_argument("id", metavar="ID")
-    single.add_argument("--json", action="store_true", help="as a JSON object")
+    single.add_argument("id", metavar="ID", help="the stream to show")
+    single.add_argument("--json", action="store_true", help="print a JSON object")
     for name, text in (
-        ("cancel", "stop a running stream, wherever it is produced; what is stored stays"),
-        ("delete", "remove a stream; its followers are told that it is lost"),
+        ("cancel", "stop a running stream, wherever its publisher runs"),
+        ("delete", "remove a stream; its followers exit with 6"),
     ):
-        add(name, _run_streams(name), text).add_argument("id", metavar="ID")
-    add("sweep", _run_streams("sweep"), "remove expired streams, end those whose publishers died")
-    add("check", _run_streams("check"), "verify that the store and every stream in it are whole")
-    _add_demo(add("demo", _run_demo, "show it in a browser, on this machine only", _DEMO_HELP))
+        add(name, _run_streams(name), text).add_argument("id", metavar="ID", help=f"the stream to {name}")
+    add("sweep", _run_streams("sweep"), "remove expired streams, end those of dead publishers")
+    add("check", _run_streams("check"), "verify the store and every stream in it")
+    _add_demo(add("demo", _run_demo, "try it in a browser, on this machine only", _DEMO_HELP))
     return parser
 
 
 def _add_common(parser: argparse.ArgumentParser, default: str | None) -> None:
     parser.add_argument(
-        "--store", metavar="URL", default=default, help=f"the store (or ${ENVIRONMENT_VARIABLE}; default: a file)"
+        "--store",
+        metavar="URL",
+        default=default,
+        help=f"the store (default: ${ENVIRONMENT_VARIABLE}, or a SQLite file)",
     )
     parser.add_argument(
-        "--verbose", action="store_true", default=argparse.SUPPRESS, help="log to stderr, with tracebacks"
+        "--verbose", action="store_true", default=argparse.SUPPRESS, help="write a log and tracebacks to stderr"
     )
 
 
 def _add_publish(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("id", metavar="ID", help="1 to 256 characters of A-Z a-z 0-9 _ . : -")
-    parser.add_argument("file", metavar="FILE", nargs="?", help="instead of stdin")
-    parser.add_argument("--ttl", type=float, metavar="SECONDS", help="life after the last byte (default: a day)")
+    # Optional for argparse alone: see `_parse`.
+    parser.add_argument("id", metavar="ID", nargs="?", help="1 to 256 characters of A-Z a-z 0-9 _ . : -")
+    parser.add_argument("file", metavar="FILE", nargs="?", help="publish this file instead of stdin")
+    parser.add_argument(
+        "--ttl", type=float, metavar="SECONDS", help="keep it so long after its last byte (default: a day)"
+    )
     parser.add_argument(
         "--metadata",
         type=_key_and_value,
         metavar="KEY=VALUE",
         action="append",
         default=[],
-        help="kept with the stream; may be repeated",
+        help="keep this with the stream; may be repeated",
     )
     parser.add_argument("--content-type", metavar="TYPE", help="short for --metadata content-type=TYPE")
-    parser.add_argument("--quiet", action="store_true", help="no progress, also on a terminal")
+    parser.add_argument("--quiet", action="store_true", help="show no progress on a terminal")
 
 
 def _add_follow(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("id", metavar="ID")
-    parser.add_argument("--after", metavar="CURSOR", default="", help="only what follows this cursor")
+    parser.add_argument("id", metavar="ID", help="the stream to write")
+    parser.add_argument("--after", metavar="CURSOR", default="", help="write only the bytes after this cursor")
     parser.add_argument(
         "--wait",
         type=_seconds,
         metavar="SECONDS",
         default=5.0,
-        help="wait so long for a stream that has not begun yet (default: %(default)g)",
+        help="wait so long for a stream to begin (default: %(default)g)",
     )
 
 
 def _add_demo(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--check", action="store_true", help="run the story without a browser, say what was seen")
+    parser.add_argument("--check", action="store_true", help="play the story without a browser and verify it")
     parser.add_argument("--file", metavar="FILE", help="stream this file, word by word")
     parser.add_argument("--rate", type=float, default=12.0, metavar="WORDS", help="words per second (default: 12)")
-    parser.add_argument("--host", default="127.0.0.1", help="the address to listen at (default: %(default)s)")
-    parser.add_argument("--port", type=int, default=8000, help="the port (default: %(default)s; 0: any free one)")
+    parser.add_argument("--host", default="127.0.0.1", help="the address to listen on (default: %(default)s)")
+    parser.add_argument(
+        "--port", type=int, default=8000, help="the port (default: %(default)s; 0 takes a free one)"
+    )
 
 
 def _key_and_value(text: str) -> tuple[str, str]:
@@ -231,13 +267,16 @@ def _key_and_value(text: str) -> tuple[str, str]:
 
 
 def _seconds(text: str) -> float:
-    seconds = float(text)
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
     if not 0 <= seconds <= MAX_WAIT:
-        raise argparse.ArgumentTypeError(f"must be 0 to {MAX_WAIT:g}")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds from 0 to {MAX_WAIT:g}")
     return seconds
 
 
-# The commands are imported when they are run: `follow` need not pay for what only `demo` wants.
+# Each command is imported when it runs: `follow` does not pay for what only `demo` needs.
 
 
 def _run_publish(arguments: argparse.Namespace, signals: Signals) -> int:
@@ -268,35 +307,8 @@ def _run_demo(arguments: argparse.Namespace, signals: Signals) -> int:
     return demo(arguments, signals)
 
 
-def _fill_descriptors() -> frozenset[int]:
-    """Put /dev/null where stdin, stdout or stderr is closed; returns which were.
-
-    Otherwise the store's file would get such a number, and output would be written into it.
-    """
-    closed = set()
-    for descriptor in (0, 1, 2):
-        try:
-            os.fstat(descriptor)
-        except OSError:
-            closed.add(descriptor)
-            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number, which is this one
-    return frozenset(closed)
-
-
 def _set_up_logging(verbose: bool) -> None:
     if verbose:
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     else:
         logging.getLogger("resumable_sync").addHandler(logging.NullHandler())
-
-
-def _flush_stdout() -> None:
-    if sys.stdout is not None:
-        sys.stdout.flush()
-
-
-def _discard_stdout() -> None:
-    """Let what cannot be written go nowhere, so that the interpreter does not stumble over it at exit."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 1)
-    os.close(nowhere)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import time
 from collections.abc import Callable, Iterator
 from types import FrameType
 
 from .exits import SIGNALLED
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+_CLEANING_SECONDS = 5.0  # more than ending a stream and its command takes
 
 
 class Stopped(BaseException):
@@ -21,18 +24,20 @@ class Stopped(BaseException):
 
 
 class Signals:
-    """Raises `Stopped` in the main thread at the first signal, and at once wherever it waits.
+    """Raises `Stopped` in the main thread, once: at the first signal, or at the end of a `deferred()` block.
 
-    Within `deferred()` nothing is raised until its end. The second signal is ignored, since cleaning up is
-    short; the third kills the program the hard way. A signal that is ignored when the program starts, as
-    under nohup, stays ignored. For the main thread alone.
+    Signals come in company: a closing terminal and a service manager send one each, and people press Ctrl-C
+    twice. Those within five seconds of the first ask for what is being done already, and change nothing. A later
+    one kills the program the hard way. A signal that is ignored when the program starts, as under nohup, stays
+    ignored. For the main thread alone.
     """
 
     def __init__(self) -> None:
-        self._caught: int | None = None
-        self._times = 0
+        self._first: int | None = None
+        self._first_at = 0.0
+        self._raised = False
         self._deferring = False
-        self._on_deferred: Callable[[], object] | None = None
+        self._on_signal: Callable[[], object] | None = None
 
     def install(self) -> None:
         """Handle the signals from now on."""
@@ -40,26 +45,33 @@ class Signals:
             if signal.getsignal(signum) not in (signal.SIG_IGN, None):
                 signal.signal(signum, self._handle)
 
+    def disarm(self) -> None:
+        """Raise nothing from now on: the outcome is certain, and only to be told."""
+        self._raised = True
+
     @contextlib.contextmanager
     def deferred(self, on_signal: Callable[[], object] | None = None) -> Iterator[None]:
-        """Hold `Stopped` back until the end of the block. `on_signal` is called in the handler meanwhile."""
-        self._on_deferred, self._deferring = on_signal, True
+        """Hold `Stopped` back until the end of the block. Each signal calls `on_signal` in its handler."""
+        self._on_signal, self._deferring = on_signal, True
         try:
             yield
         finally:
-            self._on_deferred, self._deferring = None, False
-        if self._caught is not None and self._times == 1:
-            raise Stopped(self._caught)
+            self._on_signal, self._deferring = None, False
+        self._raise()
 
     def _handle(self, signum: int, frame: FrameType | None) -> None:
-        self._times += 1
-        if self._times > 2:
+        now = time.monotonic()
+        if self._first is None:
+            self._first, self._first_at = signum, now
+        elif now - self._first_at > _CLEANING_SECONDS:
             signal.signal(signum, signal.SIG_DFL)
             signal.raise_signal(signum)
-        if self._times > 1:
-            return
-        self._caught = signum
         if not self._deferring:
-            raise Stopped(signum)
-        if self._on_deferred is not None:
-            self._on_deferred()
+            self._raise()
+        elif self._on_signal is not None:
+            self._on_signal()
+
+    def _raise(self) -> None:
+        if self._first is not None and not self._raised:
+            self._raised = True
+            raise Stopped(self._first)

@@ -1,28 +1,28 @@
-"""`ls`, `status`, `cancel`, `delete`, `sweep` and `check`: looking after a store."""
+"""`ls`, `status`, `cancel`, `delete`, `sweep` and `check`: what is in the store, and its care."""
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import time
 
 from ..contract import Maintenance, Status, StreamInfo
 from .exits import CommandError, Exit, say
-from .location import open_named_store
+from .location import named_store
 from .publish import human_bytes
+from .terminal import printable
 
 
 def ls(arguments: argparse.Namespace) -> int:
     """List every stream; returns the exit code."""
-    with contextlib.closing(open_named_store(arguments.store)) as store:
+    with named_store(arguments.store) as store:
         if arguments.json:
             for info in store.streams():
                 print(json.dumps(_as_json(info)))
             return Exit.DONE
-        # Told in one go, so that the columns can be as wide as they need be.
+        # Printed at the end, when the width of each column is known.
         rows = [
-            (info.stream_id, str(info.status), human_bytes(info.size), _ago(info.updated_at))
+            (printable(info.stream_id), str(info.status), human_bytes(info.size), _ago(info.updated_at))
             for info in store.streams()
         ]
     widths = [max(map(len, column)) for column in zip(("ID", "STATUS", "SIZE"), *(row[:3] for row in rows))]
@@ -33,7 +33,7 @@ def ls(arguments: argparse.Namespace) -> int:
 
 def status(arguments: argparse.Namespace) -> int:
     """Show one stream; returns the exit code."""
-    with contextlib.closing(open_named_store(arguments.store)) as store:
+    with named_store(arguments.store) as store:
         info = store.info(arguments.id)
     if info is None:
         raise _missing(arguments.id)
@@ -50,26 +50,26 @@ def status(arguments: argparse.Namespace) -> int:
             value = ", ".join(f"{key}={text}" for key, text in value.items())
         elif isinstance(value, bool):
             value = "yes" if value else "no"
-        print(f"{name.replace('_', ' '):<15} {value}")
+        print(f"{name.replace('_', ' '):<15} {printable(str(value))}")
     return Exit.DONE
 
 
 def cancel(arguments: argparse.Namespace) -> int:
     """Stop a running stream; returns the exit code."""
-    with contextlib.closing(open_named_store(arguments.store)) as store:
+    with named_store(arguments.store) as store:
         if store.cancel(arguments.id):
             say(f"stream {arguments.id} is cancelled")
             return Exit.DONE
         ending = store.status(arguments.id)
     if ending is Status.MISSING:
         raise _missing(arguments.id)
-    say(f"stream {arguments.id} had ended before: {ending}")
+    say(f"stream {arguments.id} has already ended: {ending}")
     return Exit.DONE if ending is Status.CANCELLED else Exit.FAILED
 
 
 def delete(arguments: argparse.Namespace) -> int:
     """Remove a stream; returns the exit code."""
-    with contextlib.closing(open_named_store(arguments.store)) as store:
+    with named_store(arguments.store) as store:
         if not store.delete(arguments.id):
             raise _missing(arguments.id)
     say(f"stream {arguments.id} is deleted")
@@ -78,7 +78,7 @@ def delete(arguments: argparse.Namespace) -> int:
 
 def sweep(arguments: argparse.Namespace) -> int:
     """Remove expired streams and end abandoned ones; returns the exit code."""
-    with contextlib.closing(open_named_store(arguments.store)) as store:
+    with named_store(arguments.store) as store:
         removed = store.sweep()
     print(f"removed {removed} expired stream{'' if removed == 1 else 's'}")
     return Exit.DONE
@@ -86,12 +86,12 @@ def sweep(arguments: argparse.Namespace) -> int:
 
 def check(arguments: argparse.Namespace) -> int:
     """Verify the store; returns the exit code."""
-    with contextlib.closing(open_named_store(arguments.store)) as store:
+    with named_store(arguments.store) as store:
         if not isinstance(store, Maintenance):
-            raise CommandError(f"a {type(store).__name__} has no check()")
+            raise CommandError(f"a {type(store).__name__} has nothing to check")
         problems = store.check()
     for problem in problems:
-        print(problem)
+        print(printable(problem))
     if not problems:
         print("all streams are whole")
     return Exit.FAILED if problems else Exit.DONE

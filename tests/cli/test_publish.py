@@ -100,7 +100,7 @@ def test_a_failing_command_fails_the_stream(cli: Cli, script: str, code: int) ->
 
 def test_a_command_that_does_not_exist_takes_no_id(cli: Cli) -> None:
     result = cli.run("publish", "none", "--", "/no/such/command")
-    assert result.returncode == 127 and "no command" in one_line(result.stderr)
+    assert result.returncode == 127 and "command not found" in one_line(result.stderr)
     assert cli.status("none") is None
 
 

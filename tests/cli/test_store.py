@@ -36,10 +36,10 @@ def test_cancel_and_delete(cli: Cli) -> None:
     assert cli.run("cancel", "x").returncode == 0
     assert publisher.wait(20) == 5
     again = cli.run("cancel", "x")
-    assert again.returncode == 0 and "had ended before" in one_line(again.stderr)
+    assert again.returncode == 0 and "has already ended" in one_line(again.stderr)
     cli.run("publish", "y", input=b"y")
     ended = cli.run("cancel", "y")
-    assert ended.returncode == 1 and "had ended before: done" in one_line(ended.stderr)
+    assert ended.returncode == 1 and "has already ended: done" in one_line(ended.stderr)
     assert cli.run("delete", "y").returncode == 0
     for command in ("delete", "cancel", "status", "follow"):
         result = cli.run(command, "y")
