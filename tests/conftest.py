@@ -1,47 +1,98 @@
-"""Hypothesis profiles: `default` is moderate, `ci` always tries the same, `nightly` looks for hours."""
+"""What the whole suite shares: how it runs side by side, stores of every kind, Hypothesis's profiles."""
+
+from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Generator, Iterator
 
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 
-from .figures import FIGURES, Report, reporter
+from resumable_sync.contract import Store
+
+from .backends import BACKEND_PARAMS, BACKENDS, Backend
+from .figures import Report, figures, reporter
 
 pytest.register_assert_rewrite("resumable_sync.testing")
 
+WORKERS = max(4, os.cpu_count() or 1)
+"""Processes that share the suite. Most tests wait for something, so that two cores serve four of them well."""
+
+WITHOUT_REDIS = "--without-redis"
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--without-redis", action="store_true", help="leave out, and count, what needs Redis")
+    parser.addoption(WITHOUT_REDIS, action="store_true", help="leave out, and count, what needs Redis")
 
 
-_left_out = pytest.StashKey[int]()
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    """Run the whole suite side by side, unless `-n` says otherwise or pytest-xdist is not there.
+
+    Files and tests that are named run in this process. Not in `addopts`, which would need pytest-xdist always.
+    """
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        return  # a worker comes by here too, and must start no workers of its own
+    whole = config.args_source is pytest.Config.ArgsSource.TESTPATHS
+    if whole and config.pluginmanager.has_plugin("xdist") and not config.option.usepdb:
+        if config.option.numprocesses is None and config.option.dist == "no":
+            config.option.numprocesses = WORKERS
+            config.option.dist = "worksteal"  # keeps the tests of a module together while it can
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    config.stash[_left_out] = 0
-    if config.getoption("--without-redis"):
+    if config.getoption(WITHOUT_REDIS):
         for item in items:
             if item.get_closest_marker("redis") is not None:
-                item.add_marker(pytest.mark.skip(reason="--without-redis"))
-                config.stash[_left_out] += 1
+                item.add_marker(pytest.mark.skip(reason=WITHOUT_REDIS))
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    if config.stash.get(FIGURES, []):
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Escape what UTF-8 cannot encode, such as half a surrogate pair in a log: reports go to another process."""
+    report = yield
+    report.sections = [
+        (name, text.encode("utf-8", "backslashreplace").decode("utf-8")) for name, text in report.sections
+    ]
+    return report
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    reports = [report for kind in terminalreporter.stats.values() for report in kind]
+    lines = figures(reports)
+    if lines:
         terminalreporter.section("figures")
-        for line in config.stash[FIGURES]:
+        for line in lines:
             terminalreporter.write_line(line)
-    if config.stash.get(_left_out, 0):
-        count = config.stash[_left_out]
+    left_out = sum(WITHOUT_REDIS in str(report.longrepr) for report in terminalreporter.stats.get("skipped", ()))
+    if left_out:
         terminalreporter.section("NOT TESTED")
-        terminalreporter.write_line(f"--without-redis left out {count} tests: RedisStore was not tested", red=True)
+        terminalreporter.write_line(
+            f"{WITHOUT_REDIS} left out {left_out} tests: RedisStore was not tested", red=True
+        )
 
 
 @pytest.fixture
 def report(request: pytest.FixtureRequest) -> Report:
     """Prints figures after the run; see tests/figures.py."""
-    return reporter(request.config, request.node.name)
+    return reporter(request.node)
+
+
+@pytest.fixture(params=BACKEND_PARAMS)
+def backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
+    """One kind of store after the other: whoever uses this, or `store`, runs over every kind."""
+    made = BACKENDS[request.param]()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def store(backend: Backend) -> Iterator[Store]:
+    """A new, empty store of each kind."""
+    made = backend.make()
+    yield made
+    made.close()
 
 
 settings.register_profile(

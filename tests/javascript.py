@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
+from filelock import FileLock
 
 NODE = Path(__file__).parent / "node"
 
@@ -65,15 +66,16 @@ def missing_packages() -> str | None:
         return "node or npm is not installed"
     installed = NODE / "node_modules" / ".package-lock.json"
     locked = NODE / "package-lock.json"
-    if installed.exists() and installed.stat().st_mtime >= locked.stat().st_mtime:
-        return None
-    try:
-        done = subprocess.run(
-            [npm, "ci", "--no-audit", "--no-fund"], cwd=NODE, capture_output=True, text=True, timeout=100
-        )
-    except subprocess.TimeoutExpired:
-        return "npm ci took too long"
-    return None if done.returncode == 0 else f"npm ci failed: {done.stderr[-500:]}"
+    with FileLock(NODE / "node_modules.lock"):  # processes that share the suite install them once
+        if installed.exists() and installed.stat().st_mtime >= locked.stat().st_mtime:
+            return None
+        try:
+            done = subprocess.run(
+                [npm, "ci", "--no-audit", "--no-fund"], cwd=NODE, capture_output=True, text=True, timeout=100
+            )
+        except subprocess.TimeoutExpired:
+            return "npm ci took too long"
+        return None if done.returncode == 0 else f"npm ci failed: {done.stderr[-500:]}"
 
 
 @contextmanager

@@ -10,24 +10,9 @@ from selenium import webdriver
 from resumable_sync import ResumableStreamContext
 from resumable_sync.contract import Store
 
-from ...backends import BACKEND_PARAMS, BACKENDS, Backend
 from ...browser import chromium
 from ...javascript import JavaScript, cannot, running
 from .support import Hooks
-
-
-@pytest.fixture(params=BACKEND_PARAMS)
-def backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
-    made: Backend = BACKENDS[request.param]()
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def store(backend: Backend) -> Iterator[Store]:
-    made = backend.make()
-    yield made
-    made.close()
 
 
 @pytest.fixture

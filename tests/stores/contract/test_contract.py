@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -10,15 +9,7 @@ import pytest
 from resumable_sync.contract import Store
 from resumable_sync.testing import StoreContract
 
-from ...backends import BACKEND_PARAMS, BACKENDS, Backend
-
-
-@pytest.fixture(params=BACKEND_PARAMS)
-def backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
-    """One kind of store."""
-    made = BACKENDS[request.param]()
-    yield made
-    made.close()
+from ...backends import Backend
 
 
 class TestStore(StoreContract):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import threading
-from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -13,10 +12,10 @@ from hypothesis import strategies as st
 from resumable_sync import InvalidCursorError, InvalidStreamIdError, ResumableStreamContext, Store, StreamLostError
 from resumable_sync.contract import parse_cursor, validate_stream_id
 
+from ...backends import Backend
 from .conftest import Report
 from .rounds import rounds
 from .source import chunks, text
-from .stores import Make, both_stores
 
 SIZE = 300_000
 
@@ -37,12 +36,11 @@ def _fill(store: Store, stream_id: str, pause: threading.Event | None = None) ->
     return lease.cursor
 
 
-@both_stores
 @pytest.mark.parametrize("live", [False, True], ids=["ended", "live"])
 @rounds(500, 5000)
-def test_cut_anywhere(make: Make, live: bool, rounds: int, path: Path, report: Report) -> None:
+def test_cut_anywhere(backend: Backend, live: bool, rounds: int, report: Report) -> None:
     """A reader is cut at random bytes, and each time resumes there: together the exact bytes."""
-    store = make(path)
+    store = backend.make()
     context = ResumableStreamContext(store, read_bytes=4096)
     rng = random.Random(7)
     cuts = sorted(rng.sample(range(SIZE), rounds))
@@ -80,11 +78,10 @@ cursors = st.one_of(
 )
 
 
-@both_stores
 @rounds(150, 100_000)
-def test_any_cursor(make: Make, rounds: int, path: Path) -> None:
+def test_any_cursor(backend: Backend, rounds: int) -> None:
     """Whatever the cursor, the answer is the exact rest of the stream or a typed error."""
-    store = make(path)
+    store = backend.make()
     lease = store.acquire("target")
     assert lease is not None
     store.append(lease, text(0, 100))
@@ -113,11 +110,10 @@ def test_any_cursor(make: Make, rounds: int, path: Path) -> None:
     store.close()
 
 
-@both_stores
 @rounds(150, 100_000)
-def test_any_stream_id(make: Make, rounds: int, path: Path) -> None:
+def test_any_stream_id(backend: Backend, rounds: int) -> None:
     """Whatever the id, it names a stream of its own or is refused; nothing else happens."""
-    store = make(path)
+    store = backend.make()
     alphabet = "ABCxyz019_.:-"
 
     @settings(max_examples=rounds, deadline=None, database=None, suppress_health_check=list(HealthCheck))

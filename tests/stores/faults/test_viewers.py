@@ -13,11 +13,11 @@ from pathlib import Path
 from resumable_sync import ResumableStreamContext
 from resumable_sync.stores.sqlite import SQLiteStore
 
+from ...backends import Backend
 from ...support import Process, wait_until
 from .conftest import Report
 from .rounds import rounds
 from .source import text
-from .stores import Make, both_stores
 from .test_kill import PROGRAMS
 
 MEGABYTE = 1024 * 1024
@@ -61,11 +61,10 @@ def _census() -> tuple[int, int]:
     return threading.active_count(), len(os.listdir("/proc/self/fd"))
 
 
-@both_stores
 @rounds(300, 10_000)
-def test_viewers_come_and_go(make: Make, rounds: int, path: Path, report: Report) -> None:
+def test_viewers_come_and_go(backend: Backend, rounds: int, report: Report) -> None:
     """Each reads a little of a running stream and leaves: threads and descriptors are back to the start."""
-    store = make(path)
+    store = backend.make()
     context = ResumableStreamContext(store)
     stop = threading.Event()
 
@@ -114,11 +113,10 @@ def test_viewers_come_and_go(make: Make, rounds: int, path: Path, report: Report
     )
 
 
-@both_stores
 @rounds(50, 500)
-def test_idle_viewers(make: Make, rounds: int, path: Path, report: Report) -> None:
+def test_idle_viewers(backend: Backend, rounds: int, report: Report) -> None:
     """Parked viewers of a silent stream: what they cost is only reported; all of them wake."""
-    store = make(path)
+    store = backend.make()
     context = ResumableStreamContext(store)
     lease = store.acquire("silent")
     assert lease is not None

@@ -55,20 +55,26 @@ def packaged_executable() -> str | None:
     return str(path) if path.exists() else None
 
 
-def free_port() -> int:
-    """A port that nobody listens on at the moment, nor on the one 10,000 above it, which a cluster's node needs.
+def claim_port() -> tuple[int, socket.socket]:
+    """A port that nobody listens on, nor on the one 10,000 above it, which a cluster's node needs; and its claim.
 
-    Below those that the system hands out by itself: a connection could take one before the server binds it.
+    The claim is a UDP socket on the same port, which no server here uses: until it is closed, or its process ends,
+    nobody else who asks here gets this port, also while its server is down. The range lies below the ports that
+    the system hands out by itself: a connection could take one before the server binds it.
     """
     while True:
-        port = random.randrange(15_000, 22_000)
+        # Not of the seed that Hypothesis, or a test, gave to every process alike.
+        port = random.SystemRandom().randrange(15_000, 22_000)
+        claim = socket.socket(type=socket.SOCK_DGRAM)
         try:
+            claim.bind(("127.0.0.1", port))
             for each in (port, port + 10_000):
                 with socket.socket() as probe:
                     probe.bind(("127.0.0.1", each))
         except OSError:
+            claim.close()
             continue
-        return port
+        return port, claim
 
 
 class RedisServer:
@@ -78,7 +84,7 @@ class RedisServer:
         self, *options: str, program: str | None = None, persistent: bool = False, sentinel: bool = False
     ) -> None:
         self.directory = Path(tempfile.mkdtemp(prefix="resumable-redis-"))
-        self.port = free_port()
+        self.port, self._claim = claim_port()
         self.socket = self.directory / "redis.sock"
         self._program = program or executable()
         keep = () if persistent else ("--save", "", "--appendonly", "no")
@@ -163,6 +169,7 @@ class RedisServer:
             self._process.send_signal(signal.SIGCONT)
             self._process.kill()
             self._process.wait(PATIENCE)
+        self._claim.close()
         shutil.rmtree(self.directory, ignore_errors=True)
         atexit.unregister(self.close)
 

@@ -28,7 +28,7 @@ from resumable_sync.testing.kit import acquired, call, drain
 
 from ...support import wait_until
 from ..faults.follower import Follower
-from .server import RedisServer, executable, free_port
+from .server import RedisServer, claim_port, executable
 
 SETTINGS: list[dict[str, Any]] = [
     {"decode_responses": True},
@@ -263,7 +263,7 @@ def test_tls_and_a_password(tmp_path: Path, prefix: str) -> None:
         check=True,
         capture_output=True,
     )
-    port = free_port()
+    port, claim = claim_port()
     options = (
         "--tls-port",
         str(port),
@@ -276,7 +276,7 @@ def test_tls_and_a_password(tmp_path: Path, prefix: str) -> None:
         "--tls-auth-clients",
         "no",
     )
-    with RedisServer(*options, "--requirepass", "s3cret") as server:
+    with claim, RedisServer(*options, "--requirepass", "s3cret") as server:
         url = f"rediss://:s3cret@127.0.0.1:{port}/0"
         store, other = (open_by_url(f"{url}?ssl_ca_certs={certificate}", prefix=prefix) for _ in range(2))
         lease = acquired(store, "s")

@@ -68,14 +68,17 @@ def pages(path: Path) -> int:
         return int(connection.execute("PRAGMA page_count").fetchone()[0])
 
 
-def test_a_strange_datagram_wakes_nobody_and_stops_nothing(store: SQLiteStore) -> None:
+def test_a_strange_datagram_wakes_nobody_and_stops_nothing(
+    store: SQLiteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
     lease = store.acquire("s")
     assert lease is not None
     with ThreadPoolExecutor(1) as pool:
         reader = pool.submit(store.read, "s", timeout=20.0)
         inbox = wait_for_socket(store.path.with_name("streams.db-run"))
+        monkeypatch.chdir(inbox.parent)  # a whole path may be longer than an address can be
         with contextlib.closing(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)) as stranger:
-            stranger.sendto(b"\xff\xfe\n*", str(inbox))
+            stranger.sendto(b"\xff\xfe\n*", inbox.name)
         with contextlib.closing(SQLiteStore(store.path)) as other:
             other.cancel("s")  # only the watch's thread can learn of it
         assert reader.result(10.0).status is Status.CANCELLED
