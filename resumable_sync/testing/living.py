@@ -220,7 +220,7 @@ class TtlContract(ContractKit):
 
     @guarantee("G8", "G10")
     def test_sweep_removes_what_has_expired(self) -> None:
-        store = self.new()  # its own ttl is long, so its housekeeping is not due meanwhile
+        store = self.new()  # its own ttl is long, so its own sweep is not due meanwhile
         acquired(store, "stays")
         assert store.sweep() == 0
         for name in "abc":
@@ -229,7 +229,7 @@ class TtlContract(ContractKit):
         pass_ttl(store)
         store.delete("clock")
         removed = self.second(store).sweep()
-        assert removed <= 5  # fewer where the store's own housekeeping came first; 5 with the clock's row
+        assert removed <= 5  # fewer where the own sweep of the store came first; 5 with the clock's row
         assert self.second(store).sweep() == 0
         assert [info.stream_id for info in store.streams()] == ["stays"]
 

@@ -43,7 +43,7 @@ Reply = Any
 """What Redis answered, strings as bytes; or the exception that stands for it."""
 
 
-class ReplicasBehindError(RedisError):
+class UnconfirmedError(RedisError):
     """Executed by the primary, but not confirmed by as many replicas as the store was told to wait for."""
 
 
@@ -60,7 +60,7 @@ def failure(error: Exception) -> ResumableStreamError:
     else:
         lasting = isinstance(error, (AuthenticationError, AuthorizationError, NoPermissionError))
         full = _FULL.search(str(error)) is not None
-        transient = not lasting and (is_passing(error) or isinstance(error, ReplicasBehindError) or full)
+        transient = not lasting and (is_passing(error) or isinstance(error, UnconfirmedError) or full)
         made = StoreUnavailableError(f"Redis: {type(error).__name__}: {error}", transient=transient)
     made.__cause__ = error
     return made
@@ -365,8 +365,8 @@ class Link:
         if isinstance(confirmed, int) and confirmed >= self._wait_replicas[0]:
             return found
         count, seconds = self._wait_replicas
-        behind = ReplicasBehindError(f"{confirmed} of {count} replicas confirmed within {seconds:g} s")
-        return [reply if isinstance(reply, Exception) else behind for reply in found]
+        unconfirmed = UnconfirmedError(f"{confirmed} of {count} replicas confirmed within {seconds:g} s")
+        return [reply if isinstance(reply, Exception) else unconfirmed for reply in found]
 
     def _ask(self, call: Call, redirect: AskError) -> Reply:
         """The call at the node that a moving slot's key is to be asked of."""

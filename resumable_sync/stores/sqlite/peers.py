@@ -118,7 +118,7 @@ class Peers:
             return
         try:
             sender.sendto(datagram, self._address(name))
-        except ConnectionRefusedError:  # left behind by a killed process
+        except ConnectionRefusedError:  # what a killed process has left
             with contextlib.suppress(OSError):
                 os.unlink(self._directory / name)
         except OSError:

@@ -1,0 +1,69 @@
+"""The public names and their signatures, pinned: a change of them shows as a change of
+tests/data/public_names.txt.
+
+To write that file anew: `python -m tests.core.test_public_names`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Iterator
+from pathlib import Path
+
+PINNED = Path(__file__).parent.parent / "data" / "public_names.txt"
+
+PACKAGES = [
+    "resumable_sync",
+    "resumable_sync.types",
+    "resumable_sync.stores",
+    "resumable_sync.stores.base",
+    "resumable_sync.stores.redis",
+    "resumable_sync.stores.sqlite",
+    "resumable_sync.sources",
+    "resumable_sync.wsgi",
+    "resumable_sync.assistant",
+    "resumable_sync.testing",
+]
+
+
+def describe(name: str, value: object) -> Iterator[str]:
+    """A line for the name, and one for each public member of a class."""
+    if inspect.isclass(value):
+        yield f"class {name}({', '.join(base.__name__ for base in value.__bases__)}){_signature(value)}"
+        for member in sorted(vars(value)):
+            if not member.startswith("_"):
+                found = inspect.getattr_static(value, member)
+                function = getattr(found, "__func__", found)
+                yield f"    {member}{_signature(function) if inspect.isfunction(function) else ''}"
+    elif inspect.isfunction(value):
+        yield f"def {name}{_signature(value)}"
+    else:
+        yield f"{name}: {type(value).__name__}"
+
+
+def _signature(function: object) -> str:
+    try:
+        return str(inspect.signature(function))  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return ""
+
+
+def public_names() -> str:
+    """All of them, as text."""
+    lines = []
+    for package in PACKAGES:
+        module = importlib.import_module(package)
+        lines.append(f"# {package}")
+        for name in sorted(module.__all__):
+            lines += describe(name, getattr(module, name))
+        lines.append("")
+    return "\n".join(lines)
+
+
+def test_the_public_names_are_as_pinned() -> None:
+    assert public_names() == PINNED.read_text("utf-8")
+
+
+if __name__ == "__main__":
+    PINNED.write_text(public_names(), "utf-8")
