@@ -7,6 +7,8 @@ from urllib.parse import unquote, urlsplit
 
 from ..contract import Store
 
+__all__ = ["open_store"]
+
 
 def open_store(url: str, **options: Any) -> Store:
     """Open the store that `url` names; `options` go to its constructor.
