@@ -34,7 +34,8 @@ def describe(name: str, value: object) -> Iterator[str]:
     if inspect.isclass(value):
         # What the standard library makes of these differs from one Python to the next.
         foreign = issubclass(value, (enum.Enum, tuple, BaseException))
-        yield f"class {name}({', '.join(base.__name__ for base in value.__bases__)}){'' if foreign else _signature(value)}"
+        bases = ", ".join(base.__name__ for base in value.__bases__)
+        yield f"class {name}({bases}){'' if foreign else _signature(value)}"
         for member in sorted(vars(value)):
             if not member.startswith("_") and not (foreign and inspect.isfunction(vars(value)[member])):
                 found = inspect.getattr_static(value, member)
