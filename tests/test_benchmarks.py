@@ -13,7 +13,7 @@ from benchmarks.scenarios import SCENARIOS
 ROOT = Path(__file__).parents[1]
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(600)
 def test_quick_run(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "benchmarks", "--quick", "--json", "figures.json", "--plot", "plots"]
     environment = {"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin:/usr/local/bin"}
