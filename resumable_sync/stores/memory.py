@@ -157,9 +157,7 @@ class MemoryStore(BaseStore):
         waited = False
         if stream is not None:
             while True:
-                version = (
-                    stream.readers.version
-                )  # taken before the snapshot: nothing that comes after it is missed
+                version = stream.readers.version  # before the snapshot: nothing that comes after it is missed
                 with stream.lock:
                     if self._expired(stream):
                         break
