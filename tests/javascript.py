@@ -64,7 +64,7 @@ def missing_packages() -> str | None:
     node, npm = shutil.which("node"), shutil.which("npm")
     if node is None or npm is None:
         return "node or npm is not installed"
-    installed = NODE / "node_modules" / ".package-lock.json"
+    installed = NODE / "node_modules" / ".complete"  # ours: npm's own mark is there before all packages are
     locked = NODE / "package-lock.json"
     with FileLock(NODE / "node_modules.lock"):  # processes that share the suite install them once
         if installed.exists() and installed.stat().st_mtime >= locked.stat().st_mtime:
@@ -75,7 +75,10 @@ def missing_packages() -> str | None:
             )
         except subprocess.TimeoutExpired:
             return "npm ci took too long"
-        return None if done.returncode == 0 else f"npm ci failed: {done.stderr[-500:]}"
+        if done.returncode != 0:
+            return f"npm ci failed: {done.stderr[-500:]}"
+        installed.touch()
+        return None
 
 
 @contextmanager

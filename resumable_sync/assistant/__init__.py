@@ -1,12 +1,17 @@
-"""Assistant streams: what a callback writes, the formats it travels in, and the message it becomes."""
+"""Assistant streams: what a callback writes, the formats it travels in, and the message it becomes.
+
+The words: a **chunk** here is one step of a message, an `AssistantStreamChunk` (in the rest of the library a
+chunk is the bytes of one append); a **part** is a piece of the message's content, such as a text or a tool call,
+which chunks open, fill and close; **pieces** are bytes: those that an encoder makes of chunks, whole frames at a
+time, or any cuts of them that a decoder is fed.
+"""
 
 from .controller import AssistantStreamController, TextPartController, ToolCallPartController
 from .formats.base import AssistantStreamEncoder, Pieces
 from .formats.data_stream import DataStreamDecoder, DataStreamEncoder
 from .formats.plain_text import PlainTextDecoder, PlainTextEncoder
 from .formats.transport import AssistantTransportDecoder, AssistantTransportEncoder
-from .formats.ui_message import UIMessageStreamEncoder
-from .formats.ui_message_decoder import UIMessageStreamDecoder
+from .formats.ui_message import UIMessageStreamDecoder, UIMessageStreamEncoder
 from .http.endpoints import AssistantEndpoints, ChatRequest
 from .http.flask import assistant_blueprint
 from .http.responses import (

@@ -40,7 +40,7 @@ class ChunkQueue:
             while len(self._chunks) >= MAX_QUEUED and not (self._cancelled or self._finished):
                 self._changed.wait(_SLICE)
             if self._finished:
-                raise StreamFinalizedError("the stream was closed")
+                raise StreamFinalizedError("the message was closed: nothing more can be written to it")
             if self._cancelled:
                 raise StreamCancelledError("the reader of this stream has gone")
         except BaseException:
@@ -55,7 +55,7 @@ class ChunkQueue:
         self._changed.release()
 
     def finish(self, error: str | None = None) -> bool:
-        """End the stream, behind an error chunk if there is an error: every open part is closed.
+        """End the stream, after an error chunk if there is an error: every open part is closed.
 
         True if this call did it, False if it had ended before. Never blocks.
         """

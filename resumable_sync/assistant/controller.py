@@ -56,7 +56,7 @@ class TextPartController:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if error is None:  # otherwise the end of the stream closes it, behind the error
+        if error is None:  # otherwise the end of the stream closes it, after the error
             self.close()
 
 
@@ -116,7 +116,7 @@ class AssistantStreamController:
     """Writes the chunks of one message. `create_assistant_stream` makes it and passes it to the callback.
 
     Thread-safe: each call is atomic, and the chunks of all threads come out in the order of the calls. A call
-    blocks while the consumer is behind by more than the queue's bound. It raises StreamCancelledError once
+    blocks while the consumer lags by more than the queue's bound. It raises StreamCancelledError once
     the consumer has gone, and StreamFinalizedError once the stream, or the part that is written to, was
     closed. JSON values are copied, so they may be changed afterwards; TypeError for what JSON cannot hold.
     """
@@ -249,7 +249,7 @@ class AssistantStreamController:
             self._note_state(chunk)
 
     def merge(self, chunks: Iterable[AssistantStreamChunk]) -> None:
-        """Send all chunks of another stream, its parts behind those that exist; returns when it has ended.
+        """Send all chunks of another stream, its parts after those that exist; returns when it has ended.
 
         Call it in a thread of its own to write beside it. What `chunks` raises passes through; it is closed
         in any case.

@@ -2,36 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Protocol
+from collections.abc import Callable, Iterator
 
 from ..context import ResumableStreamContext
-from ..contract import Status, StreamInfo
+from ..contract import Status, Store
 from ..errors import MalformedStreamError, StreamNotFoundError
-from .formats.base import INTERRUPTED_TEXT
-from .formats.data_stream import DataStreamDecoder
-from .formats.plain_text import PlainTextDecoder
-from .formats.transport import AssistantTransportDecoder
-from .formats.ui_message_decoder import UIMessageStreamDecoder
-from .http.responses import FORMAT_KEY, encoder_of
+from .formats.base import INTERRUPTED_TEXT, Decoder
+from .formats.registry import DEFAULT, FORMAT_KEY, FORMATS, encoder_of
 from .message.accumulator import AssistantMessage, AssistantMessageAccumulator
-from .message.chunks import AssistantStreamChunk
 from .stream import DEFAULT_ERROR_TEXT
-
-
-class Decoder(Protocol):
-    """What a decoder of any format offers."""
-
-    def decode(self, pieces: Iterable[bytes]) -> Iterator[AssistantStreamChunk]:
-        """The chunks in `pieces`."""
-
-
-DECODERS: Mapping[str, Callable[[], Decoder]] = {
-    "data-stream": lambda: DataStreamDecoder(strict=False),
-    "assistant-transport": lambda: AssistantTransportDecoder(strict=False),
-    "ui-message-stream": UIMessageStreamDecoder,
-    "plain-text": PlainTextDecoder,
-}
 
 
 def read_assistant_message(
@@ -50,26 +29,31 @@ def read_assistant_message(
     info = context.info(stream_id)
     if info is None:
         raise StreamNotFoundError(f"there is no stream {stream_id}")
-    make_decoder = decoder or DECODERS.get(info.metadata.get(FORMAT_KEY, "data-stream"))
+    format = FORMATS.get(info.metadata.get(FORMAT_KEY, DEFAULT.name))
+    make_decoder = decoder or (None if format is None else format.decoder)
     if make_decoder is None:
         raise MalformedStreamError(f"stream {stream_id} is in a format that needs a decoder of its own")
+    encoder = encoder_of(info.metadata) if info.status.ended else None
+    text = DEFAULT_ERROR_TEXT if info.status is Status.ERROR else INTERRUPTED_TEXT
+
+    def pieces() -> Iterator[bytes]:
+        read: list[bytes] = []
+        for piece in stored_pieces(context.store, stream_id, info.generation):
+            read.append(piece)
+            yield piece
+        if encoder is not None:
+            yield encoder.closing_frames(read, info.status.value, text)
+
     accumulator = AssistantMessageAccumulator(strict=False)
-    for chunk in make_decoder().decode(_stored(context, info)):
+    for chunk in make_decoder().decode(pieces()):
         accumulator.add(chunk)
     return accumulator.finish() if info.status.ended else accumulator.message
 
 
-def _stored(context: ResumableStreamContext, info: StreamInfo) -> Iterator[bytes]:
-    """The bytes of the snapshot `info`, and its closing frames."""
-    encoder = encoder_of(info, None)
-    read: list[bytes] = []
-    cursor, left = f"{info.generation}-0", info.size
-    while left > 0:
-        batch = context.store.read(info.stream_id, cursor)
-        data, cursor = batch.data[:left], batch.cursor
-        left -= len(data)
-        read.append(data)
-        yield data
-    if info.status.ended and encoder is not None:
-        text = DEFAULT_ERROR_TEXT if info.status is Status.ERROR else INTERRUPTED_TEXT
-        yield encoder.closing_frames(read, info.status.value, text)
+def stored_pieces(store: Store, stream_id: str, generation: int) -> Iterator[bytes]:
+    """The bytes of a stream from its start, as far as they were stored when the reading began. Does not wait."""
+    offset, end = 0, None
+    while end is None or offset < end:
+        batch = store.read(stream_id, f"{generation}-{offset}")
+        offset, end = batch.offset, batch.size if end is None else end
+        yield batch.data

@@ -19,7 +19,7 @@ from .message.chunks import AssistantStreamChunk
 DEFAULT_ERROR_TEXT = "An error occurred."
 """What a client is told of an exception unless the application says otherwise."""
 
-_log = logging.getLogger(__name__)
+logger = logging.getLogger("resumable_sync")
 
 ErrorFormatter = Callable[[BaseException], str]
 
@@ -113,9 +113,9 @@ def _write(
     except BaseException as error:  # SystemExit and the like too: the reader must learn of every ending
         if queue.cancelled:
             if not isinstance(error, StreamCancelledError):
-                _log.info("an assistant callback failed after its reader had gone", exc_info=True)
+                logger.info("an assistant callback failed after its reader had gone", exc_info=True)
         else:
-            _log.error("an assistant callback failed", exc_info=True)
+            logger.error("an assistant callback failed", exc_info=True)
         text = error_text(error, format_error)
     finally:
         queue.finish(text)
@@ -128,5 +128,5 @@ def error_text(error: BaseException, format_error: ErrorFormatter | None) -> str
     try:
         return str(format_error(error))
     except Exception:
-        _log.error("format_error failed", exc_info=True)
+        logger.error("format_error failed", exc_info=True)
         return DEFAULT_ERROR_TEXT

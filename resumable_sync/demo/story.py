@@ -99,7 +99,7 @@ class Story:
             raise StoryError(f"{what}: {len(wanted)} bytes, raw: {len(found)}, different from byte {same} on")
 
     def _read_raw(self, stream_id: str, after: str, limit: int | None = None) -> bytes:
-        """The raw bytes behind `after`, at most `limit`: then the connection is dropped."""
+        """The raw bytes after `after`, at most `limit`: then the connection is dropped."""
         data = b""
         with self._request("GET", f"/answers/{stream_id}/raw?after={after}") as response:
             while limit is None or len(data) < limit:

@@ -1,4 +1,7 @@
-"""The bodies: raw bytes and server-sent events, as generators that follow a stream."""
+"""The bodies: raw bytes and server-sent events, as generators along a stream.
+
+While one waits it keeps nothing of what it has sent: viewers are many, and a piece may be large.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from .. import sse
-from ..contract import Batch, Position, Status, StreamInfo
+from ..contract import Batch, Position, Status
 from ..errors import (
     ProducerFailedError,
     ProducerInterruptedError,
@@ -22,13 +25,14 @@ from ..errors import (
     StreamLostError,
 )
 from .cap import Place
+from .headers import Snapshot
 from .probe import Probe
 
 logger = logging.getLogger("resumable_sync")
 
 MASKED_ERROR = "An error occurred."
 END_SUFFIX = "-end"
-"""Behind the cursor in the id of an `end` event: who sends it back has seen how the stream ended."""
+"""Follows the cursor in the id of an `end` event: whoever sends it back has seen how the stream ended."""
 
 FormatError = Callable[[BaseException], str]
 
@@ -49,11 +53,10 @@ class ResponseAbortedError(ResumableStreamError, ConnectionResetError):
 
 
 @dataclass
-class Following:
+class Viewer:
     """One viewer's way along a stream: everything a body needs."""
 
-    info: StreamInfo
-    start: Position
+    snapshot: Snapshot
     batches: Iterator[Batch]
     probe: Probe | None
     max_seconds: float | None
@@ -103,23 +106,50 @@ class Body:
         self.close()
 
 
-def raw_body(following: Following, heartbeat_bytes: bytes) -> Iterator[bytes]:
-    """The stream's bytes; returns only at the ending `done`, else raises ResponseAbortedError."""
-    stream_id = following.info.stream_id
+def raw_body(
+    viewer: Viewer,
+    heartbeat: bytes = b"",
+    *,
+    framed: bool = False,
+    close: Callable[[ResumableStreamError], bytes] | None = None,
+) -> Iterator[bytes]:
+    """The stream's bytes. Returns at the ending `done`.
+
+    `heartbeat` goes out in silence; where the stream is `framed`, only after the end of a line, for a frame may be
+    cut where a chunk was too large for the store. `close` gives what is sent after any other ending, or raises
+    ResponseAbortedError, as happens without it.
+    """
+    stream_id = viewer.snapshot.stream_id
+    between = not framed or viewer.snapshot.start.offset == 0
     yield b""  # lets the server send the headers before the first byte is made
     try:
-        for batch in following.batches:
-            if following.gone():
+        for batch in viewer.batches:
+            if viewer.gone():
                 raise ResponseAbortedError(f"a viewer of stream {stream_id} left at {batch.start}")
-            yield batch.data or heartbeat_bytes  # where empty, it is no write, but granian looks up at it
-            if following.late():
-                raise ResponseAbortedError(f"the response lasted its time; go on from {batch.cursor}")
+            data, cursor = batch.data, batch.cursor
+            del batch
+            between = not framed or (data.endswith(b"\n") if data else between)
+            yield data or (
+                heartbeat if between else b""
+            )  # where empty, it is no write, but granian looks up at it
+            del data
+            if viewer.late():
+                raise ResponseAbortedError(f"the response lasted its time; go on from {cursor}")
+        return
     except ResponseAbortedError as aborted:
         logger.debug("%s", aborted)
         raise
-    except ResumableStreamError as ending:
-        logger.info("a raw response of stream %s is cut: %s", stream_id, ending)
-        raise ResponseAbortedError(f"stream {stream_id} did not end as done: {ending.code}") from ending
+    except ResumableStreamError as raised:
+        if close is None:
+            raise broken_off(stream_id, raised) from raised
+        ending = raised
+    yield close(ending)
+
+
+def broken_off(stream_id: str, ending: ResumableStreamError) -> ResponseAbortedError:
+    """What a body raises, from `ending`, that has no way to tell of it."""
+    logger.info("a response of stream %s is broken off: %s", stream_id, ending)
+    return ResponseAbortedError(f"stream {stream_id} did not end as done: {ending.code}")
 
 
 def _encode_text(data: bytes, final: bool) -> tuple[str, int]:
@@ -147,7 +177,7 @@ ENCODINGS: dict[str, Callable[[bytes, bool], tuple[str, int]]] = {
 
 
 class _EventWriter:
-    """Frames chunks as events. Each id is the cursor behind exactly the bytes sent so far."""
+    """Frames chunks as events. Each id is the cursor after exactly the bytes sent so far."""
 
     def __init__(self, start: Position, encoding: str, retry: float | None) -> None:
         self._encode = ENCODINGS[encoding]
@@ -184,19 +214,19 @@ class _EventWriter:
 
 
 def sse_body(
-    following: Following, *, encoding: str, retry: float | None, format_error: FormatError | None
+    viewer: Viewer, *, encoding: str, retry: float | None, format_error: FormatError | None
 ) -> Iterator[bytes]:
     """One event per chunk, `live` where replay ends, `end` with the ending. Returns without `end` when the
     viewer should come back with the last id: after `max_seconds`, and when this process can serve no more."""
-    writer = _EventWriter(following.start, encoding, retry)
-    stream_id = following.info.stream_id
+    stream_id, status, size, start, _ = viewer.snapshot
+    writer = _EventWriter(start, encoding, retry)
     yield b""
-    live = following.info.status is Status.STREAMING and following.info.size == following.start.offset
+    live = status is Status.STREAMING and size == start.offset
     if live:
-        yield writer.live(following.info.size)
+        yield writer.live(size)
     try:
-        for batch in following.batches:
-            if following.gone():
+        for batch in viewer.batches:
+            if viewer.gone():
                 return
             frames: list[bytes] = []
             try:
@@ -207,8 +237,12 @@ def sse_body(
             if not live and batch.offset == batch.size and batch.status is Status.STREAMING:
                 live = True
                 frames.append(writer.live(batch.size))
-            yield b"".join(frames) or sse.HEARTBEAT
-            if following.late():
+            del batch
+            piece = b"".join(frames) or sse.HEARTBEAT
+            del frames
+            yield piece
+            del piece
+            if viewer.late():
                 return
         yield writer.chunk(b"", True) + writer.end("done", None)
     except StoreUnavailableError as unavailable:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import Union
+from typing import NamedTuple
 
-from ..contract import Position, StreamInfo
+from ..contract import Position, Status
 
 STREAM_ID_HEADER = "x-resumable-stream-id"
 CURSOR_HEADER = "x-resumable-cursor"
@@ -18,8 +18,12 @@ SIZE_HEADER = "x-resumable-size"
 REPLAY_HEADER = "x-resumable-replay-length"
 """How many bytes of the stream, from the cursor on, were stored when the response began: the replay."""
 
-HeaderInput = Union[Mapping[str, str], Iterable["tuple[str, str]"], None]
+HeaderInput = Mapping[str, str] | Iterable[tuple[str, str]] | None
 Headers = list[tuple[str, str]]
+
+CONTENT_TYPE_KEY = "content-type"
+"""Where the stream's metadata keeps the content type, for whoever resumes it."""
+_ANY_CONTENT = "application/octet-stream"
 
 _OWN = frozenset({STREAM_ID_HEADER, CURSOR_HEADER, STATUS_HEADER, SIZE_HEADER, REPLAY_HEADER})
 _HOP_BY_HOP = frozenset(
@@ -40,10 +44,23 @@ _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")  # no line break, no control character, Latin-1
 
 _STREAMING = {
+    "content-type": ("Content-Type", _ANY_CONTENT),
     "cache-control": ("Cache-Control", "no-store, no-transform"),
     "x-accel-buffering": ("X-Accel-Buffering", "no"),  # nginx holds everything back otherwise
     "content-encoding": ("Content-Encoding", "identity"),  # so does compression, such as Django's GZip
 }
+
+
+class Snapshot(NamedTuple):
+    """Where a stream stood when a response began, and where the body begins."""
+
+    stream_id: str
+    status: Status = Status.MISSING
+    size: int = 0
+    start: Position = Position(0, 0)
+    """Means nothing for a stream that is missing."""
+    metadata: Mapping[str, str] = {}
+    """What was kept with the stream; empty where the endpoint does not need it."""
 
 
 def checked_headers(headers: HeaderInput) -> Headers:
@@ -65,11 +82,16 @@ def checked_headers(headers: HeaderInput) -> Headers:
     return checked
 
 
-def streaming_headers(own: Headers, content_type: str) -> Headers:
+def kept_content_type(metadata: Mapping[str, str]) -> str:
+    """The content type that was kept with the stream, a harmless one where no header can hold it."""
+    kept = metadata.get(CONTENT_TYPE_KEY, _ANY_CONTENT)
+    return kept if _VALUE.fullmatch(kept) is not None else _ANY_CONTENT
+
+
+def streaming_headers(own: Headers) -> Headers:
     """`own`, completed by what a streamed body needs to pass proxies unchanged and unbuffered."""
     names = {name.lower() for name, _ in own}
-    defaults = {"content-type": ("Content-Type", content_type), **_STREAMING}
-    return [pair for lower, pair in defaults.items() if lower not in names] + own
+    return [pair for lower, pair in _STREAMING.items() if lower not in names] + own
 
 
 def error_headers(own: Headers, length: int) -> Headers:
@@ -82,13 +104,13 @@ def error_headers(own: Headers, length: int) -> Headers:
     ] + kept
 
 
-def position_headers(stream_id: str, info: StreamInfo | None, position: Position | None) -> Headers:
-    """Where the stream stands and where this body begins; `info` is None for a stream that does not exist."""
-    headers = [(STREAM_ID_HEADER, stream_id), (STATUS_HEADER, "missing" if info is None else str(info.status))]
-    if info is not None and position is not None:
+def position_headers(snapshot: Snapshot) -> Headers:
+    """Where the stream stands and where this body begins."""
+    headers = [(STREAM_ID_HEADER, snapshot.stream_id), (STATUS_HEADER, str(snapshot.status))]
+    if snapshot.status is not Status.MISSING:
         headers += [
-            (CURSOR_HEADER, str(position)),
-            (SIZE_HEADER, str(info.size)),
-            (REPLAY_HEADER, str(info.size - position.offset)),
+            (CURSOR_HEADER, str(snapshot.start)),
+            (SIZE_HEADER, str(snapshot.size)),
+            (REPLAY_HEADER, str(snapshot.size - snapshot.start.offset)),
         ]
     return headers

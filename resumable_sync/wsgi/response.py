@@ -1,4 +1,5 @@
-"""StreamResponse: a WSGI application that decides what to answer when it learns of the request."""
+"""StreamResponse, a WSGI application that decides what to answer when it learns of the request, and the endpoint
+that decides it."""
 
 from __future__ import annotations
 
@@ -8,17 +9,25 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 from urllib.parse import parse_qs
 from wsgiref.util import setup_testing_defaults
 
 from ..context import ResumableStreamContext
-from ..contract import Position, Status, StreamInfo, parse_cursor, validate_stream_id
-from ..errors import InvalidCursorError, ResumableStreamError, StoreUnavailableError, StreamLostError
-from ..producer import Source
-from .bodies import END_SUFFIX, Body, Following
+from ..contract import Batch, Position, Status, parse_cursor, validate_stream_id
+from ..errors import ResumableStreamError, StoreUnavailableError, StreamNotFoundError
+from .bodies import END_SUFFIX, Body, Viewer
 from .cap import Place, ViewerCap
-from .headers import STREAM_ID_HEADER, Headers, error_headers, position_headers, streaming_headers
+from .headers import (
+    STREAM_ID_HEADER,
+    HeaderInput,
+    Headers,
+    Snapshot,
+    checked_headers,
+    error_headers,
+    position_headers,
+    streaming_headers,
+)
 from .probe import find_probe
 
 if TYPE_CHECKING:
@@ -30,9 +39,8 @@ DEFAULT_HEARTBEAT = 15.0
 """Seconds of silence after which a response looks after its viewer."""
 RETRY_AFTER = 5
 """Seconds in `Retry-After` while the store is unavailable or a limit is reached."""
-CONTENT_TYPE_KEY = "content-type"
-"""Where the stream's metadata keeps the content type, for whoever resumes it."""
 
+_ELECTION_ROUNDS = 5  # in which a stream may be deleted between a lost election and the read of the winner's
 _REASONS = {  # the error's own text may say what only the server should know
     "invalid-id": "invalid stream id",
     "invalid-cursor": "invalid cursor",
@@ -115,48 +123,99 @@ class StreamResponse:
         return self._answer
 
 
+class Options:
+    """What every response can be told; see `views`. ValueError for what it cannot."""
+
+    def __init__(
+        self,
+        *,
+        headers: HeaderInput = None,
+        heartbeat: float | None = None,
+        max_seconds: float | None = None,
+        viewers: ViewerCap | None = None,
+        after: str | None = None,
+        missing_response: WSGIApplication | None = None,
+    ) -> None:
+        for name, seconds in (("heartbeat", heartbeat), ("max_seconds", max_seconds)):
+            if seconds is not None and not (math.isfinite(seconds) and seconds > 0):
+                raise ValueError(f"{name} must be a positive number of seconds, not {seconds!r}")
+        self.headers = checked_headers(headers)
+        heartbeat = heartbeat or DEFAULT_HEARTBEAT
+        self.heartbeat = min(heartbeat, max_seconds or heartbeat)
+        self.max_seconds = max_seconds
+        self.viewers = viewers
+        self.after = after
+        self.missing_response = missing_response
+
+
+class Begin(NamedTuple):
+    """What a response does to begin its stream, should nobody have done so."""
+
+    start: Callable[[], object]
+    """Elects and starts the producer: True if this call did, False if somebody else did before."""
+    metadata: Mapping[str, str]
+    """What is kept with the stream then."""
+
+
 @dataclass
 class Endpoint:
-    """What one of the package's functions was asked for. Called with `environ`, it gives the answer."""
+    """What one function was asked for. Called with `environ`, it gives the answer; that may be repeated, and
+    concurrently. A subclass says what is sent: `content`, `body`, and what else differs."""
 
     context: ResumableStreamContext
     stream_id: str
-    content_type: str | None
-    body: Callable[[Following], Iterator[bytes]]
-    headers: Headers
-    heartbeat: float | None
-    max_seconds: float | None
-    viewers: ViewerCap | None
-    events: bool
-    make_stream: Source | None = None
-    ttl: float | None = None
-    metadata: Mapping[str, str] | None = None
-    after: str | None = None
-    missing_response: WSGIApplication | None = None
-    exact: bool = True
-    """Whether the body is the stream's bytes and nothing else, so that its length can be known."""
-    more_headers: Callable[[StreamInfo | None, Position | None], Headers] | None = None
-    """Headers that depend on what is stored; `headers` override them."""
-    start: Callable[[], object] | None = None
-    """What elects and starts the producer, instead of `context.run`."""
+    options: Options
+    begin: Begin | None
 
-    def __post_init__(self) -> None:
-        for name in ("heartbeat", "max_seconds"):
-            seconds = getattr(self, name)
-            if seconds is not None and not (math.isfinite(seconds) and seconds > 0):
-                raise ValueError(f"{name} must be a positive number of seconds, not {seconds!r}")
+    events: ClassVar[bool] = False
+    """Whether viewers come back to the very address that began the stream, and with the id of an event."""
+
+    @property
+    def needs_metadata(self) -> bool:
+        """Whether `content` or `body` look at the stream's metadata, which costs a call of the store."""
+        return True
+
+    def content(self, snapshot: Snapshot) -> Headers:
+        """Headers that describe the body. The application's override them."""
+        raise NotImplementedError
+
+    def body(self, viewer: Viewer) -> Iterator[bytes]:
+        """What is sent."""
+        raise NotImplementedError
+
+    def own_headers(self) -> Headers:
+        """The application's headers."""
+        return self.options.headers
+
+    def length(self, snapshot: Snapshot) -> int | None:
+        """The number of bytes in the body, where it is known."""
+        return snapshot.size - snapshot.start.offset if snapshot.status is Status.DONE else None
+
+    def over(self, snapshot: Snapshot, seen_end: bool) -> bool:
+        """Whether the viewer has everything and must be told to stop (204)."""
+        return False
 
     def __call__(self, environ: dict[str, Any]) -> Answer:
         head = environ.get("REQUEST_METHOD") == "HEAD"
+        viewers = self.options.viewers
         place: Place | None = None
         try:
             validate_stream_id(self.stream_id)
             position, seen_end = self._asked(environ)
-            if self.viewers is not None and not head:
-                place = self.viewers.enter()
+            if viewers is not None and not head:
+                place = viewers.enter()
                 if place is None:
-                    return self._refuse(503, "too many viewers", self.viewers.retry_after)
-            return self._open(environ, position, seen_end, head, place)
+                    return self._refuse(503, "too many viewers", viewers.retry_after)
+            answer = (
+                self._answer_head(position, seen_end) if head else self._open(environ, position, seen_end, place)
+            )
+            if place is not None and not isinstance(answer.body, Body):
+                place.release()
+            return answer
+        except StreamNotFoundError:
+            if place is not None:
+                place.release()
+            return self._missing(environ)
         except ResumableStreamError as error:
             if place is not None:
                 place.release()
@@ -175,8 +234,8 @@ class Endpoint:
         First `after`, then Last-Event-ID (EventSource reconnects to an address that still says where it once
         began), then the query. A response that begins a stream of raw bytes takes `after` alone.
         """
-        cursor = self.after
-        if cursor is None and (self.events or self.make_stream is None):
+        cursor = self.options.after
+        if cursor is None and (self.events or self.begin is None):
             cursor = environ.get("HTTP_LAST_EVENT_ID", "").strip()
             if cursor == "-1":  # how LangGraph's clients say "from the start"
                 cursor = ""
@@ -185,86 +244,90 @@ class Endpoint:
         bare = (cursor or "").removesuffix(END_SUFFIX)
         return parse_cursor(bare), bare != (cursor or "")
 
-    def _open(
-        self, environ: dict[str, Any], position: Position | None, seen_end: bool, head: bool, place: Place | None
-    ) -> Answer:
-        if self.make_stream is not None and position is None and not head:
-            if self.start is not None:
-                self.start()
-            else:
-                self.context.run(self.stream_id, self.make_stream, ttl=self.ttl, metadata=self._metadata())
+    def _answer_head(self, position: Position | None, seen_end: bool) -> Answer:
+        """Where the stream stands. StreamNotFoundError if there is none and this would not begin it."""
         info = self.context.info(self.stream_id)
-        if info is None and head and self.make_stream is not None and position is None:
-            return Answer(_status_line(200), self._headers(None, None))
         if info is None:
-            if place is not None:
-                place.release()
-            return self._missing(environ)
-        position = position or Position(info.generation, 0)
-        _check(info, position)
-        if self.events and (seen_end or (info.status is Status.DONE and position.offset == info.size)):
-            if place is not None:
-                place.release()
-            own = [pair for pair in self.headers if not pair[0].lower().startswith("content-")]
-            return Answer(_status_line(204), own + position_headers(self.stream_id, info, position))
-        if head:
-            return Answer(_status_line(200), self._headers(info, position))
+            if self.begin is None or position is not None:
+                raise StreamNotFoundError(f"there is no stream {self.stream_id}")
+            return Answer(_status_line(200), self._headers(Snapshot(self.stream_id)))
+        if position is not None:  # the store refuses a cursor that the stream does not have
+            self.context.store.read(self.stream_id, str(position), max_bytes=1)
+        start = position or Position(info.generation, 0)
+        snapshot = Snapshot(self.stream_id, info.status, info.size, start, info.metadata)
+        return self._over(snapshot) if self.over(snapshot, seen_end) else self._ok(snapshot)
+
+    def _open(
+        self, environ: dict[str, Any], position: Position | None, seen_end: bool, place: Place | None
+    ) -> Answer:
+        first, metadata = self._fetch(position)
+        start = Position(first.generation, first.offset - len(first.data))
+        snapshot = Snapshot(self.stream_id, first.status, first.size, start, metadata)
+        if self.over(snapshot, seen_end):
+            return self._over(snapshot)
         if self.context.closed:
             raise StoreUnavailableError("the context is closed", transient=False)
-        heartbeat = self.heartbeat or DEFAULT_HEARTBEAT
-        heartbeat = min(heartbeat, self.max_seconds or heartbeat)
-        following = Following(
-            info,
-            position,
-            # From a cursor of this very generation: should the stream be replaced meanwhile, this says so.
-            self.context.batches(self.stream_id, str(position), heartbeat=heartbeat),
-            find_probe(environ),
-            self.max_seconds,
-        )
-        return Answer(
-            _status_line(200), self._headers(info, position), Body(self.body(following), place, following.probe)
-        )
+        batches = self.context._loop(self.stream_id).batches(first, self.options.heartbeat)
+        viewer = Viewer(snapshot, batches, find_probe(environ), self.options.max_seconds)
+        return self._ok(snapshot, Body(self.body(viewer), place, viewer.probe))
 
-    def _metadata(self) -> dict[str, str]:
-        """What stays with the stream: a later raw response has the content type of the first."""
-        own = {} if self.events or self.content_type is None else {CONTENT_TYPE_KEY: self.content_type}
-        return {**own, **(self.metadata or {})}
+    def _fetch(self, position: Position | None) -> tuple[Batch, Mapping[str, str]]:
+        """Begin the stream if that was asked for, and read what the viewer gets first. StreamNotFoundError."""
+        begin = self.begin if position is None else None
+        for _ in range(_ELECTION_ROUNDS):
+            started = begin.start() if begin is not None else None
+            try:
+                return self._read(position, begin.metadata if begin is not None and started is True else None)
+            except StreamNotFoundError:
+                if started is not False:
+                    raise
+            # It was deleted or expired since the election was lost: the id is free again.
+        raise StreamNotFoundError(f"stream {self.stream_id} was deleted again and again")
 
-    def _headers(self, info: StreamInfo | None, position: Position | None) -> Headers:
-        stored = info.metadata.get(CONTENT_TYPE_KEY) if info is not None else None
-        content_type = self.content_type or stored or "application/octet-stream"
-        own = list(self.headers)
-        if self.more_headers is not None:
-            names = {name.lower() for name, _ in own}
-            own += [pair for pair in self.more_headers(info, position) if pair[0].lower() not in names]
-        headers = streaming_headers(own, content_type) + position_headers(self.stream_id, info, position)
-        if self.exact and info is not None and position is not None and info.status is Status.DONE:
-            headers.append(("Content-Length", str(info.size - position.offset)))
-        return headers
+    def _read(
+        self, position: Position | None, metadata: Mapping[str, str] | None
+    ) -> tuple[Batch, Mapping[str, str]]:
+        after = "" if position is None else str(position)
+        if metadata is None and self.needs_metadata:
+            info = self.context.info(self.stream_id)
+            if info is None:
+                raise StreamNotFoundError(f"there is no stream {self.stream_id}")
+            # Of this very generation: should the stream be replaced meanwhile, the read says so.
+            metadata, after = info.metadata, after or f"{info.generation}-0"
+        return self.context._require_open(self.stream_id, after), metadata or {}
+
+    def _ok(self, snapshot: Snapshot, body: Iterable[bytes] = ()) -> Answer:
+        headers = self._headers(snapshot)
+        length = self.length(snapshot)
+        if length is not None:
+            headers.append(("Content-Length", str(length)))
+        return Answer(_status_line(200), headers, body)
+
+    def _over(self, snapshot: Snapshot) -> Answer:
+        own = [pair for pair in self.own_headers() if not pair[0].lower().startswith("content-")]
+        return Answer(_status_line(204), own + position_headers(snapshot))
+
+    def _headers(self, snapshot: Snapshot) -> Headers:
+        own = self.own_headers()
+        names = {name.lower() for name, _ in own}
+        content = [pair for pair in self.content(snapshot) if pair[0].lower() not in names]
+        return streaming_headers(content + own) + position_headers(snapshot)
 
     def _missing(self, environ: dict[str, Any]) -> Answer:
-        if self.missing_response is None:
+        if self.options.missing_response is None:
             return self._refuse(404, _REASONS["missing"], None)
         complete = dict(environ)
         setup_testing_defaults(complete)  # fills in what is absent: a request is known only in part, perhaps
-        return _run(self.missing_response, complete)
+        return _run(self.options.missing_response, complete)
 
     def _refuse(self, status: int, reason: str, retry_after: int | None) -> Answer:
         body = json.dumps({"error": reason}, separators=(",", ":")).encode()
-        headers = error_headers(self.headers, len(body))
+        headers = error_headers(self.own_headers(), len(body))
         if status != 400:  # there the id itself may be what no header can hold
             headers.append((STREAM_ID_HEADER, self.stream_id))
         if retry_after is not None:
             headers.append(("Retry-After", str(retry_after)))
         return Answer(_status_line(status), headers, [body])
-
-
-def _check(info: StreamInfo, position: Position) -> None:
-    """Refuse a position that the stream does not have. It only grows, so a good one stays good."""
-    if position.generation != info.generation:
-        raise StreamLostError(f"stream {info.stream_id} is of generation {info.generation} now, not {position}")
-    if position.offset > info.size:
-        raise InvalidCursorError(f"{position} lies beyond the end of stream {info.stream_id}, {info.cursor}")
 
 
 def _status_line(code: int) -> str:

@@ -9,11 +9,11 @@ import signal
 import threading
 from collections.abc import Callable
 from types import FrameType
-from typing import Any, Union
+from typing import Any
 
 from ..context import ResumableStreamContext
 
-Handler = Callable[[int, Union[FrameType, None]], Any]
+Handler = Callable[[int, FrameType | None], Any]
 
 logger = logging.getLogger("resumable_sync")
 

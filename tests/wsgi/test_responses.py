@@ -328,6 +328,24 @@ def test_the_content_type_stays_with_the_stream(context: ResumableStreamContext)
     assert call(resume_response(context, "plain")).headers["content-type"] == "application/octet-stream"
 
 
+EVIL = "text/plain\r\nSet-Cookie: admin=1"
+
+
+@pytest.mark.parametrize("content_type", [EVIL, "text/plain; title=\u20ac", "text/\0"])
+def test_a_content_type_that_no_header_can_hold(context: ResumableStreamContext, content_type: str) -> None:
+    with pytest.raises(ValueError):
+        stream_response(context, "s", ended(b"x"), content_type=content_type)
+    with pytest.raises(ValueError):
+        stream_response(context, "s", ended(b"x"), metadata={"content-type": content_type})
+    with pytest.raises(ValueError):
+        resume_response(context, "s", content_type=content_type)
+    # The context takes any metadata, and so may a store have done for another program.
+    list(context.run("s", ended(b"x"), metadata={"content-type": content_type}))
+    reply = call(resume_response(context, "s"))
+    assert reply.headers["content-type"] == "application/octet-stream" and "set-cookie" not in reply.headers
+    assert reply.read() == b"x"
+
+
 def test_a_raw_response_returns_only_at_done(context: ResumableStreamContext) -> None:
     """The endings but `done` break the connection off: HTTP shows no other sign of them."""
 

@@ -1,17 +1,22 @@
-"""What the codecs share: how an encoder is driven, and how a decoder reads text from bytes."""
+"""What the formats share: what a format is, how an encoder is driven, and what decoders build chunks with."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
-from typing import Protocol
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 from ...errors import MalformedStreamError
+from ...sse import EventParser
 from ..message.builder import ChunkBuilder
 from ..message.chunks import AssistantStreamChunk
 from ..message.parts import Part
 
-_log = logging.getLogger(__name__)
+logger = logging.getLogger("resumable_sync")
+
+DONE = "[DONE]"
+"""The data of the event that ends a message, in the formats that are server-sent events."""
 
 INTERRUPTED_TEXT = "The response was interrupted."
 """What closing frames tell the reader of a message whose producer was lost."""
@@ -89,6 +94,43 @@ class AssistantStreamEncoder(Protocol):
         """
 
 
+class Decoder(Protocol):
+    """What a decoder of any format offers."""
+
+    def decode(self, pieces: Iterable[bytes]) -> Iterator[AssistantStreamChunk]:
+        """The chunks in `pieces`, whose boundaries do not matter."""
+
+
+def _nothing_kept(encoder: Any) -> Mapping[str, str]:
+    return {}
+
+
+@dataclass(frozen=True)
+class Format:
+    """All that the responses, the endpoints and the readers know of a format."""
+
+    name: str
+    """What a stream's metadata calls it."""
+    encoder: type[AssistantStreamEncoder]
+    """The encoder's class, whose instances themselves, not those of its subclasses, write this format."""
+    decoder: Callable[[], Decoder]
+    """Makes a decoder for what is stored, as lenient as the format allows."""
+    closes: bool = True
+    """Whether closing frames can tell that a message was interrupted. If not, its response is broken off."""
+    keep: Callable[[Any], Mapping[str, str]] = _nothing_kept
+    """From an encoder what the stream's metadata keeps, so that `restore` makes its like."""
+    restore: Callable[[Mapping[str, str]], AssistantStreamEncoder] | None = None
+    """From a stream's metadata the encoder that wrote it; by default `encoder()`."""
+    exposed: tuple[str, ...] = ()
+    """Headers of the format that a page of another origin must be able to read."""
+    front_end: str | None = None
+    """Which of the endpoints' front ends speaks it: "chat", "transport", or none."""
+
+    def encoder_for(self, metadata: Mapping[str, str]) -> AssistantStreamEncoder:
+        """The encoder that wrote a stream with this metadata."""
+        return self.encoder() if self.restore is None else self.restore(metadata)
+
+
 class PartTypes:
     """Remembers the parts of a stream, so that a chunk can be told by the part that it addresses."""
 
@@ -121,14 +163,47 @@ class Output:
         taken, self._chunks = self._chunks, []
         return taken
 
+    def add_whole(self, kind: type[Part], fields: Mapping[str, Any]) -> None:
+        """A part that begins and ends here. ValueError if the fields make none of this kind."""
+        part = Part.from_json({**fields, "type": kind.type})
+        if not isinstance(part, kind):
+            raise ValueError(f"not a {kind.type} part")
+        self.builder.close_part(self.builder.start(part))
+
+
+def message_chunk(kind: str, fields: Mapping[str, Any]) -> AssistantStreamChunk:
+    """A chunk of the message as a whole. ValueError if the fields make none."""
+    return AssistantStreamChunk.from_json({"path": [], **fields, "type": kind})
+
+
+def event_data(pieces: Iterable[bytes], strict: bool) -> Iterator[str]:
+    """The data of each event up to DONE; complains of its absence, and of events with a name."""
+    parser = EventParser()
+    for piece in pieces:
+        for event in parser.feed(piece):
+            if event.event != "message":
+                complain(strict, f"an event that this format does not know: {event.event!r:.80}")
+            elif event.data == DONE:
+                return
+            else:
+                yield event.data
+    complain(strict, "the stream ended without its [DONE] marker")
+
+
+def text_of(value: object) -> str:
+    """`value` if it is text, else ValueError."""
+    if not isinstance(value, str):
+        raise ValueError(f"expected text, not {value!r:.80}")
+    return value
+
 
 def complain(strict: bool, problem: str) -> None:
     """MalformedStreamError where decoding is strict, else a warning in the log."""
     if strict:
         raise MalformedStreamError(problem)
-    _log.warning("%s", problem)
+    logger.warning("%s", problem)
 
 
 def skip(kind: str, text: str, problem: str) -> None:
     """Log that a frame was dropped, as the JavaScript decoders drop it however strict they are."""
-    _log.warning("dropped an invalid %s (%.200s): %.200s", kind, problem, text)
+    logger.warning("dropped an invalid %s (%.200s): %.200s", kind, problem, text)

@@ -6,7 +6,10 @@ are open at once a delta belongs to.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+import codecs
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
 
 from ...errors import MalformedStreamError
 from ..message.chunks import (
@@ -24,13 +27,41 @@ from ..message.chunks import (
     ToolCallArgsTextFinish,
     UpdateState,
 )
-from ..message.jsontext import wire_json
-from ..message.parts import UNSET, DataPart, FilePart, Part, ReasoningPart, SourcePart, TextPart, ToolCallPart
-from .base import INTERRUPTED_TEXT, PartTypes, Pieces
-from .data_stream_lines import LineReader, lines_of, without_type
+from ..message.jsontext import JsonValue, parse_json, stringify, wire_json
+from ..message.parts import (
+    UNSET,
+    DataPart,
+    FilePart,
+    Part,
+    ReasoningPart,
+    SourcePart,
+    TextPart,
+    ToolCallPart,
+    is_anything,
+    is_list,
+    is_object,
+    is_text,
+)
+from .base import (
+    INTERRUPTED_TEXT,
+    Format,
+    Output,
+    PartTypes,
+    Pieces,
+    complain,
+    message_chunk,
+    skip,
+    text_of,
+)
 
 _WHOLE_PARTS: Mapping[type[Part], str] = {ToolCallPart: "b", SourcePart: "h", FilePart: "k", DataPart: "aui-data"}
 _PREFIX_BYTES = 32  # longer than any prefix
+_LINE_END = re.compile(r"\r\n|\r|\n")
+
+
+def _without_type(data: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
+    """`data` without its key `type`, which the prefix of a line stands for."""
+    return {key: value for key, value in data.items() if key != "type"}
 
 
 def _line(prefix: str, value: object) -> bytes:
@@ -57,11 +88,11 @@ class DataStreamEncoder:
         return Pieces(chunks, writer.encode, writer.finish_all_args)
 
     def closing_frames(self, stored: Iterable[bytes], status: str, text: str = INTERRUPTED_TEXT) -> bytes:
-        """What to send behind `stored`, all bytes of a stream that ended as `status`, to end the message.
+        """What to send after `stored`, all bytes of a stream that ended as `status`, to end the message.
 
         An error line with `text` (not for a cancelled stream) and a finish line with the reason `error`, or
         `other` for a cancelled stream. Clients show the message as incomplete, with the error or as stopped,
-        and close its parts by themselves. Nothing behind a stream that is `done` or has a finish line.
+        and close its parts by themselves. Nothing after a stream that is `done` or has a finish line.
         """
         if status == "done":
             return b""
@@ -108,9 +139,9 @@ class _Writer:
             return ended + _line("3", "unknown error" if chunk.error is None else chunk.error)
         if isinstance(chunk, (StepFinish, MessageFinish)):
             prefix = "e" if isinstance(chunk, StepFinish) else "d"
-            return self.finish_all_args() + _line(prefix, without_type(chunk.to_json()))
+            return self.finish_all_args() + _line(prefix, _without_type(chunk.to_json()))
         if isinstance(chunk, StepStart):
-            return _line("f", without_type(chunk.to_json()))
+            return _line("f", _without_type(chunk.to_json()))
         if isinstance(chunk, Annotations):
             return _line("8", chunk.annotations)
         if isinstance(chunk, Data):
@@ -124,7 +155,7 @@ class _Writer:
             self._open_args[part.tool_call_id] = False
         prefix = _WHOLE_PARTS.get(type(part))
         if prefix is not None:
-            return _line(prefix, without_type(part.to_json()))
+            return _line(prefix, _without_type(part.to_json()))
         if isinstance(part, ReasoningPart) and part.unstable_summary is not None:
             parent = {} if part.parent_id is None else {"parentId": part.parent_id}
             return _line("aui-reasoning-part-start", {"unstable_summary": part.unstable_summary, **parent})
@@ -143,7 +174,7 @@ class _Writer:
         if not isinstance(part, ToolCallPart):
             raise MalformedStreamError(f"a text-delta chunk for a part without text: {part.type}")
         if part.tool_call_id not in self._open_args:
-            return b""  # arguments behind the result
+            return b""  # arguments after the result
         self._open_args[part.tool_call_id] = True
         return _line("c", {"toolCallId": part.tool_call_id, "argsTextDelta": text})
 
@@ -179,7 +210,189 @@ class DataStreamDecoder:
 
     def decode(self, pieces: Iterable[bytes]) -> Iterator[AssistantStreamChunk]:
         """Yield the chunks in `pieces`, whose boundaries do not matter."""
-        reader = LineReader(self._strict)
-        for line in lines_of(pieces, self._strict):
+        reader = _Reader(self._strict)
+        for line in _lines(pieces, self._strict):
             yield from reader.read(line)
         yield from reader.end()
+
+
+def _lines(pieces: Iterable[bytes], strict: bool) -> Iterator[str]:
+    """The lines in `pieces`, without their ends."""
+    decoder = codecs.getincrementaldecoder("utf-8-sig")(errors="replace")
+    begun: list[str] = []
+    for piece in pieces:
+        # A CR LF that is cut in two makes an empty line, which nobody minds.
+        *lines, rest = _LINE_END.split(decoder.decode(piece))
+        for line in lines:
+            yield "".join((*begun, line))
+            begun.clear()
+        if rest:
+            begun.append(rest)
+    if begun or decoder.getstate()[0]:
+        complain(strict, f"the stream ended within a line: {''.join(begun):.80}")
+
+
+class _Reader:
+    """The state of one decoding: lines in, chunks out. One thread at a time."""
+
+    def __init__(self, strict: bool) -> None:
+        self._strict = strict
+        self.output = Output()
+        self.builder = self.output.builder
+        self._calls: dict[str, int] = {}  # tool call id: part index
+
+    def read(self, line: str) -> list[AssistantStreamChunk]:
+        """The chunks that one line, without its end, stands for. MalformedStreamError where it is refused."""
+        if not line.strip():
+            return []
+        prefix, colon, text = line.partition(":")
+        try:
+            if not colon:
+                raise ValueError("no prefix")
+            value: Any = parse_json(text)
+            known = _READERS.get(prefix)
+            if known is not None and not known[0](value):
+                raise ValueError("the wrong kind of value")
+            if known is not None:
+                known[1](self, value)
+        except _Refused:
+            raise
+        except (KeyError, TypeError, ValueError) as error:
+            skip("data stream line", line, repr(error))
+        else:
+            if known is None:
+                complain(self._strict, f"a line with an unknown prefix: {line:.80}")
+        return self.output.take()
+
+    def end(self) -> list[AssistantStreamChunk]:
+        """The chunks that close what is open when the lines end."""
+        self._close_all_args()
+        self.builder.finish()
+        return self.output.take()
+
+    def _refuse(self, problem: str) -> None:
+        if self._strict:
+            raise _Refused(problem)
+        complain(False, problem)
+
+    def _call(self, value: Mapping[str, Any]) -> int | None:
+        index = self._calls.get(text_of(value["toolCallId"]))
+        if index is None:
+            self._refuse(f"a tool call with an unknown id: {value['toolCallId']:.80}")
+        return index
+
+    def _close_all_args(self) -> None:
+        for index in self._calls.values():
+            self.builder.close_args(index)
+
+    def _parented_text(self, value: Mapping[str, Any]) -> None:
+        self.builder.append_text(text_of(value["textDelta"]), text_of(value["parentId"]))
+
+    def _parented_reasoning(self, value: Mapping[str, Any]) -> None:
+        self.builder.append_reasoning(text_of(value["reasoningDelta"]), text_of(value["parentId"]))
+
+    def _reasoning_start(self, value: Mapping[str, Any]) -> None:
+        summary = text_of(value["unstable_summary"]) if "unstable_summary" in value else None
+        self.builder.append_reasoning("", value.get("parentId") or None, summary, new_part=True)
+
+    def _tool_start(self, value: Mapping[str, Any]) -> None:
+        call_id = text_of(value["toolCallId"])
+        if call_id in self._calls:
+            self._refuse(f"a tool call with an id that was used before: {call_id:.80}")
+            return
+        self._calls[call_id] = self._start({"type": "tool-call", **value})
+
+    def _tool_args(self, value: Mapping[str, Any]) -> None:
+        delta = text_of(value["argsTextDelta"])
+        index = self._call(value)
+        if index is None:
+            return
+        if not self.builder.args_open(index):
+            skip("arguments delta", delta, "the arguments were closed")
+            return
+        if delta:
+            self.builder.append_args(index, delta)
+        if value.get("isFinal") is True:
+            self.builder.close_args(index)
+
+    def _tool_result(self, value: Mapping[str, Any]) -> None:
+        index = self._call(value)
+        if index is not None:
+            self.builder.respond(
+                index,
+                value.get("result", UNSET),
+                is_error=bool(value.get("isError")),
+                artifact=value.get("artifact", UNSET),
+            )
+
+    def _whole_tool_call(self, value: Mapping[str, Any]) -> None:
+        index = self._calls.get(text_of(value["toolCallId"]))
+        if index is None:
+            index = self._start(
+                {"type": "tool-call", "toolName": value["toolName"], "toolCallId": value["toolCallId"]}
+            )
+            self._calls[value["toolCallId"]] = index
+            if "args" in value:
+                self.builder.append_args(index, stringify(value["args"]))
+        self.builder.close_args(index)
+
+    def _start(self, part: Mapping[str, Any]) -> int:
+        if not isinstance(Part.from_json(part), ToolCallPart):
+            raise ValueError("not a tool call")
+        return self.builder.start(Part.from_json(part))
+
+    def add_message(self, kind: str, fields: Mapping[str, Any]) -> None:
+        chunk = message_chunk(kind, fields)
+        if isinstance(chunk, (StepFinish, MessageFinish)):
+            self._close_all_args()
+        self.builder.enqueue(chunk)
+
+
+class _Refused(MalformedStreamError):
+    """Raised through the reading of a line where strict decoding refuses it."""
+
+
+def _message(kind: str, key: str | None = None) -> Callable[[_Reader, Any], None]:
+    return lambda reader, value: reader.add_message(kind, value if key is None else {key: value})
+
+
+def _whole(kind: type[Part]) -> Callable[[_Reader, Any], None]:
+    return lambda reader, value: reader.output.add_whole(kind, value)
+
+
+def _ignore(reader: _Reader, value: object) -> None:
+    """Signed and redacted reasoning are of no use here."""
+
+
+_READERS: Mapping[str, tuple[Callable[[Any], bool], Callable[[_Reader, Any], None]]] = {
+    "0": (is_text, lambda reader, value: reader.builder.append_text(value)),
+    "2": (is_list, _message("data", "data")),
+    "3": (is_text, _message("error", "error")),
+    "8": (is_list, _message("annotations", "annotations")),
+    "9": (is_object, _Reader._whole_tool_call),
+    "a": (is_object, _Reader._tool_result),
+    "b": (is_object, _Reader._tool_start),
+    "c": (is_object, _Reader._tool_args),
+    "d": (is_object, _message("message-finish")),
+    "e": (is_object, _message("step-finish")),
+    "f": (is_object, _message("step-start")),
+    "g": (is_text, lambda reader, value: reader.builder.append_reasoning(value)),
+    "h": (is_object, _whole(SourcePart)),
+    "i": (is_anything, _ignore),
+    "j": (is_anything, _ignore),
+    "k": (is_object, _whole(FilePart)),
+    "aui-state": (is_list, _message("update-state", "operations")),
+    "aui-text-delta": (is_object, _Reader._parented_text),
+    "aui-reasoning-delta": (is_object, _Reader._parented_reasoning),
+    "aui-reasoning-part-start": (is_object, _Reader._reasoning_start),
+    "aui-data": (is_object, _whole(DataPart)),
+}
+
+
+FORMAT = Format(
+    "data-stream",
+    DataStreamEncoder,
+    lambda: DataStreamDecoder(strict=False),
+    exposed=("x-vercel-ai-data-stream",),
+    front_end="transport",
+)

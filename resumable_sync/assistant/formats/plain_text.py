@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from ..message.chunks import AssistantStreamChunk, PartStart, TextDelta
 from ..message.jsontext import concat
 from ..message.parts import TextPart
-from .base import INTERRUPTED_TEXT, Output, PartTypes, Pieces
+from .base import INTERRUPTED_TEXT, Format, Output, PartTypes, Pieces
 
 
 class PlainTextEncoder:
@@ -73,3 +73,6 @@ class PlainTextDecoder:
             output.builder.append_text(text)
         output.builder.finish()
         yield from output.take()
+
+
+FORMAT = Format("plain-text", PlainTextEncoder, PlainTextDecoder, closes=False)

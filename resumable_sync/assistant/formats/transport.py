@@ -7,9 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from ...sse import HEARTBEAT, EventParser, format_event
 from ..message.chunks import AssistantStreamChunk, Error, MessageFinish, PartFinish, PartStart
 from ..message.jsontext import parse_json, wire_json
-from .base import INTERRUPTED_TEXT, Pieces, complain, skip
-
-_DONE = "[DONE]"
+from .base import DONE, INTERRUPTED_TEXT, Format, Pieces, event_data, skip
 
 
 def _frame(chunk: AssistantStreamChunk) -> bytes:
@@ -29,16 +27,16 @@ class AssistantTransportEncoder:
 
     def encode(self, chunks: Iterable[AssistantStreamChunk]) -> Pieces:
         """One piece per chunk, and one for the end."""
-        return Pieces(chunks, _frame, lambda: format_event(_DONE))
+        return Pieces(chunks, _frame, lambda: format_event(DONE))
 
     def closing_frames(self, stored: Iterable[bytes], status: str, text: str = INTERRUPTED_TEXT) -> bytes:
-        """What to send behind `stored`, all bytes of a stream that ended as `status`, to end the message.
+        """What to send after `stored`, all bytes of a stream that ended as `status`, to end the message.
 
         An `error` chunk with `text` (not for a cancelled stream), the end of every open part, a
         `message-finish` with the reason `other` for a cancelled stream, `[DONE]`. Clients show the message as
         incomplete, with the error or as stopped. Arguments of a tool call that were being written are not
-        declared complete, so that no client acts on them. Nothing is sent behind a stream that is `done` or
-        has its `[DONE]`; nothing but the ends of parts and `[DONE]` behind a finished message.
+        declared complete, so that no client acts on them. Nothing is sent after a stream that is `done` or
+        has its `[DONE]`; nothing but the ends of parts and `[DONE]` after a finished message.
         """
         if status == "done":
             return b""
@@ -48,7 +46,7 @@ class AssistantTransportEncoder:
         parser = EventParser()
         for piece in stored:
             for event in parser.feed(piece):
-                if event.data == _DONE:
+                if event.data == DONE:
                     return b""
                 chunk = _read(event.data)
                 if isinstance(chunk, PartStart):
@@ -63,7 +61,7 @@ class AssistantTransportEncoder:
         ending.extend(PartFinish(path=(index,)) for index in range(opened) if index not in closed)
         if not (finished or failed) and status == "cancelled":
             ending.append(MessageFinish(finish_reason="other", usage={"inputTokens": 0, "outputTokens": 0}))
-        return b"".join(map(_frame, ending)) + format_event(_DONE)
+        return b"".join(map(_frame, ending)) + format_event(DONE)
 
 
 def _read(data: str) -> AssistantStreamChunk | None:
@@ -92,15 +90,15 @@ class AssistantTransportDecoder:
 
     def decode(self, pieces: Iterable[bytes]) -> Iterator[AssistantStreamChunk]:
         """Yield the chunks in `pieces`, whose boundaries do not matter."""
-        parser = EventParser()
-        for piece in pieces:
-            for event in parser.feed(piece):
-                if event.event != "message":
-                    complain(self._strict, f"an event that this format does not know: {event.event!r:.80}")
-                elif event.data == _DONE:
-                    return
-                else:
-                    chunk = _read(event.data)
-                    if chunk is not None:
-                        yield chunk
-        complain(self._strict, "the stream ended without its [DONE] marker")
+        for data in event_data(pieces, self._strict):
+            chunk = _read(data)
+            if chunk is not None:
+                yield chunk
+
+
+FORMAT = Format(
+    "assistant-transport",
+    AssistantTransportEncoder,
+    lambda: AssistantTransportDecoder(strict=False),
+    front_end="transport",
+)

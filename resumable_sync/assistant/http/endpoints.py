@@ -34,12 +34,11 @@ from ...contract import Status, validate_stream_id
 from ...errors import ProducerFailedError, ResumableStreamError, StreamCancelledError, StreamLostError
 from ...wsgi import StreamResponse, ViewerCap
 from ..controller import AssistantStreamController
-from ..formats.data_stream import DataStreamEncoder
-from ..formats.transport import AssistantTransportEncoder
-from ..formats.ui_message import UIMessageStreamEncoder
+from ..formats.base import Format
+from ..formats.registry import FORMATS
+from ..formats.ui_message import MESSAGE_KEY
 from ..message.chunks import StateOperation, UpdateState
 from ..newest import ActiveStreams, ClaimedSource
-from ..read import DECODERS
 from ..stream import ErrorFormatter
 from .incoming import CrossOrigin, Refusal, Request, json_answer
 from .responses import (
@@ -130,16 +129,13 @@ class AssistantEndpoints:
         viewers: ViewerCap | None = None,
         format_error: ErrorFormatter | None = None,
     ) -> None:
-        routes: dict[str, Callable[[Request], WSGIApplication]] = {
-            "ui-message-stream": self._route_ui,
-            "data-stream": partial(self._route_transport, DataStreamEncoder),
-            "assistant-transport": partial(self._route_transport, AssistantTransportEncoder),
-        }
-        if protocol not in routes:
-            raise ValueError(f"protocol must be one of {', '.join(routes)}, not {protocol!r}")
+        formats = {name: format for name, format in FORMATS.items() if format.front_end is not None}
+        if protocol not in formats:
+            raise ValueError(f"protocol must be one of {', '.join(formats)}, not {protocol!r}")
         self.context = context
-        self._route = routes[protocol]
-        self._protocol = protocol
+        self._format = formats[protocol]
+        self._with_state = self._format.front_end == "transport"
+        self._route = self._route_transport if self._with_state else self._route_ui
         self._answer = answer
         self._authorize = authorize
         self._scope = scope
@@ -186,7 +182,7 @@ class AssistantEndpoints:
         if request.path == "":
             request.allow("POST")
             body = request.json()
-            return self._send(request, _chat_id(body.get("id")), body, _ui_encoder(body))
+            return self._send(request, _chat_id(body.get("id")), body, _naming_encoder(self._format, body))
         if before and last == "stream":
             request.allow("GET", "HEAD", "DELETE")
             if request.method == "DELETE":
@@ -202,7 +198,7 @@ class AssistantEndpoints:
             return self._resume(request, self._known(request, last, None), 404)
         raise Refusal(404, "not found")
 
-    def _route_transport(self, encoder: EncoderFactory, request: Request) -> WSGIApplication:
+    def _route_transport(self, request: Request) -> WSGIApplication:
         if request.path not in ("", "resume-state", "resume", "stop"):
             raise Refusal(404, "not found")
         request.allow("POST")
@@ -210,7 +206,7 @@ class AssistantEndpoints:
         thread = body.get("threadId")
         chat_id = "" if thread is None else _chat_id(thread)
         if request.path == "":
-            return self._send(request, chat_id, body, encoder)
+            return self._send(request, chat_id, body, self._format.encoder)
         if request.path == "stop":
             return self._stop(request, chat_id, body.get("stream"))
         if request.path == "resume" and body.get("runId") is not None:
@@ -224,7 +220,7 @@ class AssistantEndpoints:
         if stream_id is None:
             return _nothing(request)
         try:
-            state = _initial_state(self.context, stream_id, self._protocol)
+            state = _initial_state(self.context, stream_id, self._format)
         except (ProducerFailedError, StreamCancelledError, StreamLostError):
             return _nothing(request)  # it ended before it had begun
         return json_answer(200, {"state": state, "runId": stream_id}, request.headers)
@@ -255,23 +251,21 @@ class AssistantEndpoints:
         self._check(request, chat_id, "send")
         stream_id = f"msg-{secrets.token_hex(16)}"
         chat = ChatRequest(chat_id, stream_id, body, request.environ)
-        with_state = self._protocol != "ui-message-stream"
 
         def callback(controller: AssistantStreamController) -> None:
-            if with_state:
+            if self._with_state:
                 # First of all the state as the client knows it: those who resume begin with the same.
                 operation = StateOperation("set", (), body.get("state"))
                 controller.enqueue(UpdateState(operations=(operation,)))
             self._answer(controller, chat)
 
-        def start(make_stream: Callable[[], Iterable[bytes]], metadata: dict[str, str]) -> None:
+        def start(make_stream: Callable[[], Iterable[bytes]], metadata: dict[str, str]) -> bool:
             if not chat_id:
-                self.context.run(stream_id, make_stream, ttl=self._ttl, metadata=metadata)
-                return
+                return self.context._start(stream_id, make_stream, ttl=self._ttl, metadata=metadata)
             claim = self._active.begin(chat_id, stream_id, self._ttl)
             try:
                 source = partial(ClaimedSource, make_stream, claim)
-                self.context.run(stream_id, source, ttl=self._ttl, metadata=metadata)
+                return self.context._start(stream_id, source, ttl=self._ttl, metadata=metadata)
             except BaseException:
                 claim.end()
                 raise
@@ -319,17 +313,17 @@ def _nothing(request: Request) -> WSGIApplication:
     return json_answer(204, None, request.headers)
 
 
-def _ui_encoder(body: Mapping[str, Any]) -> EncoderFactory:
+def _naming_encoder(format: Format, body: Mapping[str, Any]) -> EncoderFactory:
     """Names the message afresh; one that goes on with the last message of the chat keeps that one's name."""
     messages = body.get("messages")
     last = messages[-1] if isinstance(messages, list) and messages else None
     name = last.get("id") if isinstance(last, dict) and last.get("role") == "assistant" else None
     if not isinstance(name, str) or len(name) > MAX_CHAT_ID:
         name = f"msg-{secrets.token_hex(8)}"
-    return partial(UIMessageStreamEncoder, name)
+    return partial(format.encoder_for, {MESSAGE_KEY: name})
 
 
-def _initial_state(context: ResumableStreamContext, stream_id: str, protocol: str) -> Any:
+def _initial_state(context: ResumableStreamContext, stream_id: str, format: Format) -> Any:
     """The state that a running stream begins with, which is in its first chunk.
 
     Refusal 503 if that does not come; StreamLostError and the like if the stream goes meanwhile.
@@ -341,7 +335,7 @@ def _initial_state(context: ResumableStreamContext, stream_id: str, protocol: st
                 return
             yield batch.data
 
-    for chunk in DECODERS[protocol]().decode(pieces()):
+    for chunk in format.decoder().decode(pieces()):
         if isinstance(chunk, UpdateState):
             return chunk.operations[0].value
     raise Refusal(503, "the stream has not begun", [("Retry-After", "1")])

@@ -9,21 +9,20 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 from ...wsgi.headers import STREAM_ID_HEADER, Headers
+from ..formats.registry import FORMATS
 from .responses import REPLAY_CONTENT_LENGTH_HEADER
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
-EXPOSED_HEADERS = (
-    STREAM_ID_HEADER,
-    "x-vercel-ai-data-stream",
-    "x-vercel-ai-ui-message-stream",
-    REPLAY_CONTENT_LENGTH_HEADER,
-)
-"""What a page of another origin must be able to read."""
-
 _HEADER_LIST = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z, \t-]{1,2000}")
 _PREFLIGHT_SECONDS = 600
+
+
+def _exposed_headers() -> list[str]:
+    """What a page of another origin must be able to read."""
+    of_formats = [name for format in FORMATS.values() for name in format.exposed]
+    return [STREAM_ID_HEADER, *of_formats, REPLAY_CONTENT_LENGTH_HEADER]
 
 
 class Refusal(Exception):
@@ -58,7 +57,7 @@ class CrossOrigin:
             return vary
         headers = [
             ("Access-Control-Allow-Origin", "*" if self._any else origin),
-            ("Access-Control-Expose-Headers", ", ".join(EXPOSED_HEADERS)),
+            ("Access-Control-Expose-Headers", ", ".join(_exposed_headers())),
             *vary,
         ]
         if self._credentials:

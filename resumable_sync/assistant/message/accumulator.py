@@ -28,7 +28,7 @@ from .partial_json import PartialJson
 from .parts import UNSET, DataPart, FilePart, Part, ReasoningPart, SourcePart, TextPart, ToolCallPart
 from .state import apply_operation
 
-_log = logging.getLogger(__name__)
+logger = logging.getLogger("resumable_sync")
 
 
 class AssistantMessage(dict[str, Any]):
@@ -85,7 +85,7 @@ class AssistantMessageAccumulator:
         StreamFinalizedError after `finish`; MalformedStreamError as said above, and the message stays as it was.
         """
         if self._finished:
-            raise StreamFinalizedError("the message is finished")
+            raise StreamFinalizedError("the message is finished: no chunk can be added after finish()")
         if isinstance(chunk, PartStart):
             self._update(parts=[*self.message["parts"], _new_part(chunk.part)])
         elif isinstance(chunk, (TextDelta, PartFinish, Result, ToolCallArgsTextFinish)):
@@ -126,12 +126,12 @@ class AssistantMessageAccumulator:
     def _change_part(self, chunk: AssistantStreamChunk) -> None:
         parts = self.message["parts"]
         if len(chunk.path) != 1 or chunk.path[0] >= len(parts):
-            _log.warning("skipped a %s chunk: no part at path %s", chunk.type, list(chunk.path))
+            logger.warning("skipped a %s chunk: no part at path %s", chunk.type, list(chunk.path))
             return
         at = chunk.path[0]
         changes = self._part_changes(chunk, parts[at], at)
         if changes is None:
-            _log.warning("skipped a %s chunk: part %d is a %s", chunk.type, at, parts[at]["type"])
+            logger.warning("skipped a %s chunk: part %d is a %s", chunk.type, at, parts[at]["type"])
             return
         self._update(parts=[*parts[:at], {**parts[at], **changes}, *parts[at + 1 :]])
 
@@ -185,7 +185,7 @@ class AssistantMessageAccumulator:
             except MalformedStreamError:
                 if self._strict:
                     raise
-                _log.warning("skipped a state operation that cannot be applied", exc_info=True)
+                logger.warning("skipped a state operation that cannot be applied", exc_info=True)
         return state
 
 
@@ -226,7 +226,7 @@ def _new_part(part: Part) -> dict[str, Any]:
     if isinstance(part, ReasoningPart):
         summary = _present(unstable_summary=part.unstable_summary)
         return {"type": "reasoning", "text": "", "status": running, **summary, **parent}
-    _log.warning("a part of an unknown type becomes an empty reasoning part, to keep the others' places")
+    logger.warning("a part of an unknown type becomes an empty reasoning part, to keep the others' places")
     return {"type": "reasoning", "text": "", "status": running}
 
 

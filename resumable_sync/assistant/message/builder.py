@@ -77,14 +77,18 @@ class ChunkBuilder:
         """More text, or arguments, of part `index`. StreamFinalizedError if that has ended."""
         part = self._parts[index]
         if part.closed:
-            raise StreamFinalizedError("nothing can be appended to a part that was closed")
+            raise StreamFinalizedError(
+                f"part {index} of the message was closed; the stream itself may go on: open another part"
+            )
         part.has_args = part.has_args or bool(text)
         self._emit(TextDelta(path=(index,), text_delta=text))
 
     def append_args(self, index: int, text: str) -> None:
         """More of a tool call's arguments. StreamFinalizedError if they are complete."""
         if not self._parts[index].args_open:
-            raise StreamFinalizedError("nothing can be appended to arguments that were closed")
+            raise StreamFinalizedError(
+                f"the arguments of part {index} are complete: nothing can be appended to them"
+            )
         self.append(index, text)
 
     def args_open(self, index: int) -> bool:

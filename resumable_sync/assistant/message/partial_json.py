@@ -1,7 +1,7 @@
 """Reading a JSON object while it is still being written, as the arguments of a tool call are.
 
 What is complete counts, what is not is completed or left out: an open string is closed, a number is cut
-behind its last digit, `tr` becomes `true`, a key without a value is dropped, open brackets are closed.
+after its last digit, `tr` becomes `true`, a key without a value is dropped, open brackets are closed.
 """
 
 from __future__ import annotations

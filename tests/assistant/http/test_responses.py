@@ -307,6 +307,16 @@ def test_a_heartbeat_never_goes_into_a_frame() -> None:
     store.close()
 
 
+@each_format
+def test_a_running_message_is_read_so_far(context: ResumableStreamContext, format_name: str) -> None:
+    live = call(create(context, Script("so far"), encoder=ENCODERS[format_name]))
+    live.read_until(b"so far")
+    message = read_assistant_message(context, "s")
+    assert message["parts"][0]["text"] == "so far" and message["status"]["type"] == "running"
+    context.cancel("s")
+    live.close()
+
+
 class Upper:
     """An application's own format."""
 

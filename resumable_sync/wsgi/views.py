@@ -1,0 +1,248 @@
+"""The functions that make responses, and what they promise.
+
+Two formats. **Raw** responses carry the stream's bytes as they are; a viewer that was cut comes back with the
+cursor it has reached (the response's `x-resumable-cursor` plus the bytes received). HTTP often cannot tell an end
+from a cut. So a raw response whose stream did not end as `done` is broken off; and where the server cannot do
+even that (HTTP/1.0, granian, mod_wsgi, uWSGI) HEAD tells: whoever has `x-resumable-size` bytes of a stream with
+`x-resumable-status: done` has it all. **Server-sent events** say in band how the stream ended.
+
+The keyword options that several functions share:
+
+`environ`       the request, where the response is not called as a WSGI application (which gets it anyway).
+`headers`       further headers; ValueError for hop-by-hop ones and Content-Length. The `x-resumable-*` headers
+                cannot be overridden.
+`heartbeat`     seconds (default 15) of silence after which the response looks whether its viewer is still
+                there, and, if the format allows, sends something. A viewer that has left gives its thread back
+                within two heartbeats under gunicorn, werkzeug, waitress, wsgiref, uWSGI and granian, also when
+                nothing can be sent. Elsewhere (mod_wsgi) a raw response without `heartbeat_bytes` learns of it
+                only from the next bytes of the stream: set `max_seconds`. A viewer that stays connected and does
+                not read keeps its thread until the server or the proxy in front gives it up.
+`max_seconds`   how long a response lasts at most (default: as long as its stream). It ends at the first piece or
+                heartbeat after that, and the viewer comes back: server-sent events simply end, without an `end`
+                event; raw bytes are broken off, so as not to look complete.
+`viewers`       a ViewerCap.
+
+Refusals, before anything was started, as JSON `{"error": …}`: 400 malformed id or cursor, 404 missing stream,
+410 a cursor of a life of the stream that is gone, 503 with `Retry-After` when the cap or a store's limit is
+reached or the store is unavailable. EventSource gives up at any status but 200: make a new one after a while.
+HEAD starts nothing, takes no place under a cap, and answers where the stream stands.
+
+For a page of another origin add `Access-Control-Expose-Headers` with the `x-resumable-*` headers it reads. With
+waitress set `log_socket_errors` to false, or it logs every raw response that is broken off as an error.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from ..context import ResumableStreamContext
+from ..contract import Status
+from ..producer import Source
+from .bodies import ENCODINGS, FormatError, Viewer, raw_body, sse_body
+from .cap import ViewerCap
+from .headers import CONTENT_TYPE_KEY, HeaderInput, Headers, Snapshot, checked_headers, kept_content_type
+from .response import Begin, Endpoint, Options, StreamResponse
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIApplication
+
+
+@dataclass
+class RawEndpoint(Endpoint):
+    """The stream's bytes as they are, with `content_type` or else the one that was kept."""
+
+    content_type: str | None
+    heartbeat_bytes: bytes
+
+    @property
+    def needs_metadata(self) -> bool:
+        return self.content_type is None
+
+    def content(self, snapshot: Snapshot) -> Headers:
+        return [("Content-Type", self.content_type or kept_content_type(snapshot.metadata))]
+
+    def body(self, viewer: Viewer) -> Iterator[bytes]:
+        return raw_body(viewer, self.heartbeat_bytes)
+
+    def length(self, snapshot: Snapshot) -> int | None:
+        return None if self.heartbeat_bytes else super().length(snapshot)
+
+
+@dataclass
+class EventEndpoint(Endpoint):
+    """The stream as server-sent events, which say in band how it ended."""
+
+    encoding: str
+    retry: float | None
+    format_error: FormatError | None
+
+    events = True
+    needs_metadata = False
+
+    def __post_init__(self) -> None:
+        if self.encoding not in ENCODINGS:
+            raise ValueError(f"encode must be one of {', '.join(ENCODINGS)}, not {self.encoding!r}")
+        if self.retry is not None and not (math.isfinite(self.retry) and self.retry >= 0):
+            raise ValueError(f"retry must be a number of seconds, not {self.retry!r}")
+
+    def own_headers(self) -> Headers:
+        return [pair for pair in self.options.headers if pair[0].lower() != "content-type"]
+
+    def content(self, snapshot: Snapshot) -> Headers:
+        return [("Content-Type", "text/event-stream; charset=utf-8")]  # some clients decode Latin-1 without it
+
+    def body(self, viewer: Viewer) -> Iterator[bytes]:
+        return sse_body(viewer, encoding=self.encoding, retry=self.retry, format_error=self.format_error)
+
+    def length(self, snapshot: Snapshot) -> int | None:
+        return None
+
+    def over(self, snapshot: Snapshot, seen_end: bool) -> bool:
+        return seen_end or (snapshot.status is Status.DONE and snapshot.start.offset == snapshot.size)
+
+
+def stream_response(
+    context: ResumableStreamContext,
+    stream_id: str,
+    make_stream: Source,
+    *,
+    content_type: str = "application/octet-stream",
+    headers: HeaderInput = None,
+    heartbeat: float | None = None,
+    heartbeat_bytes: bytes = b"",
+    max_seconds: float | None = None,
+    viewers: ViewerCap | None = None,
+    ttl: float | None = None,
+    metadata: Mapping[str, str] | None = None,
+    environ: Mapping[str, Any] | None = None,
+) -> StreamResponse:
+    """Produce the stream unless somebody does or did, and answer its bytes from the start, then live.
+
+    `content_type` is kept with the stream, in its metadata, for those who resume it; ValueError if no header can
+    hold it. `heartbeat_bytes` go out
+    at each heartbeat, between two chunks, for formats that have something to say nothing with; a viewer
+    must then not count bytes. `ttl` and `metadata` as in `ResumableStreamContext.run`.
+
+    The election happens when the response is called as a WSGI application or first asked for its status,
+    headers or body; never for HEAD, never when it is refused. ValueError at once for bad options.
+    """
+    kept = {CONTENT_TYPE_KEY: content_type, **(metadata or {})}
+    checked_headers({"Content-Type": content_type, "content-type": kept[CONTENT_TYPE_KEY]})
+    begin = Begin(partial(context._start, stream_id, make_stream, ttl=ttl, metadata=kept), kept)
+    options = Options(headers=headers, heartbeat=heartbeat, max_seconds=max_seconds, viewers=viewers)
+    endpoint = RawEndpoint(context, stream_id, options, begin, content_type, heartbeat_bytes)
+    return StreamResponse(endpoint, environ)
+
+
+def resume_response(
+    context: ResumableStreamContext,
+    stream_id: str,
+    *,
+    environ: Mapping[str, Any] | None = None,
+    after: str | None = None,
+    headers: HeaderInput = None,
+    missing_response: WSGIApplication | None = None,
+    content_type: str | None = None,
+    heartbeat: float | None = None,
+    heartbeat_bytes: bytes = b"",
+    max_seconds: float | None = None,
+    viewers: ViewerCap | None = None,
+) -> StreamResponse:
+    """Answer the bytes of an existing stream after a cursor, then live.
+
+    The cursor is `after`, or the Last-Event-ID header, or the query parameter `after`, or the start. The content
+    type is the one the stream began with, unless given. `missing_response`: a WSGI application (a Flask Response
+    is one) that answers when there is no such stream. When the stream is `done` the length is known and sent.
+    """
+    if content_type is not None:
+        checked_headers({"Content-Type": content_type})
+    options = Options(
+        headers=headers,
+        heartbeat=heartbeat,
+        max_seconds=max_seconds,
+        viewers=viewers,
+        after=after,
+        missing_response=missing_response,
+    )
+    endpoint = RawEndpoint(context, stream_id, options, None, content_type, heartbeat_bytes)
+    return StreamResponse(endpoint, environ)
+
+
+def sse_response(
+    context: ResumableStreamContext,
+    stream_id: str,
+    make_stream: Source,
+    *,
+    headers: HeaderInput = None,
+    heartbeat: float | None = None,
+    encode: str = "text",
+    retry: float | None = 2.0,
+    format_error: FormatError | None = None,
+    max_seconds: float | None = None,
+    viewers: ViewerCap | None = None,
+    ttl: float | None = None,
+    metadata: Mapping[str, str] | None = None,
+    missing_response: WSGIApplication | None = None,
+    environ: Mapping[str, Any] | None = None,
+) -> StreamResponse:
+    """Produce the stream unless somebody does or did, and answer it as server-sent events from the start.
+
+    A request with a cursor (Last-Event-ID, as EventSource sends when it reconnects, or the query parameter
+    `after`) is one to `resume_sse_response` and starts nothing. When the election happens: `stream_response`.
+
+    Events, each with the cursor after it as `id`:
+    - unnamed, one per chunk. `encode="text"`: the chunk's text, where CR LF and CR arrive as LF, as the format
+      has it. `"json"`: the text as a JSON string, exactly. `"base64"`: bytes, exactly. A character that is torn
+      between two chunks goes into the second event. A chunk that is not UTF-8 ends the response with `error`,
+      unless `base64` is used.
+    - `live`, once, where the replay ends: everything stored so far was sent. Data `{"cursor", "size"}`.
+    - `end`, last: data `{"status": "done" | "error" | "cancelled" | "interrupted" | "lost", "cursor", "error"?}`.
+      Its id is the cursor followed by `-end`; a client that comes back with it gets 204, at which EventSource
+      stops. 204 as well for the cursor at the end of a stream that is `done`. A response that ends without an
+      `end` event was cut.
+
+    `retry`: seconds that EventSource waits before it reconnects. `format_error(exception) -> str` makes the text
+    of `error`; by default "An error occurred.". Heartbeats are comments.
+    """
+    kept = dict(metadata or {})
+    begin = Begin(partial(context._start, stream_id, make_stream, ttl=ttl, metadata=kept), kept)
+    options = Options(
+        headers=headers,
+        heartbeat=heartbeat,
+        max_seconds=max_seconds,
+        viewers=viewers,
+        missing_response=missing_response,
+    )
+    return StreamResponse(EventEndpoint(context, stream_id, options, begin, encode, retry, format_error), environ)
+
+
+def resume_sse_response(
+    context: ResumableStreamContext,
+    stream_id: str,
+    *,
+    environ: Mapping[str, Any] | None = None,
+    after: str | None = None,
+    headers: HeaderInput = None,
+    missing_response: WSGIApplication | None = None,
+    heartbeat: float | None = None,
+    encode: str = "text",
+    retry: float | None = 2.0,
+    format_error: FormatError | None = None,
+    max_seconds: float | None = None,
+    viewers: ViewerCap | None = None,
+) -> StreamResponse:
+    """Answer an existing stream as server-sent events after a cursor; see `sse_response` for the events and
+    `resume_response` for the cursor and `missing_response`. `encode` must be what it was before the cut."""
+    options = Options(
+        headers=headers,
+        heartbeat=heartbeat,
+        max_seconds=max_seconds,
+        viewers=viewers,
+        after=after,
+        missing_response=missing_response,
+    )
+    return StreamResponse(EventEndpoint(context, stream_id, options, None, encode, retry, format_error), environ)

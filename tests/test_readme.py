@@ -1,0 +1,232 @@
+"""What README.md shows works: each block of Python runs, and the shell names commands that are there.
+
+A block runs by itself. What it leaves to the reader, a store or a model, stands in `stand_ins`; then each route
+that it made is asked for, and each function named in USES is called.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import importlib.util
+import re
+import shlex
+import signal
+import sys
+import textwrap
+from collections.abc import Callable, Iterator
+from configparser import ConfigParser
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+from flask import Flask
+from werkzeug.test import TestResponse
+
+import resumable_sync
+from resumable_sync import ResumableStreamContext, Status, Store
+from resumable_sync.assistant import AssistantMessage, create_resumable_assistant_stream_response
+from resumable_sync.cli.main import build_parser
+from resumable_sync.wsgi import close_on_sigterm
+
+from .support import ROOT
+
+ID = "msg-1"
+MESSAGES = [{"id": "1", "role": "user", "parts": [{"type": "text", "text": "hi"}]}]
+
+
+class Block(NamedTuple):
+    """A fenced block of the README."""
+
+    heading: str
+    language: str
+    line: int
+    text: str
+
+
+def blocks() -> Iterator[Block]:
+    """The blocks in the order of the README."""
+    heading, text = "", (ROOT / "README.md").read_text("utf-8")
+    for match in re.finditer(r"^#+ ([^\n]+)$|^( *)```(\w*)\n(.*?)^ *```$", text, re.MULTILINE | re.DOTALL):
+        if match[1]:
+            heading = match[1]
+        else:
+            line = text.count("\n", 0, match.start(4)) + 1
+            yield Block(heading, match[3], line, textwrap.dedent(match[4]))
+
+
+BLOCKS = list(blocks())
+
+
+def of(*languages: str) -> list[Any]:
+    """The blocks in these languages, as parameters."""
+    return [pytest.param(each, id=f"{each.heading}, {each.line}") for each in BLOCKS if each.language in languages]
+
+
+class Database:
+    """Where an application keeps finished messages."""
+
+    def __init__(self) -> None:
+        self.saved: dict[str, AssistantMessage | None] = {}
+
+    def save(self, key: str, message: AssistantMessage | None) -> None:
+        self.saved[key] = message
+
+
+def stand_ins(store: Store, context: ResumableStreamContext) -> dict[str, Any]:
+    """What the blocks leave to the reader."""
+    return {
+        **{name: getattr(resumable_sync, name) for name in resumable_sync.__all__},
+        "__name__": __name__,
+        "app": Flask(__name__),
+        "close_on_sigterm": close_on_sigterm,
+        "context": context,
+        "database": Database(),
+        "look_up": lambda city: {"weather": "sunny"},
+        "model": lambda messages: ["an ", "answer"],
+        "model_tokens": lambda question: ["an ", "answer"],
+        "owns": lambda user, chat_id: True,
+        "run_the_build": lambda: [b"built"],
+        "store": store,
+        "sys": sys,
+        "user_of": lambda environ: "somebody",
+    }
+
+
+def keep_the_message(names: dict[str, Any]) -> None:
+    """Run an answer to its end in the block's context: the hook has kept it."""
+    context, database = names["context"], names["database"]
+    response = create_resumable_assistant_stream_response(
+        context=context, stream_id=ID, callback=lambda controller: controller.append_text("kept")
+    )
+    list(response)
+    context.close()  # after the hooks
+    assert database.saved[ID]["parts"][0]["text"] == "kept", database.saved
+
+
+def end_at_sigterm(names: dict[str, Any]) -> None:
+    names["post_worker_init"](None)
+    assert signal.getsignal(signal.SIGTERM) not in (signal.SIG_DFL, signal.SIG_IGN)
+
+
+USES: dict[str, Callable[[dict[str, Any]], None]] = {
+    "finished": keep_the_message,
+    "post_worker_init": end_at_sigterm,
+}
+
+
+@pytest.fixture
+def names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
+    """The stand-ins, in a directory of their own; whatever a block opens is closed."""
+    monkeypatch.chdir(tmp_path)
+    store = resumable_sync.MemoryStore()
+    handler = signal.getsignal(signal.SIGTERM)
+    own = stand_ins(store, ResumableStreamContext(store))
+    found = dict(own)
+    yield found
+    signal.signal(signal.SIGTERM, handler)
+    for context in (found["context"], own["context"]):
+        context.close()
+        with contextlib.closing(context.store):
+            pass
+
+
+@pytest.mark.parametrize("block", of("python", "py"))
+def test_python(block: Block, names: dict[str, Any]) -> None:
+    given = set(names)
+    exec(compile("\n" * (block.line - 1) + block.text, "README.md", "exec"), names)
+    for name in set(names) - given:
+        if name in USES:
+            USES[name](names)
+    answers = {each: ask(names["app"], *each) for each in routes(names["app"])}
+    assert all(answer.status_code < 500 for answer in answers.values()), answers
+    if answers:  # whatever else there is, such as the routes of a blueprint for other methods and paths
+        (method, _), first = next(iter(answers.items()))
+        assert method == "POST" and first.status_code == 200, answers
+        assert any(word in first.text for word in ("answer", "sunny")), first.text
+
+
+def routes(app: Flask) -> list[tuple[str, str]]:
+    """Method and path: what makes a stream first, then what resumes it."""
+    found = []
+    for rule in app.url_map.iter_rules():
+        if rule.endpoint != "static":
+            path = re.sub("<[^>]+>", ID, rule.rule)
+            found += [(method, path) for method in ("POST", "GET") if method in (rule.methods or ())]
+    return sorted(found, key=lambda each: each[0], reverse=True)
+
+
+def ask(app: Flask, method: str, path: str) -> TestResponse:
+    """The whole answer to what a chat sends; a block that takes text takes it as such."""
+    answer = app.test_client().open(path, method=method, json={"id": ID, "messages": MESSAGES})
+    answer.get_data()
+    return answer
+
+
+WORDS = {"make"}
+"""Programs in the examples that are not ours."""
+
+
+@pytest.mark.parametrize("block", of("sh", "bash"))
+def test_shell(block: Block) -> None:
+    """Commands and options exist, modules can be found, extras are declared."""
+    for command in commands(block.text):
+        program, *arguments = command
+        if program.startswith(".venv/bin/"):
+            program = program.removeprefix(".venv/bin/")
+        if program == "resumable-sync":
+            build_parser().parse_args(arguments[: arguments.index("--")] if "--" in arguments else arguments)
+        elif program in ("python", "python3"):
+            check_python(*arguments)
+        else:
+            assert program in WORDS, command
+
+
+def commands(text: str) -> Iterator[list[str]]:
+    """The words of each command in a block."""
+    for line in text.splitlines():
+        lexer = shlex.shlex(line.replace("2>&1", ""), posix=True, punctuation_chars="&|;")
+        lexer.whitespace_split = True
+        words: list[str] = []
+        for word in [*lexer, ";"]:
+            if set(word) <= set("&|;"):
+                if words:
+                    yield words
+                words = []
+            else:
+                words.append(word)
+
+
+def check_python(*arguments: str) -> None:
+    option, module, *rest = arguments
+    assert option == "-m" and importlib.util.find_spec(module) is not None, arguments
+    for extra in re.findall(r"\[(.*)\]", " ".join(rest)):
+        config = ConfigParser()
+        config.read(ROOT / "setup.cfg")
+        assert extra in config["options.extras_require"], arguments
+
+
+def test_there_are_blocks() -> None:
+    assert len(of("python")) >= 5 and len(of("sh")) >= 2
+    assert {block.language for block in BLOCKS} <= {"python", "sh", "js", "", "text"}
+
+
+def test_paths_exist() -> None:
+    """Files that the README names."""
+    text = (ROOT / "README.md").read_text("utf-8")
+    for path in re.findall(r"`((?:resumable_sync|tests|benchmarks)/[\w./-]*)`|\]\(([\w./-]+)\)", text):
+        assert (ROOT / "".join(path)).exists(), path
+
+
+def test_modules_exist() -> None:
+    """Names that the README gives with a dot: `resumable_sync.testing.StoreContract`."""
+    text = (ROOT / "README.md").read_text("utf-8")
+    for name in re.findall(r"`(resumable_sync(?:\.\w+)+)`", text):
+        module, _, last = name.rpartition(".")
+        found = importlib.util.find_spec(name) if module == "resumable_sync" else None
+        assert found is not None or hasattr(importlib.import_module(module), last), name
+
+
+def test_the_statuses_are_those_of_the_contract() -> None:
+    text = (ROOT / "README.md").read_text("utf-8")
+    assert all(f"`{status.value}`" in text for status in Status if status.ended)
