@@ -341,7 +341,7 @@ class BaseStore(ABC):
         """`append` for many streams in one go; see `Store.append_many`."""
         frozen = [(lease, freeze_chunks(chunks)) for lease, chunks in batches]
         # By generation: the late producer of an earlier life may share a group commit with the present one.
-        if len({(lease.stream_id, lease.generation) for lease, _ in frozen}) < len(frozen):
+        if len(frozen) > 1 and len({(lease.stream_id, lease.generation) for lease, _ in frozen}) < len(frozen):
             raise ValueError("a lease is in two batches of one append_many; put all its chunks into one batch")
         try:
             self._check_open()

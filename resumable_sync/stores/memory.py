@@ -26,6 +26,7 @@ from .base import (
     append_error,
     conflict,
     finalize_error,
+    freeze_chunks,
     outcomes,
     ownership_error,
     start_position,
@@ -97,6 +98,12 @@ class MemoryStore(BaseStore):
             sweeper.hurry()  # its rounds must come more often from now on
         return Lease(stream_id, stream.generation, ttl)
 
+    def append(self, lease: Lease, *chunks: bytes) -> str:
+        """Store all chunks in one atomic step; see `Store.append`."""
+        frozen = freeze_chunks(chunks)
+        self._check_open()
+        return self._append((lease, frozen))  # without the lists of a group commit, which cost some 0.4 µs
+
     def _append_many(self, batches: Sequence[tuple[Lease, Chunks]]) -> list[str | ResumableStreamError]:
         return outcomes(self._append, batches)
 
@@ -157,9 +164,7 @@ class MemoryStore(BaseStore):
         waited = False
         if stream is not None:
             while True:
-                version = (
-                    stream.readers.version
-                )  # taken before the snapshot: nothing that comes after it is missed
+                version = stream.readers.version  # before the snapshot: nothing that comes after it is missed
                 with stream.lock:
                     if self._expired(stream):
                         break

@@ -102,6 +102,24 @@ class ManyContract(ContractKit):
         assert drain(store, "s")[0] == drain(store, "other")[0] == b""
         assert lease.offset == other.offset == 0
 
+    @guarantee("G4")
+    def test_append_many_takes_the_late_producer_of_an_earlier_life(self) -> None:
+        """A process that produces both writes them in one group commit: only the late one is refused."""
+        store = self.new()
+        late = acquired(store, "s")
+        store.delete("s")
+        present = acquired(store, "s")
+        for batches in ([late, present], [present, late]):
+            results = dict(
+                zip(
+                    (lease.generation for lease in batches),
+                    store.append_many([(lease, [b"x"]) for lease in batches]),
+                )
+            )
+            assert isinstance(results[late.generation], LeaseLostError)
+            assert results[present.generation] == present.cursor
+        assert store.read("s").data == b"xx"
+
     @guarantee("G3")
     def test_append_many_may_be_repeated(self) -> None:
         store = self.new()

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from ..contract import Batch, Status, Store
+from ..contract import Batch, Maintenance, Status, Store
 from ..errors import StoreUnavailableError, StreamLostError, StreamNotFoundError
 from .kit import CLOCK_TOLERANCE, PATIENCE, ContractKit, acquired, call, drain, guarantee, outcome, race
 from .producing import BY_NAME
@@ -154,6 +154,19 @@ class WaitContract(ContractKit):
             lease = acquired(store, "s")
             after = "" if at_start else lease.cursor
             return call(other.read, "s", after, timeout=PATIENCE), lambda: store.delete("s")
+
+        assert self._caught(make).code == "lost"
+
+    @guarantee("G6")
+    def test_clear_under_a_waiting_reader(self) -> None:
+        store = self.new()
+        if not isinstance(store, Maintenance):
+            pytest.skip("this store has no Maintenance")
+        clear = store.clear
+
+        def make() -> tuple[Future[Batch], Callable[[], object]]:
+            lease = acquired(store, "s")
+            return call(store.read, "s", lease.cursor, timeout=PATIENCE), clear
 
         assert self._caught(make).code == "lost"
 
