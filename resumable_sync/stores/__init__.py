@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from ..contract import Store
+from .base import BaseStore
 
 __all__ = ["open_store"]
 
 
-def open_store(url: str, **options: Any) -> Store:
+def open_store(url: str, **options: Any) -> BaseStore:
     """Open the store that `url` names; `options` go to its constructor.
 
     `memory://` is private to the process. `sqlite:///relative/or` `sqlite:////absolute/path.db` (or any path
