@@ -15,7 +15,7 @@ from .file_store import FileStore
 
 class TestFileStore(StoreContract):
     def make_store(self, **options: Any) -> Store:
-        # It reads all its files for every election: on a crowded machine hundreds of streams take longer than a lease.
+        # It reads all its files for every election: on a crowded machine many streams outlast a lease.
         options.setdefault("grace", 300.0)
         return FileStore(Path(tempfile.mkdtemp(prefix="file-store-")), **options)
 
