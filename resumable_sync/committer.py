@@ -1,4 +1,4 @@
-"""Group commit and heartbeat: one thread per store and process writes for all streams produced there.
+"""Group commit: one thread per store and process writes for all streams produced there.
 
 Theory of operation. Keep it true when you change something below.
 
@@ -24,10 +24,13 @@ new chunks (`refusal`: the context closes, what was handed over is still written
 nothing more is written). It never becomes open again.
 
 There is one turn. Whoever holds it - the thread with a round, or a producer's thread with a direct append - is
-alone in calling the store, so a lease is used by one thread at a time, and `in_flight` changes only with it.
+alone in appending, so a lease is used by one thread at a time, and `in_flight` changes only with it.
 A direct append saves the hand-over to the thread, which costs more than the append of a chunk. So it must not
-cost others their turn: it is made only while nothing is queued and no renewal is due. The thread that waits for
-the turn is therefore next, and a source that is always ready cannot starve the heartbeat of the silent ones.
+cost others their turn: it is made only while nothing is queued. The thread that waits for the turn is therefore
+next. Renewals wait for no turn: they have a thread of their own, see heartbeat.py.
+
+Where a store keeps its streams on several servers (`route`), each server has a Committer and a Heartbeat of its own:
+one that hangs holds up nobody else's chunks and leases.
 
 Interleavings that were thought of:
 
@@ -39,8 +42,6 @@ Interleavings that were thought of:
   treats what was not recorded as broken off, and the thread goes on. So no turn is held for good.
 - A stream is stopped while its append is under way: `error` is set at once, so that nothing more is put. What the
   append stored is still acknowledged, and `flush` waits for it: the ending must not overtake it.
-- A renewal is asked for while an append is under way. That append may be older than the reason, so its success
-  does not put the renewal off.
 - An outbox is closed while it is QUEUED: it leaves the queue. While it is WRITING, its result is recorded
   and nothing follows.
 - The thread ends for want of streams while one is opened: both happen under the lock, in one order or the other.
@@ -50,6 +51,7 @@ from __future__ import annotations
 
 import contextlib
 import enum
+import functools
 import logging
 import math
 import threading
@@ -59,8 +61,9 @@ from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple
 
-from .contract import Lease, Store
+from .contract import Lease, Routed, Store
 from .errors import ResumableStreamError, StoreUnavailableError
+from .heartbeat import Heartbeat, Pulse
 from .process import PerProcess, start_thread
 
 logger = logging.getLogger("resumable_sync")
@@ -74,7 +77,6 @@ MAX_PENDING_BYTES = 256 * 1024
 _ROUND_BYTES = 4 * 1024 * 1024  # of one append_many; the rest takes the next round
 _IDLE_SECONDS = 5.0  # without any stream before the thread ends
 _SLOW_SOURCE_SECONDS = 0.001  # from the end of one put to the next: such a source may store a chunk itself
-_EARLY = 0.2  # of its interval, by which a lease may be renewed too early, together with one that is due
 _RETRY_SECONDS = (0.05, 1.0)  # first and longest pause while the store is unavailable
 
 
@@ -111,7 +113,7 @@ class Outbox:
         room: threading.Condition,
     ) -> None:
         self.lease = lease
-        self.interval = interval  # seconds from one sign of life to the next
+        self.pulse = Pulse(lease, interval)
         self.max_pending_bytes = max_pending_bytes
         self.on_stop = on_stop
         self.room = room  # notified when there is more room, less in flight, or an error
@@ -126,16 +128,14 @@ class Outbox:
         self.error: ResumableStreamError | None = None  # why it was stopped
         self.refusal: ResumableStreamError | None = None  # why no more chunks are taken
         self.put_ended_at = -math.inf
-        self.renew_at = math.inf
-        self.renewal_asked = False  # by `ask_renewal`, and not made yet
         self.unavailable_since: float | None = None
 
 
 class Round(NamedTuple):
-    """One turn: the outboxes whose `in_flight` is to be appended, and those whose leases are to be renewed."""
+    """One turn: the outboxes whose `in_flight` is to be appended, and since when."""
 
     writes: list[Outbox]
-    renewals: list[Outbox]
+    began: float
 
 
 class Schedule:
@@ -145,20 +145,18 @@ class Schedule:
         self.grace = grace
         self.outboxes: set[Outbox] = set()
         self.queue: deque[Outbox] = deque()
-        self.turn: Round | None = None  # what is being written and renewed now
-        self.next_renewal = math.inf  # no later than any outbox's `renew_at`
+        self.turn: Round | None = None  # what is being written now
         self.retry_at = -math.inf  # before this nothing is taken from the queue
         self.retry_pause = _RETRY_SECONDS[0]
         self.idle_since: float | None = None
 
-    def add(self, outbox: Outbox, now: float) -> None:
-        """Renew for this outbox from now on."""
+    def add(self, outbox: Outbox) -> None:
+        """Write for this outbox from now on."""
         self.outboxes.add(outbox)
         self.idle_since = None
-        self._renew_at(outbox, now + outbox.interval)
 
     def remove(self, outbox: Outbox) -> None:
-        """Neither write nor renew for this outbox any more."""
+        """Write nothing more for this outbox."""
         self.outboxes.discard(outbox)
         self._drop_chunks(outbox)
 
@@ -170,9 +168,9 @@ class Schedule:
         size = outbox.pending_bytes + len(chunk)
         if outbox.pending and (size > outbox.max_pending_bytes or len(outbox.pending) >= MAX_PENDING_CHUNKS):
             return Offer.FULL  # a chunk that is larger than the bound goes alone
-        if slow and outbox.place is Place.IDLE and self.turn is None and not self.has_work(now):
+        if slow and outbox.place is Place.IDLE and self.turn is None and not self.queue:
             outbox.in_flight = [chunk]
-            self.turn = Round([outbox], [])
+            self.turn = Round([outbox], now)
             self._begin_writing(outbox)
             return Offer.DIRECT
         outbox.pending.append(chunk)
@@ -182,10 +180,6 @@ class Schedule:
         self._enqueue(outbox)
         return Offer.WAKE if self.turn is None and len(self.queue) == 1 else Offer.QUEUED
 
-    def has_work(self, now: float) -> bool:
-        """Whether the thread has something to do, or waits to be allowed to: then no direct append is made."""
-        return bool(self.queue) or now >= self.next_renewal
-
     def next_round(self, now: float) -> Round | float | None:
         """What the thread does next: a round, whose turn begins; seconds to wait for one; None: it ends."""
         if not self.outboxes:
@@ -194,13 +188,12 @@ class Schedule:
             left = self.idle_since + _IDLE_SECONDS - now
             return left if left > 0 else None
         if self.turn is None:
-            turn = Round(self._take_queued(now), self._take_due(now))
-            if turn.writes or turn.renewals:
-                self.turn = turn
-                return turn
-        due = min(self.next_renewal, self.retry_at if self.queue else math.inf)
-        # What is due already waits for the turn, whose end wakes the thread. No wait is unbounded.
-        return min(due - now, _IDLE_SECONDS) if due > now else _IDLE_SECONDS
+            writes = self._take_queued(now)
+            if writes:
+                self.turn = Round(writes, now)
+                return self.turn
+        # What waits for the turn is woken by its end. No wait is unbounded.
+        return min(self.retry_at - now, _IDLE_SECONDS) if self.queue and self.retry_at > now else _IDLE_SECONDS
 
     def record_appends(
         self, writes: Sequence[Outbox], results: Sequence[str | ResumableStreamError], now: float
@@ -210,7 +203,7 @@ class Schedule:
         for outbox, result in zip(writes, results):
             outbox.place = Place.IDLE
             if isinstance(result, str):
-                self._record_stored(outbox, now)
+                self._record_stored(outbox)
                 self.retry_at, self.retry_pause = -math.inf, _RETRY_SECONDS[0]
             elif self._may_retry(outbox, result, now):
                 self._enqueue(outbox)
@@ -222,27 +215,11 @@ class Schedule:
             self.retry_pause = min(self.retry_pause * 2, _RETRY_SECONDS[1])
         return stopped
 
-    def record_renewals(
-        self, renewals: Sequence[Outbox], results: Sequence[ResumableStreamError | None], now: float
-    ) -> list[Outbox]:
-        """Record what `renew` returned. Gives those that this stopped, whose `on_stop` is to be called."""
-        stopped = []
-        if self.turn is not None:
-            self.turn = Round(self.turn.writes, [])
-        for outbox, result in zip(renewals, results):
-            if isinstance(result, StoreUnavailableError) and result.transient:
-                self._renew_soon(outbox, now)
-            elif result is not None and self.stop(outbox, result):
-                stopped.append(outbox)
-        return stopped
-
     def end_turn(self, now: float) -> list[Outbox]:
         """Give the turn back. What was not recorded was broken off. Gives those that this stopped."""
         turn, self.turn = self.turn, None
         if turn is None:
             return []
-        for outbox in turn.renewals:
-            self._renew_soon(outbox, now)
         broken_off = [outbox for outbox in turn.writes if outbox.place is Place.WRITING]
         unknown = StoreUnavailableError("the append was broken off")
         results: list[str | ResumableStreamError] = [
@@ -257,11 +234,6 @@ class Schedule:
             return False
         outbox.error = error
         return True
-
-    def ask_renewal(self, outbox: Outbox, now: float) -> None:
-        """Renew this lease next."""
-        outbox.renewal_asked = True
-        self._renew_at(outbox, now)
 
     def _enqueue(self, outbox: Outbox) -> None:
         outbox.place = Place.QUEUED
@@ -291,37 +263,12 @@ class Schedule:
             taken.append(outbox)
         return taken
 
-    def _take_due(self, now: float) -> list[Outbox]:
-        """Those whose leases are due, and those nearly due, for one call of the store. An append renews too."""
-        if now < self.next_renewal:
-            return []
-        due = []
-        self.next_renewal = math.inf
-        for outbox in self.outboxes:
-            if outbox.error is not None:
-                continue
-            if outbox.renewal_asked or outbox.renew_at <= now + outbox.interval * _EARLY:
-                outbox.renewal_asked = False
-                outbox.renew_at = now + outbox.interval
-                if outbox.place is not Place.WRITING:
-                    due.append(outbox)
-            self.next_renewal = min(self.next_renewal, outbox.renew_at)
-        return due
-
-    def _renew_at(self, outbox: Outbox, at: float) -> None:
-        outbox.renew_at = at
-        self.next_renewal = min(self.next_renewal, at)
-
-    def _renew_soon(self, outbox: Outbox, now: float) -> None:
-        """Sooner than the next heartbeat: the lease is running out."""
-        self._renew_at(outbox, now + min(outbox.interval, _RETRY_SECONDS[1]))
-
-    def _record_stored(self, outbox: Outbox, now: float) -> None:
+    def _record_stored(self, outbox: Outbox) -> None:
         outbox.acknowledged.extend(map(len, outbox.in_flight))
         outbox.in_flight = []
         outbox.unavailable_since = None
-        if not outbox.renewal_asked:
-            outbox.renew_at = now + outbox.interval
+        if self.turn is not None:
+            outbox.pulse.signed_at = self.turn.began
         if outbox.pending:
             self._enqueue(outbox)
 
@@ -337,9 +284,10 @@ class Schedule:
 
 
 class Committer:
-    """Carries out what its `Schedule` decides. Thread-safe.
+    """Carries out what its `Schedule` decides, and has the leases renewed. Thread-safe.
 
-    `_lock` guards the schedule, its outboxes and `_thread`; the store and `on_stop` are called without it.
+    `_lock` guards the schedule, its outboxes and `_thread`; the store, the heartbeat and `on_stop` are called
+    without it.
     """
 
     def __init__(self, store: Store) -> None:
@@ -347,6 +295,7 @@ class Committer:
         self._lock = threading.Lock()
         self._work = threading.Condition(self._lock)  # notified when the thread has something to do sooner
         self._schedule = Schedule(store.grace)
+        self._heartbeat = Heartbeat(store)
         self._thread: threading.Thread | None = None
 
     def open(
@@ -363,12 +312,15 @@ class Committer:
         """
         interval = min(heartbeat, self._schedule.grace / 3, lease.ttl / 3)
         outbox = Outbox(lease, interval, max_pending_bytes, on_stop, threading.Condition(self._lock))
-        with self._lock:
-            if self._thread is None:
-                # May fail, then nothing is renewed for a producer that there is not.
-                self._thread = start_thread(self._run, "resumable-sync-committer")
-            self._schedule.add(outbox, time.monotonic())
-            self._work.notify()
+        self._heartbeat.add(outbox.pulse, functools.partial(self._stop, outbox))
+        try:
+            with self._lock:
+                if self._thread is None:
+                    self._thread = start_thread(self._run, "resumable-sync-committer")
+                self._schedule.add(outbox)
+        except BaseException:
+            self._heartbeat.remove(outbox.pulse)  # nothing is renewed for a producer that there is not
+            raise
         return outbox
 
     def put(self, outbox: Outbox, chunk: bytes) -> None:
@@ -411,6 +363,7 @@ class Committer:
 
     def close(self, outbox: Outbox) -> None:
         """Neither write nor renew for this outbox any more. Idempotent."""
+        self._heartbeat.remove(outbox.pulse)
         with self._lock:
             self._schedule.remove(outbox)
             outbox.room.notify_all()
@@ -422,20 +375,18 @@ class Committer:
 
     def tell(self, stream_id: str, ended: Collection[Outbox], error: ResumableStreamError) -> None:
         """Stop the outboxes `ended` with `error`, and let the store say what the stream's others are to do."""
-        stopped = []
+        for outbox in self.outboxes(stream_id):
+            if outbox in ended:
+                self._stop(outbox, error)
+            else:
+                self._heartbeat.ask(outbox.pulse)
+
+    def _stop(self, outbox: Outbox, error: ResumableStreamError) -> None:
+        """The stream is not this producer's any more."""
         with self._lock:
-            now = time.monotonic()
-            for outbox in self._schedule.outboxes:
-                if outbox.lease.stream_id != stream_id:
-                    continue
-                if outbox not in ended:
-                    self._schedule.ask_renewal(outbox, now)
-                elif self._schedule.stop(outbox, error):
-                    stopped.append(outbox)
-                    outbox.room.notify_all()
-            if self._schedule.has_work(now):
-                self._work.notify()
-        for outbox in stopped:
+            stopped = self._schedule.stop(outbox, error)
+            outbox.room.notify_all()
+        if stopped:
             outbox.on_stop()
 
     def _run(self) -> None:
@@ -462,21 +413,15 @@ class Committer:
         try:
             with self._lock:
                 _notify_room(turn.writes)  # what was pending is in flight now
-            if turn.writes:
-                cursors = self._append(turn.writes)
-                with self._lock:
-                    stopped += self._schedule.record_appends(turn.writes, cursors, time.monotonic())
-                    _notify_room(turn.writes)
-            if turn.renewals:
-                refusals = self._renew(turn.renewals)
-                with self._lock:
-                    stopped += self._schedule.record_renewals(turn.renewals, refusals, time.monotonic())
+            cursors = self._append(turn.writes)
+            with self._lock:
+                stopped += self._schedule.record_appends(turn.writes, cursors, time.monotonic())
+                _notify_room(turn.writes)
         finally:
             with self._lock:
-                now = time.monotonic()
-                stopped += self._schedule.end_turn(now)
+                stopped += self._schedule.end_turn(time.monotonic())
                 _notify_room([*turn.writes, *stopped])
-                if self._schedule.has_work(now):
+                if self._schedule.queue:
                     self._work.notify()
             for outbox in stopped:
                 outbox.on_stop()
@@ -490,15 +435,6 @@ class Committer:
             logger.exception("append_many failed")
             return [StoreUnavailableError(f"the store failed: {error!r}", transient=False)] * len(writes)
 
-    def _renew(self, renewals: Sequence[Outbox]) -> Sequence[ResumableStreamError | None]:
-        try:
-            return self._store.renew([outbox.lease for outbox in renewals])
-        except ResumableStreamError as error:
-            return [error] * len(renewals)
-        except Exception as error:  # its streams' next append will tell whether the fault stays
-            logger.exception("renew failed")
-            return [StoreUnavailableError(f"the store failed: {error!r}")] * len(renewals)
-
 
 def _notify_room(outboxes: Sequence[Outbox]) -> None:
     """Wake those that wait in `put` and `flush`. Called with the lock held."""
@@ -507,7 +443,7 @@ def _notify_room(outboxes: Sequence[Outbox]) -> None:
 
 
 class _Registry:
-    """This process's committers, keyed by the identity of their stores, which need not be hashable.
+    """This process's committers, keyed by the identity of their stores, which need not be hashable, and by route.
 
     A committer keeps its store, so while it is here no other object has that id. It is kept by whoever has an
     outbox open and by its thread, and goes a few seconds after the last of them.
@@ -515,24 +451,25 @@ class _Registry:
 
     def __init__(self) -> None:
         self.lock = threading.Lock()  # guards committers
-        self.committers: weakref.WeakValueDictionary[int, Committer] = weakref.WeakValueDictionary()
+        self.committers: weakref.WeakValueDictionary[tuple[int, str], Committer] = weakref.WeakValueDictionary()
 
-    def find(self, store: Store) -> Committer | None:
-        """The committer of `store` if there is one."""
+    def of(self, store: Store) -> list[Committer]:
+        """The committers of `store`, of all its routes."""
         with self.lock:
-            return self.committers.get(id(store))
+            return [committer for (key, _), committer in self.committers.items() if key == id(store)]
 
 
 _registries = PerProcess(_Registry)
 
 
-def committer_for(store: Store) -> Committer:
-    """This process's committer of `store`; all contexts of one store share it."""
+def committer_for(store: Store, stream_id: str) -> Committer:
+    """This process's committer for new producers of this stream; all contexts of one store share it."""
+    route = store.route(stream_id) if isinstance(store, Routed) else ""
     registry = _registries.get()
     with registry.lock:
-        committer = registry.committers.get(id(store))
+        committer = registry.committers.get((id(store), route))
         if committer is None:
-            committer = registry.committers[id(store)] = Committer(store)
+            committer = registry.committers[id(store), route] = Committer(store)
         return committer
 
 
@@ -546,10 +483,9 @@ def end_and_tell(store: Store, stream_id: str, end: Callable[[str], bool], error
     has another ending, and the store knows which.
     """
     registry = _registries.get()
-    committer = registry.find(store)
-    before = committer.outboxes(stream_id) if committer is not None else []
+    # A slot of a Cluster may have moved, so the stream's present route is not the only one to look at.
+    before = [outbox for committer in registry.of(store) for outbox in committer.outboxes(stream_id)]
     ended = end(stream_id)
-    committer = registry.find(store)  # an earlier one may have gone, a first one come
-    if committer is not None:
+    for committer in registry.of(store):  # an earlier one may have gone, a first one come
         committer.tell(stream_id, before if ended else [], error)
     return ended

@@ -53,6 +53,7 @@ __all__ = [
     "Lease",
     "MAX_WAIT",
     "Maintenance",
+    "Routed",
     "Position",
     "Status",
     "Store",
@@ -389,6 +390,18 @@ class Store(Protocol):
 
     def close(self) -> None:
         """Wake blocked reads and free what this process holds; stored streams stay. Idempotent."""
+
+
+@runtime_checkable
+class Routed(Protocol):
+    """A store that keeps its streams on several servers, beside `Store`. Every BaseStore has it."""
+
+    def route(self, stream_id: str) -> str:
+        """Names the server that keeps this stream at present: a hint. Thread-safe; raises nothing.
+
+        Streams of different routes are committed and renewed by different threads, so that a server that hangs
+        holds up only its own.
+        """
 
 
 @runtime_checkable

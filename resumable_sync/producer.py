@@ -164,7 +164,7 @@ class Pump:
         self._lock = threading.Lock()
         self._ending_claimed = False
         self._process = process_identity()
-        self._committer = committer_for(store)
+        self._committer = committer_for(store, lease.stream_id)
         self._outbox = self._committer.open(lease, heartbeat, self.producer._cancel, max_pending_bytes)
 
     def run(self) -> None:

@@ -41,16 +41,17 @@ class Claim:
     def __init__(self, store: Store, lease: Lease) -> None:
         self._store = store
         self._lease = lease
+        self._committer = committer_for(store, lease.stream_id)
         self._outbox: Outbox | None = None
 
     def keep(self) -> None:
         """Keep the record alive as a producer's stream is: one that ended now could expire before its stream."""
-        self._outbox = committer_for(self._store).open(self._lease, _HEARTBEAT, lambda: None)
+        self._outbox = self._committer.open(self._lease, _HEARTBEAT, lambda: None)
 
     def end(self) -> None:
         """The stream has ended, or was never begun. The record lives on for its ttl. Raises nothing."""
         if self._outbox is not None:
-            committer_for(self._store).close(self._outbox)
+            self._committer.close(self._outbox)
         try:
             self._store.finalize(self._lease, Status.DONE)
         except ResumableStreamError as error:  # a newer record took its place; or its lease runs out

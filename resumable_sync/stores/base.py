@@ -313,6 +313,10 @@ class BaseStore(ABC):
         """The largest chunk `append` takes."""
         return self._limits.max_chunk_bytes
 
+    def route(self, stream_id: str) -> str:
+        """The same for all streams: one server, or none, keeps them all; see `Routed.route`."""
+        return ""
+
     def acquire(
         self, stream_id: str, *, ttl: float | None = None, metadata: Mapping[str, str] | None = None
     ) -> Lease | None:

@@ -229,8 +229,8 @@ def test_stores_are_told_apart_by_identity(make: Callable[[], Any]) -> None:
     for store in stores:
         with ResumableStreamContext(store) as context:
             assert b"".join(context.run("s", lambda: [b"whole"])) == b"whole"
-    assert len({id(committer_for(store)) for store in stores}) == 2
-    assert committer_for(stores[0]) is committer_for(stores[0])
+    assert len({id(committer_for(store, "s")) for store in stores}) == 2
+    assert committer_for(stores[0], "s") is committer_for(stores[0], "t")
     for store in stores:
         store.close()
 
@@ -267,7 +267,7 @@ def test_a_context_that_only_cancels_makes_no_committer() -> None:
     store = MemoryStore()
     with ResumableStreamContext(store) as context:
         assert not context.cancel("s") and not context.delete("s")
-        assert _registries.get().find(store) is None
+        assert not _registries.get().of(store)
     store.close()
 
 
@@ -278,7 +278,7 @@ class Told:
         lease = store.acquire(stream_id)
         assert lease is not None
         self.stopped = threading.Event()
-        self.committer = committer_for(store)
+        self.committer = committer_for(store, stream_id)
         self.outbox = self.committer.open(lease, TIMEOUT, self.stopped.set)
 
 
@@ -383,7 +383,7 @@ def test_the_thread_ends_without_streams_and_takes_the_committer_along(monkeypat
     store = MemoryStore()
     with ResumableStreamContext(store) as context:
         assert b"".join(context.run("s", lambda: [b"x"])) == b"x"
-    wait_until(lambda: not gc.collect() and _registries.get().find(store) is None)
+    wait_until(lambda: not gc.collect() and not _registries.get().of(store))
     with ResumableStreamContext(store) as context:
         assert b"".join(context.run("t", lambda: [b"y"])) == b"y"
     store.close()

@@ -15,7 +15,7 @@ import resumable_sync
 
 ROOT = Path(resumable_sync.__file__).parent
 
-CORE = {"errors", "process", "contract", "committer", "producer", "viewer", "context"}
+CORE = {"errors", "process", "contract", "heartbeat", "committer", "producer", "viewer", "context"}
 OUTSIDE = {"durable", "client", "metrics", "inspector", "async_source"}  # rooms to come, and who may enter them
 
 # Room -> the rooms that it may import besides itself. A room is a module or a folder; the longest name counts.
@@ -27,7 +27,8 @@ ALLOWED: dict[str, set[str]] = {
     "contract": {"errors"},
     "types": {"contract"},
     "sources": {"errors"},
-    "committer": {"errors", "process", "contract"},
+    "heartbeat": {"errors", "process", "contract"},
+    "committer": {"errors", "process", "contract", "heartbeat"},
     "producer": {"errors", "process", "contract", "committer"},
     "viewer": {"errors", "contract"},
     "context": CORE - {"context"},

@@ -46,8 +46,8 @@ class World:
     def __init__(self) -> None:
         self.schedule = Schedule(GRACE)
         self.one, self.other = new_outbox(), new_outbox()
-        self.schedule.add(self.one, NOW)
-        self.schedule.add(self.other, NOW)
+        self.schedule.add(self.one)
+        self.schedule.add(self.other)
 
     def idle(self) -> None:
         pass
@@ -58,7 +58,7 @@ class World:
     def writing(self) -> None:
         """One chunk is being written by the thread."""
         self.queued()
-        assert self.schedule.next_round(NOW) == Round([self.one], [])
+        assert self.schedule.next_round(NOW) == Round([self.one], NOW)
 
     def writing_directly(self) -> None:
         assert self.schedule.offer(self.one, b"one", NOW, slow=True) is Offer.DIRECT
@@ -73,9 +73,6 @@ class World:
     def other_writing_directly(self) -> None:
         assert self.schedule.offer(self.other, b"other", NOW, slow=True) is Offer.DIRECT
 
-    def other_due(self) -> None:
-        self.schedule.ask_renewal(self.other, NOW)
-
     def retrying(self) -> None:
         """The store was away a moment ago; the next try is 0.05 s from now."""
         self.writing()
@@ -84,8 +81,7 @@ class World:
 
     def away_for_the_grace_time(self) -> None:
         self.retrying()
-        assert self.schedule.next_round(NOW + GRACE) == Round([self.one], [self.other])
-        self.schedule.record_renewals([self.other], [None], NOW)
+        assert self.schedule.next_round(NOW + GRACE) == Round([self.one], NOW + GRACE)
 
     def full_of_bytes(self) -> None:
         self.queued()
@@ -110,10 +106,6 @@ class World:
     def removed_while_writing(self) -> None:
         self.writing_with_more()
         self.schedule.remove(self.one)
-
-    def asked_to_renew_while_writing(self) -> None:
-        self.writing()
-        self.schedule.ask_renewal(self.one, NOW)
 
     def nobody(self) -> None:
         self.schedule.remove(self.one)
@@ -142,7 +134,6 @@ def made(state: State) -> World:
         (World.writing, True, Offer.QUEUED, Place.WRITING),
         (World.writing_directly, True, Offer.QUEUED, Place.WRITING),
         (World.other_queued, True, Offer.QUEUED, Place.QUEUED),
-        (World.other_due, True, Offer.WAKE, Place.QUEUED),  # the thread is to have its turn first
         (World.other_writing_directly, True, Offer.QUEUED, Place.QUEUED),  # whose end wakes the thread
         (World.retrying, True, Offer.QUEUED, Place.QUEUED),
         (World.full_of_bytes, True, Offer.FULL, Place.QUEUED),
@@ -158,7 +149,7 @@ def test_a_chunk_is_offered(state: State, slow: bool, offer: Offer, place: Place
     assert [*world.one.in_flight, *world.one.pending] == before + added
     assert world.one.pending_bytes == sum(map(len, world.one.pending))
     if offer is Offer.DIRECT:
-        assert world.schedule.turn == Round([world.one], [])
+        assert world.schedule.turn == Round([world.one], NOW)
 
 
 @pytest.mark.parametrize("state, error", [(World.stopped, CANCELLED), (World.refusing, REFUSAL)])
@@ -184,22 +175,18 @@ def test_each_outbox_has_its_own_bound() -> None:
 
 
 @pytest.mark.parametrize(
-    "state, now, writes, renewals",
+    "state, now, writes",
     [
-        (World.queued, NOW, ["one"], []),
-        (World.other_due, NOW, [], ["other"]),
-        (World.retrying, NOW + 0.05, ["one"], []),
-        (World.idle, NOW + INTERVAL, [], ["one", "other"]),
-        (World.queued, NOW + INTERVAL, ["one"], ["other"]),  # an append renews too
-        (World.stopped, NOW + INTERVAL, [], ["other"]),
+        (World.queued, NOW, ["one"]),
+        (World.retrying, NOW + 0.05, ["one"]),
+        (lambda world: (world.queued(), world.other_queued()), NOW, ["one", "other"]),
     ],
 )
-def test_a_round_begins(state: State, now: float, writes: list[str], renewals: list[str]) -> None:
+def test_a_round_begins(state: State, now: float, writes: list[str]) -> None:
     world = made(state)
     turn = world.schedule.next_round(now)
     assert isinstance(turn, Round) and world.schedule.turn is turn
-    assert turn.writes == [getattr(world, name) for name in writes]
-    assert set(turn.renewals) == {getattr(world, name) for name in renewals}
+    assert turn == Round([getattr(world, name) for name in writes], now)
     for outbox in turn.writes:
         assert outbox.place is Place.WRITING and outbox.in_flight and not outbox.pending
 
@@ -207,11 +194,10 @@ def test_a_round_begins(state: State, now: float, writes: list[str], renewals: l
 @pytest.mark.parametrize(
     "state, now, wait",
     [
-        (World.idle, NOW, INTERVAL),
-        (World.idle, NOW + 4.5, 0.5),
+        (World.idle, NOW, 5.0),
+        (World.stopped, NOW, 5.0),
         (World.retrying, NOW, 0.05),
-        (World.writing_directly, NOW + 1, 4.0),
-        (World.writing_directly, NOW + INTERVAL, 5.0),  # due: the end of the turn wakes
+        (World.writing_directly, NOW, 5.0),  # the end of the turn wakes
         (lambda world: (world.writing_directly(), world.other_queued()), NOW, 5.0),
         (World.nobody, NOW, 5.0),
         (lambda world: world.nobody_for(3), NOW, 2.0),
@@ -224,18 +210,9 @@ def test_the_thread_waits_or_ends(state: State, now: float, wait: float | None) 
 
 def test_a_thread_that_waited_for_an_end_waits_anew_after_another_stream() -> None:
     world = made(lambda world: world.nobody_for(4))
-    world.schedule.add(world.one, NOW)
+    world.schedule.add(world.one)
     world.schedule.remove(world.one)
     assert world.schedule.next_round(NOW + 2) == 5.0
-
-
-def test_leases_that_are_nearly_due_are_renewed_together() -> None:
-    world = World()
-    late = new_outbox()
-    world.schedule.add(late, NOW + INTERVAL * 0.3)
-    world.schedule.add(world.one, NOW - INTERVAL * 0.1)
-    turn = world.schedule.next_round(NOW + 0.9 * INTERVAL)
-    assert isinstance(turn, Round) and set(turn.renewals) == {world.one, world.other}
 
 
 def test_a_round_is_bounded_and_the_rest_takes_the_next() -> None:
@@ -243,10 +220,10 @@ def test_a_round_is_bounded_and_the_rest_takes_the_next() -> None:
     for outbox in (world.one, world.other):
         outbox.max_pending_bytes = 1 << 30
         world.schedule.offer(outbox, bytes(5 << 20), NOW, slow=False)
-    assert world.schedule.next_round(NOW) == Round([world.one], [])
+    assert world.schedule.next_round(NOW) == Round([world.one], NOW)
     world.schedule.record_appends([world.one], ["1-5242880"], NOW)
     world.schedule.end_turn(NOW)
-    assert world.schedule.next_round(NOW) == Round([world.other], [])
+    assert world.schedule.next_round(NOW) == Round([world.other], NOW)
 
 
 STORED = "1-3"
@@ -310,47 +287,11 @@ def test_pauses_grow_while_the_store_is_away_and_end_with_it() -> None:
     assert world.one.unavailable_since is None and world.other.unavailable_since == NOW
 
 
-@pytest.mark.parametrize(
-    "state, renew_at",
-    [(World.writing, NOW + 1 + INTERVAL), (World.asked_to_renew_while_writing, NOW)],
-)
-def test_an_append_renews_but_for_a_renewal_that_was_asked_for_meanwhile(state: State, renew_at: float) -> None:
-    world = made(state)
-    world.schedule.record_appends([world.one], [STORED], NOW + 1)
-    world.schedule.end_turn(NOW + 1)
-    assert world.one.renew_at == renew_at
-    due = world.schedule.next_round(NOW + 1)
-    assert due == (Round([], [world.one]) if renew_at == NOW else pytest.approx(INTERVAL - 1))
-
-
-@pytest.mark.parametrize(
-    "result, error, next_after",
-    [
-        (None, None, INTERVAL),
-        (AWAY, None, 1.0),  # sooner: the lease is running out
-        (BROKEN, BROKEN, math.inf),
-        (CANCELLED, CANCELLED, math.inf),
-    ],
-)
-def test_a_renewal_is_recorded(
-    result: ResumableStreamError | None, error: ResumableStreamError | None, next_after: float
-) -> None:
-    world = made(World.idle)
-    world.schedule.remove(world.other)
-    now = NOW + INTERVAL
-    assert world.schedule.next_round(now) == Round([], [world.one])
-    assert world.schedule.record_renewals([world.one], [result], now) == ([world.one] if error else [])
-    assert world.schedule.end_turn(now) == []
-    assert world.one.error is error
-    assert world.schedule.next_round(now) == pytest.approx(min(next_after, 5.0))
-
-
-def test_a_renewal_that_tells_what_is_known_stops_nobody_again() -> None:
-    world = made(World.other_due)
-    turn = world.schedule.next_round(NOW)
-    assert turn == Round([], [world.other]) and world.schedule.stop(world.other, CANCELLED)
-    assert world.schedule.record_renewals([world.other], [LeaseLostError("lost")], NOW) == []
-    assert world.other.error is CANCELLED
+@pytest.mark.parametrize("result, signed_at", [(STORED, NOW), (AWAY, -math.inf)])
+def test_an_append_that_succeeds_is_a_sign_of_life_of_when_it_began(result: Any, signed_at: float) -> None:
+    world = made(World.writing)
+    world.schedule.record_appends([world.one], [result], NOW + 1)
+    assert world.one.pulse.signed_at == signed_at
 
 
 @pytest.mark.parametrize("state", [World.writing, World.writing_directly])
@@ -366,20 +307,13 @@ def test_an_append_that_is_broken_off_is_repeated_unless_its_lease_has_advanced(
         assert world.one.place is Place.IDLE and list(world.one.acknowledged) == [3] and not world.one.in_flight
     else:
         assert world.one.place is Place.QUEUED and world.one.in_flight == [b"one"]
-        assert world.schedule.next_round(world.schedule.retry_at) == Round([world.one], [])
+        assert world.schedule.next_round(NOW + 0.05) == Round([world.one], NOW + 0.05)
 
 
 def test_an_append_that_is_broken_off_again_and_again_stops_its_stream() -> None:
     world = made(World.away_for_the_grace_time)
     assert world.schedule.end_turn(NOW + GRACE) == [world.one]
     assert isinstance(world.one.error, StoreUnavailableError) and not world.one.in_flight
-
-
-def test_renewals_that_are_broken_off_are_made_soon() -> None:
-    world = made(World.other_due)
-    assert world.schedule.next_round(NOW) == Round([], [world.other])
-    world.schedule.end_turn(NOW)
-    assert world.schedule.next_round(NOW) == 1.0
 
 
 @pytest.mark.parametrize(
@@ -403,14 +337,6 @@ def test_an_outbox_that_is_removed_leaves_no_work(state: State) -> None:
     assert not world.schedule.queue and world.schedule.outboxes == {world.other}
 
 
-@pytest.mark.parametrize(
-    "state, work",
-    [(World.idle, False), (World.writing, False), (World.queued, True), (World.other_due, True)],
-)
-def test_the_end_of_a_turn_wakes_the_thread_if_there_is_work(state: State, work: bool) -> None:
-    assert made(state).schedule.has_work(NOW) is work
-
-
 class Walk(RuleBasedStateMachine):
     """Whatever happens in whatever order: no chunk is lost, doubled or overtaken until its stream stops."""
 
@@ -421,7 +347,7 @@ class Walk(RuleBasedStateMachine):
         self.outboxes = [new_outbox() for _ in range(3)]
         self.put: dict[Outbox, list[int]] = {outbox: [] for outbox in self.outboxes}
         for outbox in self.outboxes:
-            self.schedule.add(outbox, self.now)
+            self.schedule.add(outbox)
 
     which = st.integers(0, 2)
 
@@ -453,7 +379,6 @@ class Walk(RuleBasedStateMachine):
         for outbox, result in zip(turn.writes, results):
             if result is not None:
                 self.schedule.record_appends([outbox], [result], self.now)
-        self.schedule.record_renewals(turn.renewals, [None] * len(turn.renewals), self.now)
         self.schedule.end_turn(self.now)
         self.direct = False
 
@@ -464,10 +389,6 @@ class Walk(RuleBasedStateMachine):
     @rule(which=which)
     def remove(self, which: int) -> None:
         self.schedule.remove(self.outboxes[which])
-
-    @rule(which=which)
-    def ask(self, which: int) -> None:
-        self.schedule.ask_renewal(self.outboxes[which], self.now)
 
     @rule(seconds=st.sampled_from([0.01, 0.3, 4.0, 16.0]))
     def wait(self, seconds: float) -> None:

@@ -12,7 +12,7 @@ from .settings import Address, Endpoint, Target
 
 
 class SlotMap:
-    """The cluster's table of slots as last heard. Thread-safe; `_lock` guards `_owners` and `_known`.
+    """The cluster's table of slots as last heard. Thread-safe; `_lock` guards all fields.
 
     Any node that was ever heard of may be asked for the table, so the first ones may leave the cluster.
     """
@@ -23,6 +23,7 @@ class SlotMap:
         self._lock = threading.Lock()
         self._known: dict[Address, Endpoint] = {endpoint.address: endpoint for endpoint in target.endpoints}
         self._owners: list[tuple[int, int, Endpoint]] = []
+        self._answered: Endpoint | None = None
 
     def find(self, key: str) -> Endpoint:
         """The node that holds `key`. Asks the cluster for its table at first use; may raise redis-py's errors."""
@@ -38,9 +39,9 @@ class SlotMap:
         raise ClusterDownError(f"no node of the cluster owns slot {slot}")
 
     def refresh(self) -> None:
-        """Ask the nodes, one after the other, until one tells the table."""
+        """Ask the nodes, one after the other, until one tells the table; the one that told it last is first."""
         with self._lock:
-            known = list(self._known.values())
+            known = sorted(self._known.values(), key=lambda endpoint: endpoint is not self._answered)
         trouble: Exception = ConnectionError("no node of the cluster is known")
         for endpoint in known:
             try:
@@ -52,7 +53,7 @@ class SlotMap:
                 owners = []
                 for first, last, address in found:
                     owners.append((first, last, self._at(address)))
-                self._owners = owners
+                self._owners, self._answered = owners, endpoint
             return
         raise trouble
 

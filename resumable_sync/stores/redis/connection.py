@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import re
+import selectors
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from redis.exceptions import (
@@ -198,6 +199,7 @@ class Trip:
         self._connection = connection
         self._count = count
         self._reused = reused
+        self._finished = False
 
     def replies(self) -> list[Reply]:
         """Read all replies; errors of single calls are among them. Raises if the connection breaks."""
@@ -215,12 +217,27 @@ class Trip:
                 raise StaleConnectionError(str(error)) from error
             raise
         finally:
+            self._finished = True
             self._node.give_back(self._connection, usable=usable)
         return found
 
+    def fileno(self) -> int:
+        """The socket's, for a selector. Nothing else is on its way on this connection, so what can be read is the
+        reply."""
+        number: int = self._connection._sock.fileno()
+        return number
+
     def abandon(self) -> None:
-        """Give up without the replies."""
-        self._node.give_back(self._connection, usable=False)
+        """Give up without the replies. Idempotent, and harmless after `replies`."""
+        if not self._finished:
+            self._finished = True
+            self._node.give_back(self._connection, usable=False)
+
+    def time_out(self) -> Exception:
+        """Give up on a node that does not answer; the error that stands for its replies."""
+        self.abandon()
+        kind = StaleConnectionError if self._reused else TimeoutError
+        return kind(f"{self._node.endpoint.address} did not answer in time")
 
 
 def _is_broken(error: BaseException) -> bool:
@@ -232,11 +249,17 @@ class Link:
     """A process's way to Redis. Thread-safe. Every call made through it must be safe to repeat.
 
     `connections`: to each server at most. A call and its repeats take about twice `timeout` seconds at most.
+    `slots`: of a Cluster, which the links of a process share.
     `wait_replicas`: a call succeeds only once that many replicas have confirmed it, within so many seconds.
     """
 
     def __init__(
-        self, target: Target, timeout: float, connections: int, wait_replicas: tuple[int, float] | None = None
+        self,
+        target: Target,
+        timeout: float,
+        connections: int,
+        slots: SlotMap | None = None,
+        wait_replicas: tuple[int, float] | None = None,
     ) -> None:
         self._timeout = timeout
         self._reply_timeout = timeout
@@ -248,7 +271,7 @@ class Link:
         self._closed = threading.Event()
         self._lock = threading.Lock()  # guards changes of _nodes
         self._nodes: dict[Endpoint, Node] = {}
-        self._slots = SlotMap(target, min(timeout, 2.0)) if target.is_cluster else None
+        self._slots = slots
 
     def run(self, calls: Sequence[Call], patience: float | None = None) -> list[Any]:
         """Make all calls, those for one server in one trip. A ResumableStreamError stands for what failed.
@@ -305,6 +328,16 @@ class Link:
             return self._target.endpoints[0]
         return self._slots.find(key)
 
+    def node_name(self, key: str) -> str:
+        """Names the node that holds `key`; empty where there is one server, or no node tells."""
+        if self._slots is None:
+            return ""
+        try:
+            host, port = self._slots.find(key).address
+        except (RedisError, OSError):
+            return ""
+        return f"{host}:{port}"
+
     def close(self) -> None:
         """Close all connections, end waits. What is called from now on fails."""
         self._closed.set()
@@ -334,19 +367,38 @@ class Link:
             except (RedisError, OSError) as error:
                 for place in places:
                     replies[place] = error
-        while trips:
-            places, trip = trips.pop(0)
-            try:
-                found = self._confirmed(trip.replies())
-            except (RedisError, OSError) as error:
-                found = [error] * len(places)
-            except BaseException:
-                for _, other in trips:
-                    other.abandon()
-                raise
-            for place, reply in zip(places, found):
-                replies[place] = reply
+        try:
+            for places, trip in self._as_answered(trips):
+                try:
+                    found = self._confirmed(trip.replies())
+                except (RedisError, OSError) as error:
+                    found = [error] * len(places)
+                for place, reply in zip(places, found):
+                    replies[place] = reply
+        except BaseException:
+            for _, trip in trips:
+                trip.abandon()
+            raise
+        for places, trip in trips:
+            for place in places:
+                replies[place] = trip.time_out()
         return replies
+
+    def _as_answered(self, trips: list[tuple[list[int], Trip]]) -> Iterator[tuple[list[int], Trip]]:
+        """Takes the trips out of the list as their nodes answer, so that one that hangs keeps no other's connection.
+        Those that have not answered in time stay in it."""
+        deadline = time.monotonic() + self._reply_timeout
+        with selectors.DefaultSelector() as selector:
+            for each in trips:
+                selector.register(each[1], selectors.EVENT_READ, each)
+            while trips:
+                ready = selector.select(max(0.0, deadline - time.monotonic()))
+                if not ready:
+                    return
+                for key, _ in ready:
+                    selector.unregister(key.fileobj)  # before its replies are read: then the socket may be closed
+                    trips.remove(key.data)
+                    yield key.data
 
     @property
     def _epilogue(self) -> list[Call]:

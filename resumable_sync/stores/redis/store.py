@@ -12,6 +12,7 @@ from ...errors import ResumableStreamError
 from ...process import PerProcess
 from ..base import BaseStore, Chunks, check_ttl
 from ..tail import Fetched
+from .cluster import SlotMap
 from .commands import Commands, fetch, finalize_error, renewal_error
 from .connection import Link
 from .index import Index
@@ -22,16 +23,27 @@ from .watch import Watcher
 _GROUP_SECONDS = 1.0  # for which a group commit repeats what fails for the moment
 _WRITE_CONNECTIONS = 2  # of a process, to each server
 _READ_CONNECTIONS = 2
+# A renewal and its repeat are through within a heartbeat, also where a connection died without a word.
+_RENEWAL_SECONDS = (0.25, 1 / 6)  # that one may take: at least; of the grace time
 
 
 class _Process:
     """What the store keeps for one process."""
 
     def __init__(
-        self, target: Target, commands: Commands, timeout: float, wait_replicas: tuple[int, float] | None
+        self,
+        target: Target,
+        commands: Commands,
+        timeout: float,
+        grace: float,
+        wait_replicas: tuple[int, float] | None,
     ) -> None:
-        self.writes = Link(target, timeout, _WRITE_CONNECTIONS, wait_replicas)
-        self.reads = Link(target, timeout, _READ_CONNECTIONS)  # its own: viewers never hold up a producer
+        slots = SlotMap(target, min(timeout, 2.0)) if target.is_cluster else None
+        self.writes = Link(target, timeout, _WRITE_CONNECTIONS, slots, wait_replicas)
+        # Each its own: viewers never hold up a producer, and nobody holds up a heartbeat.
+        self.reads = Link(target, timeout, _READ_CONNECTIONS, slots)
+        least, share = _RENEWAL_SECONDS
+        self.renewals = Link(target, min(timeout, max(least, grace * share)), 1, slots)
         self.index = Index(self.reads, commands)
         self.watcher = Watcher(self.reads, commands, commands.keys.wake(), target.is_cluster)
         self.tails = self.watcher.tails
@@ -49,8 +61,8 @@ class RedisStore(BaseStore):
     """A store in Redis, shared by any number of processes and machines. Thread-safe and fork-safe.
 
     `client`: a `redis.Redis` (also from `Sentinel.master_for`) or `redis.RedisCluster`; only its connection
-    settings are used, whatever else it was told, for connections of the store's own: per process at most 4 (mostly
-    2), and one on which all viewers wait (on a Cluster: 4 for each node, and one for each watched stream). An
+    settings are used, whatever else it was told, for connections of the store's own: per process at most 5 (mostly
+    2), and one on which all viewers wait (on a Cluster: 5 for each node, and one for each watched stream). An
     append is one round trip.
     What an append has returned for was executed by the primary; it survives what Redis's persistence and
     replication survive. `wait_replicas=(n, seconds)`: acknowledge only what n replicas have confirmed.
@@ -92,12 +104,18 @@ class RedisStore(BaseStore):
         target = client if isinstance(client, Target) else from_client(client)
         seconds = check_ttl(timeout, "timeout")
         commands = self._commands = Commands(Keys(prefix), self._limits, self._grace, self._finished_ttl)
-        self._processes = PerProcess(lambda: _Process(target, commands, seconds, wait_replicas))
+        grace = self._grace
+        self._processes = PerProcess(lambda: _Process(target, commands, seconds, grace, wait_replicas))
 
     @classmethod
     def from_url(cls, url: str, **options: Any) -> RedisStore:
         """A store at redis://, rediss://, unix://, redis+sentinel:// or redis+cluster://; see `open_store`."""
         return cls(from_url(url), **options)
+
+    def route(self, stream_id: str) -> str:
+        """The node of a Cluster that holds the stream; the same for all streams elsewhere, where Sentinel may name
+        another server at any time."""
+        return self._processes.get().writes.node_name(self._commands.keys.log(stream_id))
 
     def _acquire(self, stream_id: str, ttl: float, metadata: dict[str, str]) -> Lease | None:
         """Three round trips. If this raises StoreUnavailableError the stream may have begun; nobody produces it
@@ -137,7 +155,7 @@ class RedisStore(BaseStore):
     def _renew(self, leases: Sequence[Lease]) -> list[ResumableStreamError | None]:
         """One round trip, on a Cluster one to each node."""
         process = self._processes.get()
-        replies = process.reads.run([self._commands.renew(lease) for lease in leases])
+        replies = process.renewals.run([self._commands.renew(lease) for lease in leases])
         errors = list(map(renewal_error, leases, replies))
         for lease, error in zip(leases, errors):
             if error is not None:
@@ -220,8 +238,8 @@ class RedisStore(BaseStore):
         process.watcher.close()
         if calls:
             process.reads.run(calls)  # if Redis is away their leases run out
-        process.writes.close()
-        process.reads.close()
+        for link in (process.writes, process.reads, process.renewals):
+            link.close()
 
     def _fetch(self, stream_id: str, position: Position | None, max_bytes: int) -> Fetched:
         self._check_open()
