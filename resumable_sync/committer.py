@@ -13,24 +13,25 @@ An outbox is in one of three places:
     QUEUED    it has chunks, and stands once in the queue
     WRITING   its `in_flight` is part of the turn
 
-      chunk of a fast source               next_round
+      chunk of a fast source               next_turn
     IDLE ---------------------> QUEUED ---------------------> WRITING      and back from WRITING
       '-------------------------------------------------------^   to IDLE    all is stored, or it was stopped
       chunk of a slow source, nothing else to do (direct append)  to QUEUED  more has come, or the store was away
 
-Chunks that come while it is WRITING gather in `pending`, so the next round is as large as the last one was slow:
+Chunks that come while it is WRITING gather in `pending`, so the next turn is as large as the last one was slow:
 an idle stream pays one append, a busy process shares them. Apart from its place an outbox is open, or refuses
 new chunks (`refusal`: the context closes, what was handed over is still written), or was stopped (`error`:
 nothing more is written). It never becomes open again.
 
-There is one turn. Whoever holds it - the thread with a round, or a producer's thread with a direct append - is
-alone in appending, so a lease is used by one thread at a time, and `in_flight` changes only with it.
+There is one turn. Whoever holds it - the thread, or a producer's thread with a direct append - is alone in
+appending, so a lease is used by one thread at a time. Only the holder changes `in_flight`, except that stopping a
+queued outbox drops it.
 A direct append saves the hand-over to the thread, which costs more than the append of a chunk. So it must not
 cost others their turn: it is made only while nothing is queued. The thread that waits for the turn is therefore
 next. Renewals wait for no turn: they have a thread of their own, see heartbeat.py.
 
-Where a store keeps its streams on several servers (`route`), each server has a Committer and a Heartbeat of its own:
-one that hangs holds up nobody else's chunks and leases.
+Where a store keeps its streams on several servers (`Routed`), each has a Committer and a Heartbeat of its own: one
+that hangs holds up nobody else's chunks and leases.
 
 Interleavings that were thought of:
 
@@ -74,7 +75,7 @@ MAX_PENDING_CHUNKS = 4096
 MAX_PENDING_BYTES = 256 * 1024
 """Bytes of one stream that may wait to be stored, unless `Committer.open` is told otherwise."""
 
-_ROUND_BYTES = 4 * 1024 * 1024  # of one append_many; the rest takes the next round
+_TURN_BYTES = 4 * 1024 * 1024  # of one append_many; the rest takes the next turn
 _IDLE_SECONDS = 5.0  # without any stream before the thread ends
 _SLOW_SOURCE_SECONDS = 0.001  # from the end of one put to the next: such a source may store a chunk itself
 _RETRY_SECONDS = (0.05, 1.0)  # first and longest pause while the store is unavailable
@@ -118,11 +119,10 @@ class Outbox:
         self.on_stop = on_stop
         self.room = room  # notified when there is more room, less in flight, or an error
         self.place = Place.IDLE
-        self.pending: list[bytes] = []  # for the next round
+        self.pending: list[bytes] = []  # for the next turn
         self.pending_bytes = 0
-        self.in_flight: list[bytes] = (
-            []
-        )  # kept as it is until its fate is known: only the very same can be repeated
+        # Kept as it is until its fate is known: only the very same can be repeated.
+        self.in_flight: list[bytes] = []
         self.begin = 0  # the lease's offset before `in_flight`
         self.acknowledged: deque[int] = deque()  # lengths of stored chunks, until the producer reports them
         self.error: ResumableStreamError | None = None  # why it was stopped
@@ -131,7 +131,7 @@ class Outbox:
         self.unavailable_since: float | None = None
 
 
-class Round(NamedTuple):
+class Turn(NamedTuple):
     """One turn: the outboxes whose `in_flight` is to be appended, and since when."""
 
     writes: list[Outbox]
@@ -145,7 +145,7 @@ class Schedule:
         self.grace = grace
         self.outboxes: set[Outbox] = set()
         self.queue: deque[Outbox] = deque()
-        self.turn: Round | None = None  # what is being written now
+        self.turn: Turn | None = None  # what is being written now
         self.retry_at = -math.inf  # before this nothing is taken from the queue
         self.retry_pause = _RETRY_SECONDS[0]
         self.idle_since: float | None = None
@@ -170,7 +170,7 @@ class Schedule:
             return Offer.FULL  # a chunk that is larger than the bound goes alone
         if slow and outbox.place is Place.IDLE and self.turn is None and not self.queue:
             outbox.in_flight = [chunk]
-            self.turn = Round([outbox], now)
+            self.turn = Turn([outbox], now)
             self._begin_writing(outbox)
             return Offer.DIRECT
         outbox.pending.append(chunk)
@@ -180,8 +180,8 @@ class Schedule:
         self._enqueue(outbox)
         return Offer.WAKE if self.turn is None and len(self.queue) == 1 else Offer.QUEUED
 
-    def next_round(self, now: float) -> Round | float | None:
-        """What the thread does next: a round, whose turn begins; seconds to wait for one; None: it ends."""
+    def next_turn(self, now: float) -> Turn | float | None:
+        """What the thread does next: a turn, which has begun; seconds to wait for one; None: it ends."""
         if not self.outboxes:
             if self.idle_since is None:
                 self.idle_since = now
@@ -190,7 +190,7 @@ class Schedule:
         if self.turn is None:
             writes = self._take_queued(now)
             if writes:
-                self.turn = Round(writes, now)
+                self.turn = Turn(writes, now)
                 return self.turn
         # What waits for the turn is woken by its end. No wait is unbounded.
         return min(self.retry_at - now, _IDLE_SECONDS) if self.queue and self.retry_at > now else _IDLE_SECONDS
@@ -254,7 +254,7 @@ class Schedule:
     def _take_queued(self, now: float) -> list[Outbox]:
         taken: list[Outbox] = []
         total = 0
-        while self.queue and total < _ROUND_BYTES and now >= self.retry_at:
+        while self.queue and total < _TURN_BYTES and now >= self.retry_at:
             outbox = self.queue.popleft()
             if not outbox.in_flight:
                 outbox.in_flight, outbox.pending, outbox.pending_bytes = outbox.pending, [], 0
@@ -394,11 +394,11 @@ class Committer:
         while True:
             try:
                 with self._lock:
-                    turn = self._schedule.next_round(time.monotonic())
+                    turn = self._schedule.next_turn(time.monotonic())
                     if turn is None:
                         self._thread = None
                         return
-                    if not isinstance(turn, Round):
+                    if not isinstance(turn, Turn):
                         self._work.wait(turn)
                         continue
                 self._execute(turn)
@@ -407,7 +407,7 @@ class Committer:
                     logger.exception("the committer of %r goes on after an unexpected error", self._store)
                 time.sleep(_RETRY_SECONDS[0])  # an error that comes again and again must not keep a core busy
 
-    def _execute(self, turn: Round) -> None:
+    def _execute(self, turn: Turn) -> None:
         """Call the store for a turn, record what came of it, and give the turn back, whatever happens."""
         stopped: list[Outbox] = []
         try:
@@ -478,9 +478,9 @@ def end_and_tell(store: Store, stream_id: str, end: Callable[[str], bool], error
 
     Returns what `end` returned. If that is True, the producers are told `error` without asking the store. It can
     only be true of them: an outbox that was open before the call has a lease of the life that was ended, or of
-    an earlier one. An outbox that was opened meanwhile may be of a new life of the id, begun after a delete; it is
-    not stopped but renewed, and the store tells. The same if `end` returned False: the stream is missing or
-    has another ending, and the store knows which.
+    an earlier one. An outbox that was opened meanwhile may be of a new life of the id, begun after a delete: its
+    lease is renewed at once, so that it learns from the store. The same if `end` returned False: the stream is
+    missing or has another ending, and the store knows which.
     """
     registry = _registries.get()
     # A slot of a Cluster may have moved, so the stream's present route is not the only one to look at.

@@ -4,9 +4,9 @@ It shares nothing with the group commit but each producer's Pulse. An append may
 lock or a server that hangs, for as long as the store's timeout; a lease must be renewed meanwhile. So renewals
 have a thread of their own, and that thread calls nothing of the store but `renew`.
 
-An append renews too. Whoever has made one notes when it began, in `signed_at`: one assignment, without a lock, as
-it is done for every append. The thread looks at it when it wakes, so a lease that was signed meanwhile costs no
-call. It may find the value a moment old; then it renews once too often.
+An append renews too. Whoever has made one notes in `signed_at` when it began: one assignment without a lock,
+cheap enough for every append. The thread looks at it when it wakes, so a lease that was signed meanwhile costs
+no call. It may miss the newest value; then it renews once too often.
 
 `renew` gets copies of the leases: only one thread at a time may use a lease, and an append may be under way. A copy
 has the offset of before the call, which is right, as a stored stream never shrinks.
@@ -30,7 +30,7 @@ from .process import start_thread
 
 logger = logging.getLogger("resumable_sync")
 
-_EARLY = 0.2  # of its interval, by which a lease may be renewed too early, together with one that is due
+_EARLY = 0.2  # fraction of the interval: a lease due within it is renewed along with one that is due now
 _RETRY_SECONDS = 1.0  # after a renewal that failed for the moment, at most
 _IDLE_SECONDS = 5.0  # without any producer before the thread ends
 _FAULT_SECONDS = 0.05  # that the thread pauses after an error of which nobody knows

@@ -1,4 +1,4 @@
-"""When leases are renewed: the decision by itself, and the thread beside stores that are slow, far away or hang."""
+"""When leases are renewed: the decision by itself, and the thread beside stores that are slow or hang."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -17,6 +17,7 @@ from resumable_sync import (
     ProducerInterruptedError,
     ResumableStreamContext,
     ResumableStreamError,
+    Store,
     StoreUnavailableError,
     StreamFinalizedError,
     current_producer,
@@ -68,7 +69,7 @@ def test_one_that_is_asked_for_is_due_once_even_if_an_append_has_just_succeeded(
 
 
 class Recorder:
-    """A store that only renews: what it was asked, and what it answers."""
+    """Of a store, only what renews: what it was asked, and what it answers."""
 
     def __init__(self, answer: Callable[[Lease], ResumableStreamError | None] = lambda lease: None) -> None:
         self.grace = 0.6
@@ -127,7 +128,7 @@ def test_what_fails_for_the_moment_is_repeated(trouble: BaseException) -> None:
 
 def test_one_that_raises_when_it_is_told_leaves_the_others_alone() -> None:
     store = Recorder(lambda lease: None if lease.stream_id == "other" else LeaseLostError("lost"))
-    heartbeat, told = Heartbeat(store), threading.Event()
+    heartbeat, told = Heartbeat(cast(Store, store)), threading.Event()
 
     def fail(error: ResumableStreamError) -> None:
         raise RuntimeError("an application's fault")

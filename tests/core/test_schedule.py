@@ -16,14 +16,13 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from resumable_sync import (
     Lease,
-    LeaseLostError,
     LimitExceededError,
     ProducerInterruptedError,
     ResumableStreamError,
     StoreUnavailableError,
     StreamFinalizedError,
 )
-from resumable_sync.committer import MAX_PENDING_CHUNKS, Offer, Outbox, Place, Round, Schedule
+from resumable_sync.committer import MAX_PENDING_CHUNKS, Offer, Outbox, Place, Schedule, Turn
 
 NOW = 1000.0
 GRACE = 15.0
@@ -58,7 +57,7 @@ class World:
     def writing(self) -> None:
         """One chunk is being written by the thread."""
         self.queued()
-        assert self.schedule.next_round(NOW) == Round([self.one], NOW)
+        assert self.schedule.next_turn(NOW) == Turn([self.one], NOW)
 
     def writing_directly(self) -> None:
         assert self.schedule.offer(self.one, b"one", NOW, slow=True) is Offer.DIRECT
@@ -81,7 +80,7 @@ class World:
 
     def away_for_the_grace_time(self) -> None:
         self.retrying()
-        assert self.schedule.next_round(NOW + GRACE) == Round([self.one], NOW + GRACE)
+        assert self.schedule.next_turn(NOW + GRACE) == Turn([self.one], NOW + GRACE)
 
     def full_of_bytes(self) -> None:
         self.queued()
@@ -113,7 +112,7 @@ class World:
 
     def nobody_for(self, seconds: float) -> None:
         self.nobody()
-        self.schedule.next_round(NOW - seconds)
+        self.schedule.next_turn(NOW - seconds)
 
 
 State = Callable[[World], None]
@@ -149,7 +148,7 @@ def test_a_chunk_is_offered(state: State, slow: bool, offer: Offer, place: Place
     assert [*world.one.in_flight, *world.one.pending] == before + added
     assert world.one.pending_bytes == sum(map(len, world.one.pending))
     if offer is Offer.DIRECT:
-        assert world.schedule.turn == Round([world.one], NOW)
+        assert world.schedule.turn == Turn([world.one], NOW)
 
 
 @pytest.mark.parametrize("state, error", [(World.stopped, CANCELLED), (World.refusing, REFUSAL)])
@@ -184,9 +183,9 @@ def test_each_outbox_has_its_own_bound() -> None:
 )
 def test_a_round_begins(state: State, now: float, writes: list[str]) -> None:
     world = made(state)
-    turn = world.schedule.next_round(now)
-    assert isinstance(turn, Round) and world.schedule.turn is turn
-    assert turn == Round([getattr(world, name) for name in writes], now)
+    turn = world.schedule.next_turn(now)
+    assert isinstance(turn, Turn) and world.schedule.turn is turn
+    assert turn == Turn([getattr(world, name) for name in writes], now)
     for outbox in turn.writes:
         assert outbox.place is Place.WRITING and outbox.in_flight and not outbox.pending
 
@@ -205,14 +204,14 @@ def test_a_round_begins(state: State, now: float, writes: list[str]) -> None:
     ],
 )
 def test_the_thread_waits_or_ends(state: State, now: float, wait: float | None) -> None:
-    assert made(state).schedule.next_round(now) == pytest.approx(wait)
+    assert made(state).schedule.next_turn(now) == pytest.approx(wait)
 
 
 def test_a_thread_that_waited_for_an_end_waits_anew_after_another_stream() -> None:
     world = made(lambda world: world.nobody_for(4))
     world.schedule.add(world.one)
     world.schedule.remove(world.one)
-    assert world.schedule.next_round(NOW + 2) == 5.0
+    assert world.schedule.next_turn(NOW + 2) == 5.0
 
 
 def test_a_round_is_bounded_and_the_rest_takes_the_next() -> None:
@@ -220,10 +219,10 @@ def test_a_round_is_bounded_and_the_rest_takes_the_next() -> None:
     for outbox in (world.one, world.other):
         outbox.max_pending_bytes = 1 << 30
         world.schedule.offer(outbox, bytes(5 << 20), NOW, slow=False)
-    assert world.schedule.next_round(NOW) == Round([world.one], NOW)
+    assert world.schedule.next_turn(NOW) == Turn([world.one], NOW)
     world.schedule.record_appends([world.one], ["1-5242880"], NOW)
     world.schedule.end_turn(NOW)
-    assert world.schedule.next_round(NOW) == Round([world.other], NOW)
+    assert world.schedule.next_turn(NOW) == Turn([world.other], NOW)
 
 
 STORED = "1-3"
@@ -271,16 +270,16 @@ def test_pauses_grow_while_the_store_is_away_and_end_with_it() -> None:
     world.other_queued()
     now, pauses = NOW, []
     for _ in range(7):
-        turn = world.schedule.next_round(now)
-        assert isinstance(turn, Round) and turn.writes == [world.one, world.other]
+        turn = world.schedule.next_turn(now)
+        assert isinstance(turn, Turn) and turn.writes == [world.one, world.other]
         assert world.one.in_flight == [b"one"]  # the very same append
         world.schedule.record_appends(turn.writes, [AWAY, AWAY], now)
         world.schedule.end_turn(now)
         pauses.append(world.schedule.retry_at - now)
         now = world.schedule.retry_at
     assert pauses == pytest.approx([0.05, 0.1, 0.2, 0.4, 0.8, 1.0, 1.0])
-    turn = world.schedule.next_round(now)
-    assert isinstance(turn, Round)
+    turn = world.schedule.next_turn(now)
+    assert isinstance(turn, Turn)
     world.schedule.record_appends(turn.writes, [STORED, AWAY], now)
     world.schedule.end_turn(now)
     assert world.schedule.retry_at == pytest.approx(now + 0.05)  # it is back, for one at least
@@ -307,7 +306,7 @@ def test_an_append_that_is_broken_off_is_repeated_unless_its_lease_has_advanced(
         assert world.one.place is Place.IDLE and list(world.one.acknowledged) == [3] and not world.one.in_flight
     else:
         assert world.one.place is Place.QUEUED and world.one.in_flight == [b"one"]
-        assert world.schedule.next_round(NOW + 0.05) == Round([world.one], NOW + 0.05)
+        assert world.schedule.next_turn(NOW + 0.05) == Turn([world.one], NOW + 0.05)
 
 
 def test_an_append_that_is_broken_off_again_and_again_stops_its_stream() -> None:
@@ -365,10 +364,10 @@ class Walk(RuleBasedStateMachine):
     direct = False
 
     @rule()
-    def next_round(self) -> None:
+    def next_turn(self) -> None:
         if self.schedule.turn is None:
-            turn = self.schedule.next_round(self.now)
-            assert turn is None or isinstance(turn, Round) or 0 < turn <= 5.0
+            turn = self.schedule.next_turn(self.now)
+            assert turn is None or isinstance(turn, Turn) or 0 < turn <= 5.0
 
     @rule(results=st.lists(st.sampled_from(["stored", AWAY, FULL_STREAM, None]), min_size=3, max_size=3))
     def end(self, results: list[Any]) -> None:

@@ -385,8 +385,8 @@ class Link:
         return replies
 
     def _as_answered(self, trips: list[tuple[list[int], Trip]]) -> Iterator[tuple[list[int], Trip]]:
-        """Takes the trips out of the list as their nodes answer, so that one that hangs keeps no other's connection.
-        Those that have not answered in time stay in it."""
+        """Takes the trips out of the list as their nodes answer, so that one that hangs keeps no connection of
+        another. Those that have not answered in time stay in it."""
         deadline = time.monotonic() + self._reply_timeout
         with selectors.DefaultSelector() as selector:
             for each in trips:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 
 from ...contract import StreamInfo
@@ -9,6 +10,8 @@ from ...errors import LimitExceededError, ResumableStreamError
 from .commands import Commands, parse_info
 from .connection import Link
 from .scripts import Call, script
+
+logger = logging.getLogger("resumable_sync")
 
 _PAGE_OF_STREAMS = 200
 _ELECTION_MS = 30_000  # for which a sweep leaves an id alone that was registered
@@ -60,11 +63,15 @@ class Index:
     def infos(self, ids: Sequence[str]) -> list[StreamInfo | None]:
         """Snapshots of these streams, None where there is none. Ends those whose producers died."""
         infos: list[StreamInfo | None] = []
-        for stream_id, reply in zip(ids, self._link.run([self._commands.info(stream_id) for stream_id in ids])):
-            if isinstance(reply, ResumableStreamError):
-                raise reply
-            infos.append(parse_info(stream_id, reply))
+        for found in self._fetch(ids):
+            if isinstance(found, ResumableStreamError):
+                raise found
+            infos.append(found)
         return infos
+
+    def _fetch(self, ids: Sequence[str]) -> Iterator[StreamInfo | ResumableStreamError | None]:
+        for stream_id, reply in zip(ids, self._link.run([self._commands.info(stream_id) for stream_id in ids])):
+            yield reply if isinstance(reply, ResumableStreamError) else parse_info(stream_id, reply)
 
     def pages(self) -> Iterator[list[str]]:
         """The ids in order, some hundreds at a time."""
@@ -79,14 +86,21 @@ class Index:
             last = f"({ids[-1]}"
 
     def sweep(self) -> int:
-        """Remove what has expired or is damaged, with its id. Returns how many."""
+        """Remove what has expired or is damaged, with its id. Returns how many.
+
+        What a server does not tell, or refuses to remove, is logged and left to a later sweep: it is one stream's
+        matter, or one node's.
+        """
         removed = 0
         for ids in self.pages():
             seconds, micros = self._link.ask(Call(self._keys[0], ("TIME",)))
-            gone = [stream_id for stream_id, info in zip(ids, self.infos(ids)) if info is None]
+            found = dict(zip(ids, self._fetch(ids)))
+            gone = [stream_id for stream_id, info in found.items() if info is None]
             calls = [self._commands.delete(stream_id, only_remains=True) for stream_id in gone]
-            for reply in self._link.run(calls) if calls else ():
-                if isinstance(reply, ResumableStreamError):
-                    raise reply
+            found.update(zip(gone, self._link.run(calls) if calls else ()))
+            for stream_id, failed in found.items():
+                if isinstance(failed, ResumableStreamError):
+                    logger.warning("the sweep passed over stream %s: %s", stream_id, failed)
+            gone = [stream_id for stream_id in gone if not isinstance(found[stream_id], ResumableStreamError)]
             removed += self.remove(gone, int(seconds) * 1000 + int(micros) // 1000)
         return removed

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import signal
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -183,3 +185,57 @@ def test_slots_move_under_a_stream(cluster: Cluster, rounds: int, report: Report
     report(moves=rounds, chunks=made // 50)
     store.close()
     other.close()
+
+
+def test_a_frozen_node_holds_up_nothing_on_the_others() -> None:
+    """G7, G8: chunks, leases, viewers and sweeps of the streams on the nodes that are well."""
+    cluster = Cluster()
+    for node in cluster.nodes:  # so that those that are well go on without the third
+        node.command("CONFIG", "SET", "cluster-node-timeout", 120_000, "cluster-require-full-coverage", "no")
+
+    def on(number: int, name: str) -> str:
+        ids = (f"{name}{each}" for each in range(10_000))
+        return next(each for each in ids if cluster.owner(key_slot(each.encode())) == number)
+
+    grace = 4.0
+    store = open_by_url(cluster.url, timeout=1.5, grace=grace)
+    other = open_by_url(f"redis+cluster://127.0.0.1:{cluster.nodes[1].port}", timeout=1.5, grace=grace)
+    silent, busy, stuck = on(1, "silent"), on(2, "busy"), on(0, "stuck")
+    stop, pause, made = threading.Event(), threading.Event(), 0
+
+    def quiet() -> Iterator[bytes]:
+        yield b"x"
+        stop.wait()
+
+    def endless() -> Iterator[bytes]:
+        while not stop.is_set():
+            yield b"x" * 100
+            pause.wait(0.01)
+
+    def source() -> Iterator[bytes]:
+        nonlocal made
+        while not stop.is_set():
+            yield text(made, made + 50)
+            made += 50
+            pause.wait(0.01)
+
+    with ResumableStreamContext(store) as context:
+        for stream_id, make in ((silent, quiet), (stuck, endless), (busy, source)):
+            assert next(context.run(stream_id, make))
+        follower = Follower(other, busy)
+        cluster.nodes[0].signal(signal.SIGSTOP)
+        try:
+            until = time.monotonic() + 2.5 * grace
+            while time.monotonic() < until:
+                seen = len(follower.data)
+                wait_until(lambda: len(follower.data) > seen, grace, "the follower goes on")
+                assert other.status(silent) == other.status(busy) == "streaming"
+        finally:
+            cluster.nodes[0].signal(signal.SIGCONT)
+        stop.set()
+        follower.join()
+        assert b"".join(context.require_resume(silent)) == b"x"
+    assert follower.error is None and bytes(follower.data) == text(0, made)
+    store.close()
+    other.close()
+    cluster.close()
