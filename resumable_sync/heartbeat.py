@@ -8,8 +8,8 @@ An append renews too. Whoever has made one notes in `signed_at` when it began: o
 cheap enough for every append. The thread looks at it when it wakes, so a lease that was signed meanwhile costs
 no call. It may miss the newest value; then it renews once too often.
 
-`renew` gets copies of the leases: only one thread at a time may use a lease, and an append may be under way. A copy
-has the offset of before the call, which is right, as a stored stream never shrinks.
+`renew` gets copies of the leases: only one thread at a time may use a lease, and an append may be under way. A
+copy has the offset of before the call, which is right, as a stored stream never shrinks.
 
 What is asked for (`ask`) is made in any case: an append that succeeds meanwhile may be older than the reason.
 """
