@@ -60,7 +60,7 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from .contract import Lease, Routed, Store
 from .errors import ResumableStreamError, StoreUnavailableError
@@ -112,9 +112,10 @@ class Outbox:
         max_pending_bytes: int,
         on_stop: Callable[[], None],
         room: threading.Condition,
+        owner: weakref.ref[Any] | None = None,
     ) -> None:
         self.lease = lease
-        self.pulse = Pulse(lease, interval)
+        self.pulse = Pulse(lease, interval, owner)
         self.max_pending_bytes = max_pending_bytes
         self.on_stop = on_stop
         self.room = room  # notified when there is more room, less in flight, or an error
@@ -304,14 +305,16 @@ class Committer:
         heartbeat: float,
         on_stop: Callable[[], None],
         max_pending_bytes: int = MAX_PENDING_BYTES,
+        owner: weakref.ref[Any] | None = None,
     ) -> Outbox:
         """Begin to write and to renew for `lease`, every `heartbeat` seconds or as often as lease and ttl need it.
 
         `on_stop` is called once, without locks, when the store refuses the lease or `tell` stops it. `put` waits
-        while more than `max_pending_bytes` are not stored yet. StoreUnavailableError if no thread can be started.
+        while more than `max_pending_bytes` are not stored yet. Once `owner` is collected the lease is not renewed
+        any more, and the outbox is stopped. StoreUnavailableError if no thread can be started.
         """
         interval = min(heartbeat, self._schedule.grace / 3, lease.ttl / 3)
-        outbox = Outbox(lease, interval, max_pending_bytes, on_stop, threading.Condition(self._lock))
+        outbox = Outbox(lease, interval, max_pending_bytes, on_stop, threading.Condition(self._lock), owner)
         self._heartbeat.add(outbox.pulse, functools.partial(self._stop, outbox))
         try:
             with self._lock:

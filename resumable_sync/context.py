@@ -4,55 +4,103 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
+import functools
 import logging
 import math
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import Executor, Future
 from types import TracebackType
 
+from .arrivals import Arrivals
 from .committer import MAX_PENDING_BYTES, end_and_tell
-from .contract import DEFAULT_READ_BYTES, Batch, Entry, Lease, Position, Status, Store, StreamInfo
+from .contract import DEFAULT_READ_BYTES, Batch, Entry, Position, Status, Store, StreamInfo, check_restart
 from .errors import (
+    LimitExceededError,
     ResumableStreamError,
     StoreUnavailableError,
     StreamFinalizedError,
     StreamLostError,
     StreamNotFoundError,
+    StreamTakenError,
 )
 from .process import PerProcess, at_exit, start_thread
-from .producer import Hooks, Pump, Source, call_hook
+from .producer import Hooks, Source, call_hook
+from .production import Production
+from .pump import Pump, check_source
 from .viewer import OpenReads, ViewerLoop
+from .writer import Writer
 
 logger = logging.getLogger("resumable_sync")
 
 _ELECTION_ROUNDS = 5  # in which a stream may be deleted between a lost election and the reading of the winner's
 _WAKE_SECONDS = 0.01  # between calls of a closing context to its viewers
+_CLOSE_SECONDS = 2.0  # that a close takes if it is not told
+_DRAIN_SECONDS = 0.05  # between looks of a draining context at its viewers
+_FAILURES_KEPT = 8  # of streams, for viewers that come after the end
 
 
 class _Running:
-    """What a context has under way in one process. `lock` guards `producers`."""
+    """What a context has under way in one process. `lock` guards all fields but `reads` and `arrivals`."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
-        self.producers: set[Pump] = set()
+        self.changed = threading.Condition(self.lock)  # notified when a production goes, and by a close
+        self.productions: set[Production] = set()
+        self.starting = 0  # elections under way, each of which may become a production
+        self.known: dict[str, Production] = {}  # by stream id: those, and some that failed, for late viewers
+        self.failed: deque[Production] = deque()
+        self.draining_until: float | None = None  # monotonic; None: not draining
+        self.closed = False
         self.reads = OpenReads()
+        self.arrivals = Arrivals()
+
+    @property
+    def refusing(self) -> bool:
+        """Whether nothing is started or followed any more."""
+        return self.closed or self.draining_until is not None
+
+    def add(self, production: Production) -> bool:
+        """It runs from now on. False if the context was closed meanwhile."""
+        with self.lock:
+            self.productions.add(production)
+            self.known[production.stream_id] = production
+            return not self.closed
+
+    def discard(self, production: Production) -> None:
+        """Nobody works on it any more. Idempotent."""
+        with self.lock:
+            if production not in self.productions:
+                return
+            self.productions.discard(production)
+            forgotten = [production]
+            if production.failure is not None:
+                self.failed.append(production)
+                forgotten = [self.failed.popleft()] if len(self.failed) > _FAILURES_KEPT else []
+            for each in forgotten:
+                if self.known.get(each.stream_id) is each:
+                    del self.known[each.stream_id]
+            self.changed.notify_all()
 
 
 class ResumableStreamContext:
     """Runs producers in background threads and lets any number of viewers follow them.
 
-    `on_acquire(stream_id, "producer" | "consumer")`, `on_append(stream_id, byte_length)`,
-    `on_finalize(stream_id, status, error)` and `on_error(stream_id, exception)` are called in the caller's
-    (`on_acquire`) or the producer's thread, outside all locks; a hook that raises is logged and harms nothing.
-    `on_append` comes in order, some time after the chunk was stored, and before `on_finalize`.
+    `on_acquire(stream_id, "producer" | "consumer")` is called in the caller's thread, `on_append(stream_id,
+    byte_length)`, `on_finalize(stream_id, status, error)` and `on_error(stream_id, exception)` mostly in the
+    producer's; in another one where `close` or an idle timeout ends a stream whose source blocks, and then they may
+    overlap. All are called outside of all locks; a hook that raises is logged and harms nothing. `on_append` comes
+    in order, some time after the chunk was stored. Without `on_error` a source that fails is logged as an error,
+    with its traceback: its viewers are told little.
 
     `executor` runs the producers instead of threads of their own; its workers must be threads. Note that
     Python itself waits for an executor's threads at exit. `heartbeat`: seconds between signs of life of a
     silent producer, and so the time in which it learns that it was stopped elsewhere. `max_pending_bytes`: how
     far a source may run ahead of the store. `read_bytes`: the largest piece that a viewer gets at once (it may
-    exceed this by the rest of one chunk).
+    exceed this by the rest of one chunk). `max_producers`: how many streams may be produced here at once; one more
+    raises LimitExceededError before anything is elected.
 
     Thread-safe. The store stays the application's: closing the context does not close it. In a forked child
     the context begins empty: producers stay with the parent. `close` runs at interpreter exit.
@@ -71,11 +119,12 @@ class ResumableStreamContext:
         heartbeat: float = 5.0,
         max_pending_bytes: int = MAX_PENDING_BYTES,
         read_bytes: int = DEFAULT_READ_BYTES,
+        max_producers: int = 1000,
     ) -> None:
         if not heartbeat > 0:
             raise ValueError(f"heartbeat must be a positive number of seconds, not {heartbeat!r}")
-        if max_pending_bytes < 1 or read_bytes < 1:
-            raise ValueError("max_pending_bytes and read_bytes must be positive")
+        if max_pending_bytes < 1 or read_bytes < 1 or max_producers < 1:
+            raise ValueError("max_pending_bytes, read_bytes and max_producers must be positive")
         self.store = store
         self._ttl = ttl
         self._hooks = Hooks(on_acquire, on_append, on_finalize, on_error)
@@ -83,6 +132,7 @@ class ResumableStreamContext:
         self._heartbeat = heartbeat
         self._max_pending_bytes = max_pending_bytes
         self._read_bytes = read_bytes
+        self._max_producers = max_producers
         self._running = PerProcess(_Running)
         # Registered here, after the store's own exit handlers and so run before them.
         at_exit(self, _close_at_exit)
@@ -94,6 +144,8 @@ class ResumableStreamContext:
         *,
         ttl: float | None = None,
         metadata: Mapping[str, str] | None = None,
+        restart: Collection[Status | str] = (),
+        idle_timeout: float | None = None,
     ) -> Iterator[bytes]:
         """Produce the stream unless somebody does or did, and follow it from its start.
 
@@ -102,21 +154,106 @@ class ResumableStreamContext:
         when the election is lost: then, and for a stream that has ended, this call follows what is stored.
         Returns at once with a plain generator (see `resume` for how it ends). Leaving it stops nothing.
 
-        Raises InvalidStreamIdError, LimitExceededError, StoreUnavailableError, ValueError, before anything runs.
+        `restart`: endings, such as `{"error", "interrupted"}`; a stream that has ended so begins anew, in the same
+        step as the election, and its former viewers get StreamLostError. `idle_timeout`: seconds without a chunk
+        after which the source counts as hung: its stream ends as `error`, and it is told through `on_cancel`.
+
+        Before anything runs it raises InvalidStreamIdError, LimitExceededError, StoreUnavailableError, ValueError,
+        TypeError for a `make_stream` that can never be one, and StreamNotFoundError if the stream is deleted again
+        and again.
         """
         for _ in range(_ELECTION_ROUNDS):
-            lease = self._elect(stream_id, make_stream, ttl, metadata)
-            if lease is not None:
-                first = Batch(Position(lease.generation, 0), b"", (), size=0, status=Status.STREAMING)
-                return self._loop(stream_id).pieces(first)
+            production = self._start(stream_id, make_stream, ttl, metadata, restart, idle_timeout)
+            if production is not None:
+                first = Batch(Position(production.generation, 0), b"", (), size=0, status=Status.STREAMING)
+                return self._loop(stream_id, production).pieces(first)
             found = self._open(stream_id, "")
             if found is not None:
                 call_hook(self._hooks.on_acquire, stream_id, "consumer")
                 return self._loop(stream_id).pieces(found)
             # It was deleted or expired since the election was lost: the id is free again.
-        raise StreamNotFoundError(f"stream {stream_id} was deleted again and again")
+        raise _deleted_again_and_again(stream_id)
 
-    def resume(self, stream_id: str, after: str = "") -> Iterator[bytes] | None:
+    def start(
+        self,
+        stream_id: str,
+        make_stream: Source,
+        *,
+        ttl: float | None = None,
+        metadata: Mapping[str, str] | None = None,
+        restart: Collection[Status | str] = (),
+        idle_timeout: float | None = None,
+    ) -> bool:
+        """As `run`, for a caller that does not follow, or follows by itself: nothing is read.
+
+        True if this call was elected and now produces; False if somebody else does, or did.
+        """
+        elected = self._start(stream_id, make_stream, ttl, metadata, restart, idle_timeout) is not None
+        if not elected:
+            call_hook(self._hooks.on_acquire, stream_id, "consumer")
+        return elected
+
+    def produce(
+        self,
+        stream_id: str,
+        make_stream: Source,
+        *,
+        ttl: float | None = None,
+        metadata: Mapping[str, str] | None = None,
+        restart: Collection[Status | str] = (),
+        idle_timeout: float | None = None,
+    ) -> Status:
+        """As `start`, but in the calling thread, to the end: for a task of Celery or RQ, or a command.
+
+        Returns the ending that is stored, `done` or `cancelled`, or whatever it is if an earlier run stored it;
+        `streaming` while somebody else produces the stream: then a task that was delivered twice tries again later.
+
+        What the source raises goes on to the caller once `error` is stored (KeyboardInterrupt and SystemExit:
+        `interrupted`). Otherwise, beside what `run` raises: ProducerInterruptedError if the context was closed or
+        the lease ran out, LeaseLostError or StreamLostError if the stream was replaced or deleted,
+        StoreUnavailableError if the store stayed away, TimeoutError after `idle_timeout`.
+        """
+        check_source(make_stream)
+        for _ in range(_ELECTION_ROUNDS):
+            production = self._elect(stream_id, ttl, metadata, restart, idle_timeout)
+            if production is not None:
+                pump = Pump(production, make_stream, foreground=True)
+                try:
+                    contextvars.copy_context().run(pump.run)
+                finally:
+                    self._running.get().discard(production)
+                return pump.result()
+            status = self.store.status(stream_id)
+            if status is not Status.MISSING:
+                call_hook(self._hooks.on_acquire, stream_id, "consumer")
+                return status
+        raise _deleted_again_and_again(stream_id)
+
+    def writer(
+        self,
+        stream_id: str,
+        *,
+        ttl: float | None = None,
+        metadata: Mapping[str, str] | None = None,
+        restart: Collection[Status | str] = (),
+        idle_timeout: float | None = None,
+    ) -> Writer:
+        """Produce the stream by writing it: `with context.writer(stream_id) as out: out.write(chunk)`.
+
+        Entering the block elects, and raises StreamTakenError if somebody produces the stream or did, and what
+        `run` raises. See Writer for what can be done inside, and how the stream ends. `idle_timeout` counts between
+        writes.
+        """
+
+        def elect(writer: Writer) -> Production:
+            production = self._elect(stream_id, ttl, metadata, restart, idle_timeout, owner=writer)
+            if production is None:
+                raise StreamTakenError(f"the stream {stream_id} is {self.store.status(stream_id)} already")
+            return production
+
+        return Writer(elect, self._running.get().discard)
+
+    def resume(self, stream_id: str, after: str = "", *, wait: float = 0.0) -> Iterator[bytes] | None:
         """Follow a stream from cursor `after` ("" is the start); None if there is no such stream.
 
         The id and the cursor are checked now: InvalidStreamIdError, InvalidCursorError, StreamLostError (a cursor
@@ -125,27 +262,45 @@ class ResumableStreamContext:
         without an exception only when the stream is `done`; otherwise it raises, after the last stored byte,
         ProducerFailedError, ProducerInterruptedError, StreamCancelledError, StreamLostError, or
         StoreUnavailableError (also when this context is closed: resume elsewhere). One thread at a time
-        may use a generator; what it yields first was read by this call, and that is all it holds.
+        may use a generator; its first piece has been read already when this returns.
+
+        `wait`: seconds that this call blocks, at most, for a stream that has not begun yet, if no cursor is given.
+        A stream that begins meanwhile is followed at most 0.2 s late.
         """
-        first = self._open(stream_id, after)
-        return None if first is None else self._loop(stream_id).pieces(first)
+        try:
+            return self.require_resume(stream_id, after, wait=wait)
+        except StreamNotFoundError:
+            return None
 
-    def require_resume(self, stream_id: str, after: str = "") -> Iterator[bytes]:
+    def require_resume(self, stream_id: str, after: str = "", *, wait: float = 0.0) -> Iterator[bytes]:
         """As `resume`, but raises StreamNotFoundError if there is no such stream."""
-        return self._loop(stream_id).pieces(self._require_open(stream_id, after))
+        return self._loop(stream_id).pieces(self._require_open(stream_id, after, wait))
 
-    def entries(self, stream_id: str, after: str = "") -> Iterator[Entry]:
+    def entries(self, stream_id: str, after: str = "", *, wait: float = 0.0) -> Iterator[Entry]:
         """As `require_resume`, chunk by chunk as the producer made them, each with the cursor after it."""
-        return self._loop(stream_id).entries(self._require_open(stream_id, after))
+        return self._loop(stream_id).entries(self._require_open(stream_id, after, wait))
 
-    def batches(self, stream_id: str, after: str = "", *, heartbeat: float | None = None) -> Iterator[Batch]:
+    def batches(
+        self,
+        stream_id: str,
+        after: str = "",
+        *,
+        wait: float = 0.0,
+        heartbeat: float | None = None,
+        live: bool = True,
+    ) -> Iterator[Batch]:
         """As `require_resume`, but yields what each read found.
 
         A batch tells its cursor, and where replay ends and live begins: `batch.offset == batch.size` says that
         everything stored so far was delivered. With `heartbeat`, an empty batch is yielded whenever that
         many seconds brought nothing.
+
+        `live=False` reads back what is stored, without waiting for more: it ends with the batch that has caught up
+        (an empty one for an empty stream), whose status is of the same snapshot, and raises no ending.
         """
-        return self._loop(stream_id).batches(self._require_open(stream_id, after), heartbeat)
+        first = self._require_open(stream_id, after, wait)
+        loop = self._loop(stream_id)
+        return loop.batches(first, heartbeat) if live else loop.stored(first)
 
     def status(self, stream_id: str) -> Status:
         """Where the stream stands; MISSING where there is none."""
@@ -170,61 +325,97 @@ class ResumableStreamContext:
         return end_and_tell(self.store, stream_id, self.store.delete, reason)
 
     def report_error(self, stream_id: str, error: BaseException) -> None:
-        """Call the `on_error` hook: for a source that deals with an exception itself instead of raising it.
+        """Call the `on_error` hook, or log the error: for a source that deals with an exception itself instead of
+        raising it.
 
-        The stream's status stays its own affair. Runs the hook in the calling thread; raises nothing.
+        Does not change the stream's status. Runs the hook in the calling thread; what it raises is logged, but for
+        SystemExit and its like.
         """
+        if self._hooks.on_error is None:
+            logger.error(
+                "the source of stream %s failed", stream_id, exc_info=(type(error), error, error.__traceback__)
+            )
         call_hook(self._hooks.on_error, stream_id, error)
 
     @property
     def closed(self) -> bool:
-        """Whether this process's part of the context was closed: it starts and follows nothing any more."""
-        return self._running.get().reads.closed.is_set()
+        """Whether this process's part of the context is closed or draining: it starts nothing and lets nobody
+        follow any more."""
+        return self._running.get().refusing
 
-    def close(self, timeout: float | None = None) -> None:
+    def close(self, timeout: float | None = None, *, drain: bool = False) -> bool:
         """End what runs here: producers as `interrupted`, after all they made is stored; viewers of this process
-        with StoreUnavailableError. Idempotent.
+        with StoreUnavailableError. True if no producer had to be ended. Idempotent.
 
         Returns within about `timeout` seconds (default 2), even if a source blocks: its stream is ended all
         the same and its thread, a daemon, closes it as soon as it returns. Where the store does not answer in
         that time, the endings are tried on in the background; at interpreter exit, where Python may start no
         thread any more, one call of the store is waited for.
+
+        `drain`: let the sources end by themselves, for `timeout` seconds; what is left is ended as above. From now on
+        nothing is started or followed (StoreUnavailableError: 503), and viewers are sent away, since another process
+        serves them; of a store that is this process's alone they stay until they have everything. A close without
+        `drain` ends a drain that is under way, also in another thread.
         """
-        seconds = 2.0 if timeout is None else timeout
+        seconds = _CLOSE_SECONDS if timeout is None else timeout
         deadline = time.monotonic() + seconds
         running = self._running.get()
+        if drain:
+            self._drain(running, deadline)
+            deadline = max(deadline, time.monotonic() + _CLOSE_SECONDS)
+            seconds = deadline - time.monotonic()
         with running.lock:
+            running.closed = True
             running.reads.close()
-            producers = list(running.producers)
-        for producer in producers:
-            producer.stop()
+            productions = list(running.productions)
+            running.changed.notify_all()
+        running.arrivals.close()
+        for production in productions:
+            production.stop()
         self._wake()
-        for producer in producers:  # half of the time for sources to return by themselves
-            producer.ended.wait(max(0.0, deadline - seconds / 2 - time.monotonic()))
-        blocked = [producer for producer in producers if not producer.ended.is_set()]
+        for production in productions:  # half of the time for sources to return by themselves
+            production.ended.wait(max(0.0, deadline - seconds / 2 - time.monotonic()))
+        blocked = [production for production in productions if not production.ended.is_set()]
         if blocked:
             self._interrupt(blocked, deadline)
         # A viewer that was on its way into a wait was not reached by the wake.
         while running.reads.viewers and time.monotonic() < deadline:
             self._wake()
-            time.sleep(
-                _WAKE_SECONDS
-            )  # nothing tells that a read has begun to wait; the set tells that none is left
+            time.sleep(_WAKE_SECONDS)  # nothing tells that a read has begun to wait
+        return not productions
 
-    def _interrupt(self, producers: Collection[Pump], deadline: float) -> None:
+    def _drain(self, running: _Running, deadline: float) -> None:
+        """Wait until the sources have ended, `deadline` at most, or until another thread closes."""
+        alone = not getattr(self.store, "shared", True)
+        with running.lock:
+            running.draining_until = deadline
+            if not alone:
+                running.reads.close()
+        running.arrivals.close()
+        self._wake()
+        with running.lock:
+            while not running.closed and (left := deadline - time.monotonic()) > 0:
+                if running.productions or running.starting:
+                    running.changed.wait(left)
+                elif alone and running.reads.following:
+                    running.changed.wait(min(left, _DRAIN_SECONDS))  # nothing tells that a viewer has gone
+                else:
+                    break
+
+    def _interrupt(self, productions: Collection[Production], deadline: float) -> None:
         """End what these produce although their sources do not return; waits until `deadline` at most."""
 
         def interrupt(until: float = math.inf) -> None:
-            for producer in producers:
+            for production in productions:
                 if time.monotonic() < until:
-                    producer.interrupt(max(0.05, deadline - time.monotonic()))
+                    production.interrupt(max(0.05, deadline - time.monotonic()))
 
         try:
             threading.Thread(target=interrupt, name="resumable-sync-close", daemon=True).start()
         except RuntimeError:  # the interpreter is ending: what is left is ended with the store or its leases
             interrupt(deadline)
-        for producer in producers:
-            producer.ended.wait(max(0.0, deadline - time.monotonic()))
+        for production in productions:
+            production.ended.wait(max(0.0, deadline - time.monotonic()))
 
     def _wake(self) -> None:
         with contextlib.suppress(StoreUnavailableError):  # a closed store has no waiting reads
@@ -242,83 +433,125 @@ class ResumableStreamContext:
         self,
         stream_id: str,
         make_stream: Source,
-        *,
-        ttl: float | None = None,
-        metadata: Mapping[str, str] | None = None,
-    ) -> bool:
-        """As `run`, for a caller that does not follow, or follows by itself: nothing is read.
-
-        True if this call was elected and now produces; False if somebody else does, or did.
-        """
-        elected = self._elect(stream_id, make_stream, ttl, metadata) is not None
-        if not elected:
-            call_hook(self._hooks.on_acquire, stream_id, "consumer")
-        return elected
+        ttl: float | None,
+        metadata: Mapping[str, str] | None,
+        restart: Collection[Status | str],
+        idle_timeout: float | None,
+    ) -> Production | None:
+        """Stand for the election, and have the stream produced in the background if it was won."""
+        check_source(make_stream)
+        production = self._elect(stream_id, ttl, metadata, restart, idle_timeout)
+        if production is not None:
+            try:
+                self._launch(Pump(production, make_stream))
+            except BaseException:
+                self._give_up(production)
+                raise
+        return production
 
     def _elect(
-        self, stream_id: str, make_stream: Source, ttl: float | None, metadata: Mapping[str, str] | None
-    ) -> Lease | None:
-        """Stand for the election and produce if it was won. None if somebody else produces the stream, or did."""
+        self,
+        stream_id: str,
+        ttl: float | None,
+        metadata: Mapping[str, str] | None,
+        restart: Collection[Status | str],
+        idle_timeout: float | None,
+        owner: Writer | None = None,
+    ) -> Production | None:
+        """Stand for the election. None if somebody else produces the stream, or did."""
+        if idle_timeout is not None and not (math.isfinite(idle_timeout) and idle_timeout > 0):
+            raise ValueError(f"idle_timeout must be a positive number of seconds, not {idle_timeout!r}")
         running = self._running.get()
-        if running.reads.closed.is_set():
-            raise StoreUnavailableError("the context is closed", transient=False)
-        lease = self.store.acquire(stream_id, ttl=self._ttl if ttl is None else ttl, metadata=metadata)
+        with running.lock:
+            if running.refusing:
+                raise StoreUnavailableError("the context is closed", transient=False)
+            full = len(running.productions) + running.starting >= self._max_producers
+            running.starting += not full
+        if full:
+            return self._refuse_if_free(stream_id, restart)
+        try:
+            return self._acquire(running, stream_id, ttl, metadata, restart, idle_timeout, owner)
+        finally:
+            with running.lock:
+                running.starting -= 1
+                running.changed.notify_all()
+
+    def _refuse_if_free(self, stream_id: str, restart: Collection[Status | str]) -> None:
+        """There is no room for another producer here: LimitExceededError if one is wanted."""
+        status = self.store.status(stream_id)
+        if status is Status.MISSING or status in check_restart(restart):
+            raise LimitExceededError(
+                f"max_producers={self._max_producers} streams are produced here already", limit="max_producers"
+            )
+
+    def _acquire(
+        self,
+        running: _Running,
+        stream_id: str,
+        ttl: float | None,
+        metadata: Mapping[str, str] | None,
+        restart: Collection[Status | str],
+        idle_timeout: float | None,
+        owner: Writer | None,
+    ) -> Production | None:
+        options = {"restart": check_restart(restart)} if restart else {}  # a store of the first edition knows none
+        life = self._ttl if ttl is None else ttl
+        lease = self.store.acquire(stream_id, ttl=life, metadata=metadata, **options)
         if lease is None:
             return None
-        pump: Pump | None = None
+        production: Production | None = None
         try:
             call_hook(self._hooks.on_acquire, stream_id, "producer")
-            pump = Pump(
+            production = Production(
                 self.store,
                 lease,
-                make_stream,
                 self._hooks,
                 heartbeat=self._heartbeat,
                 max_pending_bytes=self._max_pending_bytes,
+                idle_timeout=idle_timeout,
+                owner=owner,
+                on_abandoned=running.discard,
             )
-            self._launch(running, pump)
-        except (
-            BaseException
-        ):  # no half-started producer: it would be renewed, or waited for until the grace is over
-            if pump is not None:
-                pump.stop()
-                pump.interrupt(1.0)
-                with running.lock:
-                    running.producers.discard(pump)
+            if not running.add(production):  # close() came in between and has not seen this producer
+                production.stop()
+            running.arrivals.tell(stream_id)
+        except BaseException:
+            if production is not None:
+                self._give_up(production)
             else:
                 with contextlib.suppress(ResumableStreamError):  # then the lease runs out
                     self.store.finalize(lease, Status.INTERRUPTED, "the producer could not be started")
             raise
-        return lease
+        return production
 
-    def _launch(self, running: _Running, pump: Pump) -> None:
+    def _give_up(self, production: Production) -> None:
+        """No half-started producer: it would be renewed, or waited for until the grace is over."""
+        production.stop()
+        production.interrupt(1.0)
+        self._running.get().discard(production)
+
+    def _launch(self, pump: Pump) -> None:
         """Give a pump its thread."""
-        with running.lock:
-            running.producers.add(pump)
-            closed = running.reads.closed.is_set()
-        if closed:  # close() came in between and has not seen this producer
-            pump.stop()
         scope = contextvars.copy_context()
+        running = self._running.get()
 
         # The argument keeps the context while it produces, so that the interpreter's exit finds it to close it.
         def run(_context: ResumableStreamContext = self) -> None:
             try:
                 scope.run(pump.run)
             finally:
-                with running.lock:
-                    running.producers.discard(pump)
+                running.discard(pump.production)
 
         def give_up(future: Future[None]) -> None:
             if future.cancelled():  # the executor was shut down: nobody else would ever end the stream
-                pump.stop()
+                pump.production.stop()
                 run()
 
         if self._executor is not None:
             self._executor.submit(run).add_done_callback(give_up)
         else:
             # A daemon: a source that blocks must not keep the process; close() ends its stream at exit.
-            name = f"resumable-sync-producer-{pump.stream_id}"
-            start_thread(run, name)
+            start_thread(run, f"resumable-sync-producer-{pump.production.stream_id}")
 
     def _open(self, stream_id: str, after: str) -> Batch | None:
         """Check id and cursor against the store: what a viewer gets first; None if there is no such stream."""
@@ -327,14 +560,41 @@ class ResumableStreamContext:
         except StreamNotFoundError:
             return None
 
-    def _require_open(self, stream_id: str, after: str) -> Batch:
-        return self.store.read(stream_id, after, max_bytes=self._read_bytes)
+    def _require_open(self, stream_id: str, after: str, wait: float = 0.0) -> Batch:
+        if not (math.isfinite(wait) and wait >= 0):
+            raise ValueError(f"wait must be a number of seconds, not {wait!r}")
+        running = self._running.get()
+        if running.refusing:
+            raise StoreUnavailableError("the context is closed; resume elsewhere", transient=False)
+        deadline = time.monotonic() + wait
+        while True:
+            try:
+                return self.store.read(stream_id, after, max_bytes=self._read_bytes)
+            except StreamNotFoundError:
+                is_there = functools.partial(self._is_there, stream_id)
+                if after or not wait or not running.arrivals.wait(stream_id, deadline, is_there):
+                    raise
+            # It has begun; should it be deleted at once, the rest of the time is waited.
 
-    def _loop(self, stream_id: str) -> ViewerLoop:
-        return ViewerLoop(self.store, self._running.get().reads, stream_id, self._read_bytes)
+    def _is_there(self, stream_id: str) -> bool:
+        return self.store.status(stream_id) is not Status.MISSING
+
+    def _loop(self, stream_id: str, production: Production | None = None) -> ViewerLoop:
+        running = self._running.get()
+        found = production or running.known.get(stream_id)  # a dict is read atomically
+        return ViewerLoop(self.store, running.reads, stream_id, self._read_bytes, found)
+
+
+def _deleted_again_and_again(stream_id: str) -> StreamNotFoundError:
+    return StreamNotFoundError(f"stream {stream_id} was deleted again and again")
 
 
 def _close_at_exit(context: ResumableStreamContext) -> None:
     """End what still runs when the interpreter exits; daemon threads live until then."""
-    if context._running.peek() is not None:
-        context.close()
+    running = context._running.peek()
+    if running is not None:
+        until = running.draining_until
+        if until is not None and not running.closed:
+            context.close(max(0.0, until - time.monotonic()), drain=True)
+        else:
+            context.close()

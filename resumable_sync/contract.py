@@ -37,7 +37,7 @@ import enum
 import functools
 import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol, runtime_checkable
 
@@ -59,6 +59,7 @@ __all__ = [
     "Store",
     "StreamInfo",
     "TRANSITIONS",
+    "check_restart",
     "new_generation",
     "parse_cursor",
     "validate_stream_id",
@@ -156,6 +157,19 @@ def validate_stream_id(stream_id: str) -> str:
             f"not a stream id: {stream_id!r:.80}; use 1 to 256 characters of A-Z a-z 0-9 _ . : -"
         )
     return stream_id
+
+
+def check_restart(restart: Collection[Status | str]) -> frozenset[Status]:
+    """`restart` as endings; ValueError for what is no collection of endings, such as a bare string."""
+    if isinstance(restart, str):
+        raise ValueError(f"restart must be a collection of endings, such as {{{str(restart)!r}}}, not one of them")
+    try:
+        endings = frozenset(map(Status, restart))
+    except TypeError as error:
+        raise ValueError(f"restart must be a collection of endings, not {restart!r}") from error
+    if not endings <= ENDINGS:
+        raise ValueError(f"restart must name endings ({', '.join(sorted(ENDINGS))}), not {sorted(endings - ENDINGS)}")
+    return endings
 
 
 def validate_wait(timeout: float) -> float:
@@ -306,14 +320,21 @@ class Store(Protocol):
         """The largest chunk `append` takes."""
 
     def acquire(
-        self, stream_id: str, *, ttl: float | None = None, metadata: Mapping[str, str] | None = None
+        self,
+        stream_id: str,
+        *,
+        ttl: float | None = None,
+        metadata: Mapping[str, str] | None = None,
+        restart: Collection[Status | str] = (),
     ) -> Lease | None:
         """Elect one producer: a Lease if the id was free, None if somebody produces it or it has ended.
 
         Atomic among all processes. Not idempotent: the second call finds the stream taken. `ttl` is the
         stream's life in seconds after its last sign of life or its ending (default: the store's).
-        `metadata` stays with the stream. Raises LimitExceededError when the store holds too many streams or
-        the metadata is too large, ValueError for a bad ttl or metadata that is not text.
+        `metadata` stays with the stream. `restart`: a stream that has one of these endings makes way, as if it
+        were deleted in the same step; one whose producer is dead counts as `interrupted`. Raises
+        LimitExceededError when the store holds too many streams or the metadata is too large, ValueError for a bad
+        ttl, metadata that is not text, and what is no collection of endings.
         """
 
     def append(self, lease: Lease, *chunks: bytes) -> str:

@@ -60,8 +60,18 @@ class LeaseLostError(ResumableStreamError):
     http_status = 409
 
 
+class StreamTakenError(ResumableStreamError):
+    """The id is taken: somebody produces the stream, or it has ended and is still there. Nothing was changed."""
+
+    code = "taken"
+    http_status = 409
+
+
 class ProducerFailedError(ResumableStreamError):
-    """The stream ended with status `error`: its source raised. All bytes before were delivered."""
+    """The stream ended with status `error`: its source raised. All bytes before were delivered.
+
+    In the process that produced, `__cause__` is what the source raised.
+    """
 
     code = "error"
     http_status = 500
@@ -99,10 +109,17 @@ class InvalidCursorError(ResumableStreamError, ValueError):
 
 
 class LimitExceededError(ResumableStreamError):
-    """A limit (chunk, stream, entries, streams, viewers) would be exceeded; nothing was stored."""
+    """A limit (chunk, stream, entries, streams, producers) would be exceeded; nothing was stored.
+
+    `limit` names the setting, such as "max_streams"; empty where there is none.
+    """
 
     code = "limit"
     http_status = 503
+
+    def __init__(self, message: str = "", *, limit: str = "") -> None:
+        super().__init__(message)
+        self.limit = limit
 
 
 class StoreUnavailableError(ResumableStreamError):

@@ -21,11 +21,13 @@ import logging
 import math
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from typing import Any
 
 from .contract import Lease, Store
-from .errors import ResumableStreamError, StoreUnavailableError
+from .errors import ProducerInterruptedError, ResumableStreamError, StoreUnavailableError
 from .process import start_thread
 
 logger = logging.getLogger("resumable_sync")
@@ -39,8 +41,9 @@ _FAULT_SECONDS = 0.05  # that the thread pauses after an error of which nobody k
 class Pulse:
     """One producer's lease, and when it must be renewed. Guarded by the heartbeat's lock, but for `signed_at`."""
 
-    def __init__(self, lease: Lease, interval: float) -> None:
+    def __init__(self, lease: Lease, interval: float, owner: weakref.ref[Any] | None = None) -> None:
         self.lease = lease
+        self.owner = owner  # once it is collected nothing is renewed any more; None: there is none to look at
         self.interval = interval  # seconds from one sign of life to the next
         self.signed_at = -math.inf  # when the last successful append began
         self.renew_at = -math.inf  # when the thread is to look at it
@@ -135,8 +138,11 @@ class Heartbeat:
 
     def _renew(self, pulses: Sequence[Pulse]) -> None:
         began = time.monotonic()
-        results = self._ask_store([replace(pulse.lease) for pulse in pulses])
-        for pulse, result in zip(pulses, results):
+        owned = [pulse for pulse in pulses if pulse.owner is None or pulse.owner() is not None]
+        results = self._ask_store([replace(pulse.lease) for pulse in owned]) if owned else []
+        for pulse in set(pulses).difference(owned):
+            self._refuse(pulse, ProducerInterruptedError("whoever produced the stream is gone without ending it"))
+        for pulse, result in zip(owned, results):
             if result is None:
                 with self._lock:
                     pulse.renew_at = began + pulse.interval
@@ -144,10 +150,13 @@ class Heartbeat:
                 with self._lock:
                     pulse.retry(time.monotonic())
             else:
-                with self._lock:
-                    on_refused = self._pulses.pop(pulse, None)
-                if on_refused is not None:
-                    on_refused(result)
+                self._refuse(pulse, result)
+
+    def _refuse(self, pulse: Pulse, error: ResumableStreamError) -> None:
+        with self._lock:
+            on_refused = self._pulses.pop(pulse, None)
+        if on_refused is not None:
+            on_refused(error)
 
     def _ask_store(self, leases: Sequence[Lease]) -> Sequence[ResumableStreamError | None]:
         try:

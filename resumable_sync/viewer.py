@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from .contract import Batch, Entry, Status, Store
 from .errors import (
@@ -16,6 +17,9 @@ from .errors import (
     StreamLostError,
     StreamNotFoundError,
 )
+
+if TYPE_CHECKING:
+    from .production import Production
 
 WAIT_SLICE = 15.0
 """Seconds that one wait of a viewer lasts at most before it reads again by itself."""
@@ -32,6 +36,7 @@ class OpenReads:
     """
 
     def __init__(self) -> None:
+        self.following: set[object] = set()  # the viewers that have begun and not ended
         self.viewers: set[object] = set()  # those inside a read of the store
         self.closed = threading.Event()
 
@@ -58,15 +63,37 @@ class ViewerLoop:
     unless it is `done`. What was yielded is not kept while the viewer waits for more. One thread at a time.
     """
 
-    def __init__(self, store: Store, reads: OpenReads, stream_id: str, read_bytes: int) -> None:
+    def __init__(
+        self, store: Store, reads: OpenReads, stream_id: str, read_bytes: int, production: Production | None = None
+    ) -> None:
         self._store = store
         self._reads = reads
         self._stream_id = stream_id
         self._read_bytes = read_bytes
+        self._production = production  # of this process: it knows why the stream failed
 
     def batches(self, first: Batch, heartbeat: float | None = None) -> Iterator[Batch]:
         """Yield what each read found. With `heartbeat`, an empty batch is yielded whenever that many seconds
         brought nothing."""
+        self._reads.following.add(self)
+        following = self._follow(first, heartbeat)
+        del first
+        try:
+            yield from following
+        finally:
+            self._reads.following.discard(self)
+
+    def stored(self, first: Batch) -> Iterator[Batch]:
+        """Yield what is stored, without waiting for more. The last batch says how the stream stood there; an ending
+        is not raised."""
+        batch = first
+        del first
+        while batch.offset < batch.size:
+            yield batch
+            batch = self._read(batch.cursor, 0.0)
+        yield batch
+
+    def _follow(self, first: Batch, heartbeat: float | None) -> Iterator[Batch]:
         batch = first
         del first
         heard = time.monotonic()  # when something was yielded last
@@ -75,7 +102,7 @@ class ViewerLoop:
                 yield batch
                 heard = time.monotonic()
             elif batch.status.ended:
-                return _raise_ending(self._stream_id, batch)
+                return _raise_ending(self._stream_id, batch, self._cause(batch))
             elif heartbeat is not None and time.monotonic() - heard >= heartbeat:
                 yield batch
                 heard = time.monotonic()
@@ -107,6 +134,10 @@ class ViewerLoop:
             while entries:
                 yield entries.pop()
 
+    def _cause(self, ended: Batch) -> BaseException | None:
+        production = self._production
+        return production.failure if production is not None and production.generation == ended.generation else None
+
     def _read(self, cursor: str, wait: float) -> Batch:
         """One read, repeated for the grace time while the store is unavailable."""
         unavailable_since: float | None = None
@@ -127,11 +158,12 @@ class ViewerLoop:
             self._reads.closed.wait(_RETRY_SECONDS)
 
 
-def _raise_ending(stream_id: str, batch: Batch) -> None:
+def _raise_ending(stream_id: str, batch: Batch, cause: BaseException | None) -> None:
     """Return for `done`, raise for the other endings."""
     if batch.status is Status.CANCELLED:
         raise StreamCancelledError(f"stream {stream_id} was cancelled at {batch.cursor}")
     if batch.status is Status.INTERRUPTED:
         raise ProducerInterruptedError(f"the producer of stream {stream_id} was lost at {batch.cursor}")
     if batch.status is Status.ERROR:
-        raise ProducerFailedError(batch.error or f"the source of stream {stream_id} failed at {batch.cursor}")
+        text = batch.error or f"the source of stream {stream_id} failed at {batch.cursor}"
+        raise ProducerFailedError(text) from cause

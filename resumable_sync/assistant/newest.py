@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import weakref
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
@@ -46,7 +47,7 @@ class Claim:
 
     def keep(self) -> None:
         """Keep the record alive as a producer's stream is: one that ended now could expire before its stream."""
-        self._outbox = self._committer.open(self._lease, _HEARTBEAT, lambda: None)
+        self._outbox = self._committer.open(self._lease, _HEARTBEAT, lambda: None, owner=weakref.ref(self))
 
     def end(self) -> None:
         """The stream has ended, or was never begun. The record lives on for its ttl. Raises nothing."""

@@ -1,0 +1,80 @@
+"""Waiting for streams that have not begun yet: one look at the store for each id and process, however many wait."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+_LOOK_SECONDS = 0.15  # between looks at the store; with the look itself a viewer comes at most 0.2 s late
+
+
+class _Awaited:
+    """A stream that somebody waits for. The lock of Arrivals guards all fields."""
+
+    def __init__(self, lock: threading.Lock) -> None:
+        self.changed = threading.Condition(lock)
+        self.waiting = 0
+        self.arrived = False
+        self.looking = False  # one of those that wait is asking the store
+        self.look_at = 0.0  # monotonic: when the next one may ask it
+
+
+class Arrivals:
+    """Those in one process that wait for streams to begin. Thread-safe; `_lock` guards all fields."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._awaited: dict[str, _Awaited] = {}
+        self._closed = False
+
+    def wait(self, stream_id: str, deadline: float, is_there: Callable[[], bool]) -> bool:
+        """Wait until the stream is there, `deadline` (monotonic) or `close`. True if it is there.
+
+        `is_there()` asks the store, by one of the waiting threads at a time; what it raises goes to that thread
+        alone. In this process `tell` saves the look.
+        """
+        with self._lock:
+            awaited = self._awaited.setdefault(stream_id, _Awaited(self._lock))
+            awaited.waiting += 1
+        try:
+            while True:
+                with self._lock:
+                    now = time.monotonic()
+                    if awaited.arrived or self._closed or now >= deadline:
+                        return awaited.arrived
+                    if awaited.looking or now < awaited.look_at:
+                        until = deadline if awaited.looking else min(deadline, awaited.look_at)
+                        awaited.changed.wait(until - now)
+                        continue
+                    awaited.looking = True
+                found = False
+                try:
+                    found = is_there()
+                finally:
+                    with self._lock:
+                        awaited.looking = False
+                        awaited.look_at = time.monotonic() + _LOOK_SECONDS
+                        awaited.arrived = awaited.arrived or found
+                        awaited.changed.notify_all()
+        finally:
+            with self._lock:
+                awaited.waiting -= 1
+                if self._awaited.get(stream_id) is awaited and (awaited.arrived or not awaited.waiting):
+                    del self._awaited[stream_id]  # who comes now waits for another life of the id
+
+    def tell(self, stream_id: str) -> None:
+        """The stream has begun in this process. Cheap where nobody waits for it."""
+        if stream_id in self._awaited:  # a dict is read atomically: who comes later asks the store first
+            with self._lock:
+                awaited = self._awaited.get(stream_id)
+                if awaited is not None:
+                    awaited.arrived = True
+                    awaited.changed.notify_all()
+
+    def close(self) -> None:
+        """Let all that wait return, also those that come later."""
+        with self._lock:
+            self._closed = True
+            for awaited in self._awaited.values():
+                awaited.changed.notify_all()

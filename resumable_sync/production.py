@@ -1,0 +1,252 @@
+"""One stream that this process produces: what takes its chunks, and how it ends, exactly once."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+import weakref
+from collections.abc import Callable
+
+from .committer import committer_for
+from .contract import Lease, Status, Store
+from .errors import (
+    LimitExceededError,
+    ProducerInterruptedError,
+    ResumableStreamError,
+    StoreUnavailableError,
+    StreamFinalizedError,
+)
+from .process import process_identity, start_thread
+from .producer import Hooks, Producer, call_hook_in_thread
+
+logger = logging.getLogger("resumable_sync")
+
+_FINALIZE_RETRY_SECONDS = 0.2
+SHUT_DOWN = "the producing process was shut down"
+
+
+class Stopped(Exception):
+    """The outbox takes no more chunks; why, `Committer.flush` says."""
+
+
+class Production:
+    """Takes the chunks of one stream, renews its lease, and ends it.
+
+    `put`, `flush` and `end` are for whoever produces; `stop` and `interrupt` for whoever closes the context.
+    Thread-safe: `_lock` guards `_ending_claimed`; `_idle_since` is one assignment at a time; `status` and `failure`
+    are written by whoever claimed the ending, before `ended` is set.
+
+    `owner`: held weakly. Once it is collected the lease is renewed no longer and `on_abandoned` is called, in a
+    thread of the library. A child that is forked carries a copy of this: it touches nothing, since the stream is
+    the parent's.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        lease: Lease,
+        hooks: Hooks,
+        *,
+        heartbeat: float,
+        max_pending_bytes: int,
+        idle_timeout: float | None = None,
+        owner: object = None,
+        on_abandoned: Callable[[Production], object] | None = None,
+    ) -> None:
+        self.stream_id = lease.stream_id
+        self.generation = lease.generation
+        self.producer = Producer(lease)
+        self.ended = self.producer.ended
+        self.status: Status | None = None
+        """The ending that is stored; None before, and where it could not be stored."""
+        self.failure: BaseException | None = None
+        """Why the stream is not done: what its source raised, or what the store refused with."""
+        self.hooks = hooks
+        self._store = store
+        self._lease = lease
+        self._lock = threading.Lock()
+        self._ending_claimed = False
+        self._process = process_identity()
+        self._idle_timeout = idle_timeout
+        self._idle_since: float | None = None  # monotonic: since when the next chunk is waited for
+        self._owner = None if owner is None else weakref.ref(owner)
+        self._on_abandoned = on_abandoned
+        self._committer = committer_for(store, lease.stream_id)
+        self._outbox = self._committer.open(
+            lease, heartbeat, self._stopped, max_pending_bytes, owner=self._owner
+        )
+        if idle_timeout is not None:
+            try:
+                start_thread(self._watch_idle, f"resumable-sync-idle-{self.stream_id}")
+            except BaseException:
+                self._committer.close(self._outbox)
+                raise
+
+    @property
+    def forked(self) -> bool:
+        """Whether this is a child of the process that produces."""
+        return process_identity() != self._process
+
+    def wait_for_chunk(self) -> None:
+        """From now on the next chunk is waited for: `idle_timeout` counts."""
+        self._idle_since = time.monotonic()
+
+    def put(self, data: bytes) -> None:
+        """Hand over a chunk; waits while too much is pending. Raises Stopped once the stream was stopped.
+
+        One that is larger than the store's bound is split, never dropped. An empty one stores nothing, and is a
+        point at which a source is stopped like any other.
+        """
+        if self.forked or (not data and self.producer.cancelled.is_set()):
+            raise Stopped
+        if self._idle_timeout is not None:
+            self._idle_since = None
+        size = self._store.max_chunk_bytes
+        try:
+            if len(data) <= size:
+                if data:
+                    self._committer.put(self._outbox, data)
+            else:
+                for begin in range(0, len(data), size):
+                    self._committer.put(self._outbox, data[begin : begin + size])
+        except ResumableStreamError as reason:
+            raise Stopped from reason
+        if self._idle_timeout is not None:
+            self.wait_for_chunk()
+        self._report_appends()
+
+    def flush(self) -> None:
+        """Wait until all that was put is stored. Raises the error of the store, or why the stream was stopped."""
+        self._committer.flush(self._outbox)
+        self._report_appends()
+
+    def stop(self) -> None:
+        """Take no more chunks: the stream is to end as `interrupted`. Does not wait."""
+        self._committer.refuse(self._outbox, ProducerInterruptedError("the context was closed"))
+        self.producer._cancel()
+
+    def interrupt(self, timeout: float) -> None:
+        """After `stop`: end the stream as `interrupted` even though its source does not return, within
+        `timeout` seconds. What was handed over is stored first."""
+        self.end(Status.INTERRUPTED, SHUT_DOWN, timeout=timeout)
+
+    def end(
+        self,
+        status: Status,
+        error: str | None = None,
+        failure: BaseException | None = None,
+        timeout: float | None = None,
+    ) -> bool:
+        """Store what is pending, then the ending, then call the hooks. Only the first call does it, and returns
+        True. Raises nothing of the store's: see `status` and `failure`."""
+        if self.forked:
+            return False
+        with self._lock:
+            if self._ending_claimed:
+                return False
+            self._ending_claimed = True
+        self.failure = failure  # before anybody can read that the stream has ended
+        try:
+            self._store_ending(status, error, timeout)
+        finally:
+            self._committer.close(self._outbox)
+            self.producer._end()
+        return True
+
+    def report_failure(self, failure: BaseException, *, loud: bool = True) -> None:
+        """Tell the application: its `on_error` hook, or else the log."""
+        loud = loud and self.hooks.on_error is None
+        logger.log(
+            logging.ERROR if loud else logging.INFO,
+            "the source of stream %s failed",
+            self.stream_id,
+            exc_info=(type(failure), failure, failure.__traceback__),
+        )
+        call_hook_in_thread(self.hooks.on_error, self.stream_id, failure)
+
+    def _stopped(self) -> None:
+        """The outbox was stopped. Called without locks."""
+        self.producer._cancel()
+        if self._owner is not None and self._owner() is None:
+            self._committer.close(self._outbox)  # the lease runs out
+            self.producer._end()
+            if self._on_abandoned is not None:
+                self._on_abandoned(self)
+
+    def _watch_idle(self) -> None:
+        """The thread of a stream with an idle timeout: ends it when its source has hung for that long."""
+        timeout = self._idle_timeout or 0.0
+        while True:
+            since = self._idle_since
+            left = timeout if since is None else since + timeout - time.monotonic()
+            if left <= 0:
+                break
+            if self.ended.wait(left):
+                return
+        silence = TimeoutError(f"the source of stream {self.stream_id} made no chunk for {timeout:g} s")
+        self._committer.refuse(self._outbox, ProducerInterruptedError(str(silence)))
+        with self._lock:
+            late = self._ending_claimed
+        if not late:
+            self.report_failure(silence)
+            self.producer._cancel()
+            self.end(Status.ERROR, str(silence), silence)
+
+    def _report_appends(self) -> None:
+        acknowledged = self._outbox.acknowledged  # a deque: thread-safe
+        try:
+            while True:
+                call_hook_in_thread(self.hooks.on_append, self.stream_id, acknowledged.popleft())
+        except IndexError:
+            pass
+
+    def _store_ending(self, status: Status, error: str | None, timeout: float | None) -> None:
+        deadline = time.monotonic() + (self._store.grace if timeout is None else timeout)
+        try:
+            # The ending comes after all that was made: it is last, and `done` means that everything is there.
+            self._committer.flush(self._outbox, timeout)
+        except StreamFinalizedError:
+            pass  # cancelled, or declared lost: finalize tells which
+        except ResumableStreamError as refused:
+            status = Status.ERROR if isinstance(refused, LimitExceededError) else Status.INTERRUPTED
+            error = str(refused)
+            self.failure = self.failure or refused
+            call_hook_in_thread(self.hooks.on_error, self.stream_id, refused)
+        self._report_appends()
+        try:
+            self._finalize(status, error, deadline)
+        except StreamFinalizedError as ended:
+            status, error = Status(ended.status or status), None  # that ending stands
+            self.failure = self.failure or ended
+        except ResumableStreamError as refused:
+            # Nothing more can be done here: readers see the loss, or the lease runs out and they see
+            # `interrupted`.
+            logger.warning("stream %s could not be ended as %s: %s", self.stream_id, status, refused)
+            self.failure = refused
+            return
+        except Exception as fault:  # a fault in the store: the same
+            logger.exception("stream %s could not be ended as %s", self.stream_id, status)
+            self.failure = fault
+            return
+        self.status = status
+        call_hook_in_thread(self.hooks.on_finalize, self.stream_id, status, error)
+
+    def _finalize(self, status: Status, error: str | None, deadline: float) -> None:
+        while True:
+            try:
+                return self._store.finalize(self._lease, status, error)
+            except StoreUnavailableError as unavailable:
+                if not unavailable.transient or time.monotonic() >= deadline:
+                    raise
+            # A store does not tell when it is back, so there is nothing to wait for but time.
+            time.sleep(_FINALIZE_RETRY_SECONDS)
+
+
+def describe(raised: BaseException) -> str:
+    """The exception in words; its name alone if its own text cannot be had."""
+    name = type(raised).__name__
+    try:
+        return f"{name}: {raised}"
+    except BaseException:
+        return name
