@@ -139,6 +139,16 @@ def test_a_missing_stream(context: ResumableStreamContext) -> None:
         resume(context, missing_response=302)
 
 
+@pytest.mark.parametrize("malformed", ["-end", "-end-end", "x", "-1-end"])
+def test_what_is_no_cursor_is_refused(context: ResumableStreamContext, malformed: str) -> None:
+    call(create(context, Script("a", None))).read()
+    for method in ("GET", "HEAD"):
+        assert call(resume(context, after=malformed), method).status == 400
+        assert call(resume(context), method, query=f"after={malformed}").status == 400
+        assert call(resume(context), method, last_event_id=malformed).status == 400
+        assert call(resume(context, missing_response=204, stream_id="t"), last_event_id=malformed).status == 400
+
+
 def test_head_starts_nothing(context: ResumableStreamContext) -> None:
     script = Script()
     reply = call(create(context, script, encoder=UIMessageStreamEncoder), "HEAD")
