@@ -197,9 +197,8 @@ def test_who_and_where_is_kept(by: str, settings: dict[str, Any]) -> None:
     if by == "client":
         client = redis.Redis(**settings)
     elif by == "pool":
-        client = redis.Redis(
-            connection_pool=redis.BlockingConnectionPool(max_connections=1, timeout=1, **settings)
-        )
+        pool_class: Any = redis.BlockingConnectionPool
+        client = redis.Redis(connection_pool=pool_class(max_connections=1, timeout=1, **settings))
     else:
         manager: Any = redis.sentinel.Sentinel([("127.0.0.1", 1)])  # type: ignore[no-untyped-call]
         client = manager.master_for("main", **settings)
@@ -219,7 +218,7 @@ def test_a_connection_class_of_ones_own(server: RedisServer, prefix: str) -> Non
     class Own(redis.Connection):
         def __init__(self, *, token: str, **settings: Any) -> None:
             seen.append(token)
-            super().__init__(**settings)
+            super().__init__(**settings)  # type: ignore[no-untyped-call]
 
     pool: Any = redis.ConnectionPool(connection_class=Own, token="t", port=server.port, host="127.0.0.1")
     with RedisStore(redis.Redis(connection_pool=pool), prefix=prefix) as store:
@@ -244,7 +243,8 @@ def test_a_pool_or_sentinel_of_ones_own_is_refused() -> None:
 
 
 def test_what_a_sentinel_was_told_is_kept() -> None:
-    manager: Any = redis.sentinel.Sentinel(
+    sentinel: Any = redis.sentinel.Sentinel
+    manager = sentinel(
         [("127.0.0.1", 1)], min_other_sentinels=2, sentinel_kwargs={"password": "p", "client_name": "app"}
     )
     (endpoint,) = from_client(manager.master_for("main")).endpoints
