@@ -139,6 +139,25 @@ def test_a_missing_stream(context: ResumableStreamContext) -> None:
         resume(context, missing_response=302)
 
 
+@pytest.mark.parametrize(
+    "kept",
+    [
+        '{"content-type":"a\\r\\nSet-Cookie: x"}',
+        '{"content-type":5}',
+        '{"a b":"c"}',
+        '{"content-length":"3"}',
+        '[["content-type"]]',
+        "null",
+        "no json",
+    ],
+)
+def test_kept_headers_that_no_response_can_have(context: ResumableStreamContext, kept: str) -> None:
+    assert b"".join(context.run("s", lambda: [b'0:"a"\n'], metadata={"assistant-headers": kept})) == b'0:"a"\n'
+    for method in ("GET", "HEAD"):
+        reply = call(resume(context), method)
+        assert reply.status == 200 and reply.headers["content-type"] == DataStreamEncoder().headers["Content-Type"]
+
+
 @pytest.mark.parametrize("malformed", ["-end", "-end-end", "x", "-1-end"])
 def test_what_is_no_cursor_is_refused(context: ResumableStreamContext, malformed: str) -> None:
     call(create(context, Script("a", None))).read()
