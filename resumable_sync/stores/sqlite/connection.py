@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import sqlite3
 import sys
 import threading
@@ -149,6 +148,7 @@ class Connections:
     def connect(self) -> Connection:
         """A new connection, in autocommit mode; creates the file where there is none."""
         with Translated(self.path):
+            self.files.check_companions()
             # Borrowed by one thread at a time, not always the same: see _Pool.
             connection = sqlite3.connect(
                 self.path, timeout=self.timeout, isolation_level=None, check_same_thread=False, factory=Connection
@@ -226,6 +226,8 @@ class Connections:
             with lock:
                 if connection.execute("PRAGMA user_version").fetchone()[0] != 0:
                     return
+                if connection.execute("PRAGMA page_count").fetchone()[0] == 0:
+                    self.files.remove_companions()
                 connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
                 if connection.execute("PRAGMA auto_vacuum").fetchone()[0] != _INCREMENTAL:
                     connection.execute("VACUUM")  # an empty file, but made by somebody else: only this turns it on

@@ -39,11 +39,15 @@ class FileSet(NamedTuple):
 
 
 class Files:
-    """The files of the database at `path`. Thread-safe: `_seen` is replaced as a whole."""
+    """The files of the database at `path`. Thread-safe: `_seen` and `former` are replaced as a whole.
+
+    `former`: what a connection had open when it found another X in its place.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.db, self.wal, self.shm = str(path), f"{path}-wal", f"{path}-shm"
+        self.former: FileSet | None = None
         self._directory = str(path.parent)
         # The directory as it was seen last; since when (monotonic); what was in it, if that is as good as a look.
         self._seen: tuple[tuple[int, int, int], float, FileSet | None] = ((0, 0, 0), 0.0, None)
@@ -78,8 +82,8 @@ class Files:
         with contextlib.suppress(OSError):
             if os.stat(self.db).st_nlink > 1:
                 raise StoreUnavailableError(
-                    f"{self.path} has several hard links: SQLite would keep a log of its own for each name, and lose "
-                    "data; keep one of them",
+                    f"{self.path} has several hard links: SQLite would keep a log of its own for each name, and lose"
+                    " data; keep one of them",
                     transient=False,
                 )
         if self.db in _mount_points():
@@ -88,6 +92,27 @@ class Files:
                 "directory instead",
                 transient=False,
             )
+
+    def check_companions(self) -> None:
+        """StoreUnavailableError if X was replaced, but not its log: SQLite would replay that over the new file."""
+        if self.former is None:
+            return
+        now = self.look()
+        if now.db is None or now.db == self.former.db or now.wal is None or now.wal != self.former.wal:
+            return
+        with contextlib.suppress(OSError):
+            if os.stat(self.db).st_size == 0:
+                return  # to be made: `remove_companions`
+        raise StoreUnavailableError(
+            f"{self.path} was replaced, but {self.wal} of the former file is still there, perhaps in use: stop all"
+            " processes that use it, and remove it with the -shm file"
+        )
+
+    def remove_companions(self) -> None:
+        """Remove the -wal and -shm of a former X that was removed alone. For when the present X is empty."""
+        for path in self.wal, self.shm:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)
 
     def foreign(self) -> str | None:
         """The name of a file that belongs to another set, by what the headers in -shm and -wal say; None: all is

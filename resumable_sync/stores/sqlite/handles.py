@@ -63,13 +63,21 @@ class Connection(sqlite3.Connection):
             except StoreUnavailableError:
                 _keep(self)
                 return
-            if not same and self.files.wal is not None:
-                # X itself was removed or replaced. SQLite would remove the -wal and -shm of its successor.
+            if not same and self.files.wal is not None and not self._owns_companions():
+                # X was removed or replaced. SQLite would remove the -wal and -shm of its successor.
                 if _NO_CHECKPOINT_ON_CLOSE is None:
                     _keep(self)
                     return
                 self.setconfig(_NO_CHECKPOINT_ON_CLOSE, True)  # type: ignore[attr-defined, unused-ignore]
         super().close()
+
+    def _owns_companions(self) -> bool:
+        """Whether -wal or -shm beside another X are still those of this connection."""
+        source, files = self.source, self.files
+        assert source is not None and files is not None
+        source.former = files
+        now = source.look()
+        return now.wal == files.wal or now.shm == files.shm
 
     @property
     def is_open(self) -> bool:

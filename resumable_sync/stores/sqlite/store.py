@@ -120,7 +120,7 @@ class SQLiteStore(BaseStore):
         lease = ended = None
         with self._connections.write() as connection:
             row = tables.select(connection, stream_id)
-            if row is None or row.expired:
+            if row is None or row.expired or (row.overdue and process.liveness.is_orphan(row)):
                 lease = self._steps.begin(
                     connection, stream_id, row, ttl, json.dumps(metadata), process.lock.token
                 )
