@@ -23,8 +23,8 @@ def now() -> float:
 
 
 def domain() -> str:
-    """Names the boot, and the time namespace unless it is the initial one: `now()` can be compared between processes
-    that see the same name. Empty where the system does not say."""
+    """Names the boot, and the time namespace unless it is the initial one: `now()` can be compared between
+    processes that see the same name. Empty where the system does not say."""
     return _domain.get()[0]
 
 

@@ -39,8 +39,9 @@ class _Pool:
     pauses, ours are woken. `reading` admits a few readers: without it a thousand viewers that wake at once
     would open a thousand connections. A fork takes all turns.
 
-    An exception may be thrown in anywhere (see turns.py). So a connection is either idle, or in the place of the turn
-    that it is used with, or on its way between these two in a local variable, where it is closed when that goes.
+    An exception may be thrown in anywhere (see turns.py). So a connection is either idle, or in the place of the
+    turn that it is used with, or on its way between these two in a local variable, where it is closed when that
+    goes.
     """
 
     def __init__(self) -> None:
@@ -79,8 +80,8 @@ class Connections:
 
     No open connection passes through a fork. SQLite remembers in memory which locks of a file its process holds: a
     child that inherits an open connection inherits that memory, and believes that it holds its parent's locks.
-    So a fork waits for the present transactions, and finds all connections closed. Where it waited in vain, the child
-    refuses the file (see handles.py).
+    So a fork waits for the present transactions, and finds all connections closed. Where it waited in vain, the
+    child refuses the file (see handles.py).
     """
 
     def __init__(self, path: Path, run_directory: Path, timeout: float, max_file_bytes: int | None) -> None:
@@ -116,8 +117,8 @@ class Connections:
         return pool
 
     def before_fork(self) -> None:
-        """Wait for the present transactions, at most some seconds, and close all idle connections. A transaction of
-        this very thread, which a signal handler has broken into, is not waited for."""
+        """Wait for the present transactions, at most some seconds, and close all idle connections. A transaction
+        of this very thread, which a signal handler has broken into, is not waited for."""
         pool = self._per_process.get()
         fork = pool.forking[threading.get_ident()] = _Fork()  # seen by those that wait for other processes
         fork.take(pool, _FORK_SECONDS)

@@ -82,14 +82,14 @@ class Files:
         with contextlib.suppress(OSError):
             if os.stat(self.db).st_nlink > 1:
                 raise StoreUnavailableError(
-                    f"{self.path} has several hard links: SQLite would keep a log of its own for each name, and lose"
-                    " data; keep one of them",
+                    f"{self.path} has several hard links: SQLite would keep a log of its own for each name,"
+                    " and lose data; keep one of them",
                     transient=False,
                 )
         if self.db in _mount_points():
             raise StoreUnavailableError(
-                f"{self.path} is mounted as a single file, so that what SQLite keeps beside it is not shared; mount its "
-                "directory instead",
+                f"{self.path} is mounted as a single file, so that what SQLite keeps beside it is not shared;"
+                " mount its directory instead",
                 transient=False,
             )
 
@@ -179,14 +179,14 @@ def identity(path: str) -> Identity | None:
 
 
 _index_files: dict[str, tuple[Identity, int]] = {}  # path of -shm -> which file it named, and a descriptor of it
-_index_lock = threading.Lock()
+_index_lock = threading.RLock()
 
 
 def _index_descriptor(path: str) -> int | None:
     """A descriptor of the present file of that name.
 
-    It stays open as long as the name leads to the file: POSIX drops all locks of a process on a file when it closes
-    any descriptor of it, and SQLite's locks are of that kind.
+    It stays open as long as the name leads to the file: POSIX drops all locks of a process on a file when it
+    closes any descriptor of it, and SQLite's locks are of that kind.
     """
     if sys.platform == "win32":
         return None
@@ -212,7 +212,7 @@ def _index_descriptor(path: str) -> int | None:
 def forget_lock() -> None:
     """In a forked child: the lock may be held by a thread that is not there."""
     global _index_lock
-    _index_lock = threading.Lock()
+    _index_lock = threading.RLock()
 
 
 def _mount_points() -> set[str]:

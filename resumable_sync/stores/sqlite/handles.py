@@ -1,9 +1,9 @@
 """Open connections of this process, and the files that it must not use any more.
 
 SQLite keeps in memory, for each process and file, what it has locked and which log it uses. Two things make that
-memory wrong for as long as the process lives: a fork while a connection is open, and another -wal or -shm under the
-old name. The process then refuses the file, whichever store asks, and lets go of no connection to it: at the last
-one SQLite would move its log into the file, over what others have stored since, and remove theirs.
+memory wrong for as long as the process lives: a fork while a connection is open, and another -wal or -shm under
+the old name. The process then refuses the file, whichever store asks, and lets go of no connection to it: at the
+last one SQLite would move its log into the file, over what others have stored since, and remove theirs.
 """
 
 from __future__ import annotations
@@ -96,7 +96,8 @@ class Connection(sqlite3.Connection):
 
 def is_current(connection: Connection) -> bool:
     """Whether the connection's files are those that others would open now. False if X itself is another, or not in
-    WAL mode. StoreUnavailableError if only its companions are others: then the process refuses the file from now on.
+    WAL mode. StoreUnavailableError if only its companions are others: then the process refuses the file from now
+    on.
     """
     source, files = connection.source, connection.files
     assert source is not None and files is not None
@@ -119,8 +120,8 @@ def refuse_set(db: Identity, source: Files, what: str) -> NoReturn:
     """This process uses the file no more, since `what` beside it belongs to another set. StoreUnavailableError."""
     refuse(
         db,
-        f"{what} was removed or replaced while {source.path} was in use: what was written since the last checkpoint may "
-        "be lost; stop all processes that use the file, then start them again",
+        f"{what} was removed or replaced while {source.path} was in use: what was written since the last"
+        " checkpoint may be lost; stop all processes that use the file, then start them again",
     )
     _refuse_now(db)
 
@@ -134,8 +135,8 @@ def refuse(db: Identity, reason: str) -> None:
 
 
 def check(files: Files) -> None:
-    """StoreUnavailableError if this process must not use the file of that name. Next to free where there is no such
-    file."""
+    """StoreUnavailableError if this process must not use the file of that name. Next to free where there is no
+    such file."""
     if _refused:
         db = identity(files.db)
         if db in _refused:
@@ -164,9 +165,9 @@ def refuse_inherited() -> None:
             path = "the file" if connection.source is None else str(connection.source.path)
             refuse(
                 db,
-                f"{path}: this process was forked while a call of its parent used the file, and SQLite takes the parent's "
-                "locks for its own; start it by spawn (subprocess, multiprocessing's spawn), or fork when no call of the "
-                "store is under way",
+                f"{path}: this process was forked while a call of its parent used the file, and SQLite takes the"
+                " parent's locks for its own; start it by spawn (subprocess, multiprocessing's spawn), or fork"
+                " when no call of the store is under way",
             )
         _keep(connection)
         # The thread that forked may go on with it in the child, if it forked in a signal handler.
@@ -190,8 +191,8 @@ def _named(connection: Connection) -> Identity | None:
 def _keep(connection: Connection) -> None:
     """Never close it, not even when the interpreter exits, where all objects go that are still referred to.
 
-    One reference too many does that, and nothing in Python itself does: whatever holds an object goes too. The kernel
-    takes back the descriptors and locks of the process, without SQLite's last words.
+    One reference too many does that, and nothing in Python itself does: whatever holds an object goes too. The
+    kernel takes back the descriptors and locks of the process, without SQLite's last words.
     """
     if connection.is_kept:
         return

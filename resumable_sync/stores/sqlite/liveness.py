@@ -2,8 +2,8 @@
 
 Each process holds one lock file. The kernel drops a flock when its holder dies, however it dies: within
 milliseconds a free lock proves the death. A stopped (SIGSTOP) process keeps its lock, so a held lock proves
-nothing: for that there are leases. They are times of a clock that processes of other containers need not share (see
-clock.py). There a held lock does prove life, and where there is none to be seen, the wall clock decides.
+nothing: for that there are leases. They are times of a clock that processes of other containers need not share
+(see clock.py). There a held lock does prove life, and where there is none to be seen, the wall clock decides.
 """
 
 from __future__ import annotations
@@ -51,8 +51,8 @@ class ProcessLock:
         self._make()
 
     def restore(self) -> None:
-        """Put the lock file back if somebody removed or replaced it, as cleaners of temporary files do. At most once a
-        second; where it fails, a death shows by the lease alone."""
+        """Put the lock file back if somebody removed or replaced it, as cleaners of temporary files do. At most
+        once a second; where it fails, a death shows by the lease alone."""
         now = time.monotonic()
         if now < self._restore_at:
             return
@@ -77,8 +77,8 @@ class ProcessLock:
 
     def _make(self) -> None:
         """A lock file that is held before it has its name: streams may name it already, and a free one would
-        prove that their producer died. An exception may be thrown in between any two lines: so the lock is also kept
-        before that, and a try that was broken off leaves a name that the next does not use."""
+        prove that their producer died. An exception may be thrown in between any two lines: so the lock is also
+        kept before that, and a try that was broken off leaves a name that the next does not use."""
         self.path.parent.mkdir(exist_ok=True)
         self._made += 1
         unnamed = self.path.with_suffix(f".new{self._made}")

@@ -48,8 +48,9 @@ class Row(NamedTuple):
 
     @property
     def life(self) -> float:
-        """Seconds until the stream's ttl runs out, by the boot clock; by the wall clock in another clock domain, as
-        after a reboot. There a running stream lives on until its producer is known to be dead: see `overdue`."""
+        """Seconds until the stream's ttl runs out, by the boot clock; by the wall clock in another clock domain,
+        as after a reboot. There a running stream lives on until its producer is known to be dead: see
+        `overdue`."""
         if self.boot_id == bootclock.domain():
             return self.expires_boot - bootclock.now()
         life = self.expires_at - time.time()

@@ -1,15 +1,15 @@
 """Turns: at most so many holders at a time, first come, first served, and none is lost for good.
 
-A signal handler may raise between any two steps of the main thread's Python code, so there is no place where a turn
-is given back for certain. Three rules make up for that:
+A signal handler may raise between any two steps of the main thread's Python code, so there is no place where a
+turn is given back for certain. Three rules make up for that:
 
 - Who holds a turn is found out, not counted. A `Place` in the list of holders counts as long as its user can still
-  give it back: the user, an object that the calling frame holds, is there, and that frame is on its thread's stack.
-  Who waits looks for lost turns every now and then; a thread that asks for one looks for its own.
+  give it back: the user, an object that the calling frame holds, is there, and that frame is on its thread's
+  stack. Who waits looks for lost turns every now and then; a thread that asks for one looks for its own.
 - Each change of the fields is one call into C, which no exception can split, and what lies between two such calls
   (a turn that is free but not handed over) is put right by those that wait, at the end of their slice.
-- The lock is one that C takes and gives back in a `with` statement, unlike a Condition's. It is reentrant: a signal
-  handler that forks, or calls the store, may run while its own thread is inside.
+- The lock is one that C takes and gives back in a `with` statement, unlike a Condition's. It is reentrant: a
+  signal handler that forks, or calls the store, may run while its own thread is inside.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Place:
         self.user = weakref.ref(user)
         self.thread = threading.get_ident()
         # A generator's frame leaves the stack and comes back: for that one there is only the user.
-        self.frame = 0 if frame is None or frame.f_code.co_flags & inspect.CO_GENERATOR else id(frame)
+        self.frame = None if frame is None or frame.f_code.co_flags & inspect.CO_GENERATOR else frame
         self.gate: threading.Lock | None = None  # locked until the turn is handed over
         self.done = False
         self.connection: Closable | None = None
@@ -53,7 +53,7 @@ class Place:
         """Whether nobody is left who could give it back."""
         if self.user() is None:
             return True
-        if not self.frame:
+        if self.frame is None:
             return False
         # Under gevent a thread's id is that of a greenlet, which has no stack here: then its user alone tells.
         mine = self.thread == threading.get_ident()
@@ -61,7 +61,7 @@ class Place:
         if frame is None:
             return False
         while frame is not None:
-            if id(frame) == self.frame:
+            if frame is self.frame:
                 return False
             frame = frame.f_back
         return True
@@ -99,6 +99,7 @@ class Turns:
         """Let the next one in. Idempotent."""
         with self._lock:
             place.done = True
+            place.frame = None
             if place in self._holders:
                 self._holders.remove(place)
             if self._queue:
