@@ -149,7 +149,7 @@ class Connections:
     def connect(self) -> Connection:
         """A new connection, in autocommit mode; creates the file where there is none."""
         with Translated(self.path):
-            self.files.check_companions()
+            self._leave_former_file()
             # Borrowed by one thread at a time, not always the same: see _Pool.
             connection = sqlite3.connect(
                 self.path, timeout=self.timeout, isolation_level=None, check_same_thread=False, factory=Connection
@@ -162,6 +162,17 @@ class Connections:
                 connection.close()
                 raise
             return connection
+
+    def _leave_former_file(self) -> None:
+        """If X was removed or replaced, let go of what is still open of it, and of no log that is not its own.
+        StoreUnavailableError if only its companions were: SQLite would have the new connection share their -shm.
+        """
+        others = [other for other in opened() if other.source is not None and other.source.db == self.files.db]
+        former = [other.files for other in others if other.files is not None and not is_current(other)]
+        if former:
+            self.close_idle()
+        for files in former if self.files.former is None else [*former, self.files.former]:
+            self.files.check_companions(files)
 
     def _prepare(self, connection: Connection) -> None:
         try:

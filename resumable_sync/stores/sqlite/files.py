@@ -93,19 +93,19 @@ class Files:
                 transient=False,
             )
 
-    def check_companions(self) -> None:
-        """StoreUnavailableError if X was replaced, but not its log: SQLite would replay that over the new file."""
-        if self.former is None:
-            return
+    def check_companions(self, former: FileSet) -> None:
+        """StoreUnavailableError if X was replaced since, but not its log: SQLite would replay that over the new
+        file."""
         now = self.look()
-        if now.db is None or now.db == self.former.db or now.wal is None or now.wal != self.former.wal:
+        if now.db is None or now.db == former.db or now.wal is None or now.wal != former.wal:
             return
         with contextlib.suppress(OSError):
             if os.stat(self.db).st_size == 0:
                 return  # to be made: `remove_companions`
         raise StoreUnavailableError(
-            f"{self.path} was replaced, but {self.wal} of the former file is still there, perhaps in use: stop all"
-            " processes that use it, and remove it with the -shm file"
+            f"{self.path} was replaced, but {self.wal} of the former file is still there: stop all processes that"
+            " use it, and remove it with the -shm file",
+            transient=False,
         )
 
     def remove_companions(self) -> None:

@@ -23,8 +23,6 @@ _refused: dict[Identity, str] = {}
 _opened: dict[int, weakref.ref[Connection]] = {}
 _kept: list[Connection] = []
 
-_NO_CHECKPOINT_ON_CLOSE = getattr(sqlite3, "SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE", None)  # Python 3.12
-
 
 class Connection(sqlite3.Connection):
     """A connection that knows which files it uses, and closes only if that harms nobody."""
@@ -59,25 +57,13 @@ class Connection(sqlite3.Connection):
             self.rollback()  # also where it stays open: others may wait for its lock
         if self.source is not None and self.files is not None:
             try:
-                same = is_current(self)
+                if not is_current(self):
+                    # Closing does no harm: SQLite leaves the -wal alone where X was removed or replaced.
+                    self.source.former = self.files
             except StoreUnavailableError:
                 _keep(self)
                 return
-            if not same and self.files.wal is not None and not self._owns_companions():
-                # X was removed or replaced. SQLite would remove the -wal and -shm of its successor.
-                if _NO_CHECKPOINT_ON_CLOSE is None:
-                    _keep(self)
-                    return
-                self.setconfig(_NO_CHECKPOINT_ON_CLOSE, True)  # type: ignore[attr-defined, unused-ignore]
         super().close()
-
-    def _owns_companions(self) -> bool:
-        """Whether -wal or -shm beside another X are still those of this connection."""
-        source, files = self.source, self.files
-        assert source is not None and files is not None
-        source.former = files
-        now = source.look()
-        return now.wal == files.wal or now.shm == files.shm
 
     @property
     def is_open(self) -> bool:

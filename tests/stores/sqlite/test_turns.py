@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from types import FrameType
 
@@ -37,6 +38,10 @@ def take(turns: Turns, user: User, timeout: float = 0.0) -> Place:
     place = turns.take(user, timeout)
     assert place is not None
     return place
+
+
+def queued(turns: Turns, count: int) -> bool:
+    return len(turns._queue) == count
 
 
 def in_thread(work: Callable[[], object]) -> threading.Thread:
@@ -72,7 +77,7 @@ def test_turns_are_handed_over_in_the_order_of_asking() -> None:
             turns.give_back(mine)
 
         threads.append(in_thread(ask))
-        wait_until(lambda number=number: len(turns._queue) == number + 1)
+        wait_until(partial(queued, turns, number + 1))
     turns.give_back(place)
     for thread in threads:
         thread.join(PATIENCE)
@@ -195,7 +200,7 @@ class _Thrown(Exception):
 
 
 @pytest.fixture
-def alarms() -> Iterator[Callable[[float], None]]:
+def alarms() -> Iterator[Callable[[float], object]]:
     """Has an exception thrown into the main thread after some seconds."""
 
     def throw(number: int, frame: FrameType | None) -> None:
@@ -203,7 +208,7 @@ def alarms() -> Iterator[Callable[[float], None]]:
 
     before = signal.signal(signal.SIGALRM, throw)
     try:
-        yield lambda seconds: signal.setitimer(signal.ITIMER_REAL, seconds)  # type: ignore[func-returns-value]
+        yield lambda seconds: signal.setitimer(signal.ITIMER_REAL, seconds)
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
@@ -214,11 +219,12 @@ def alarms() -> Iterator[Callable[[float], None]]:
 @pytest.mark.parametrize("keep", [False, True])
 @pytest.mark.parametrize("call", ["append", "read", "acquire", "cancel"])
 def test_an_exception_thrown_in_anywhere_costs_no_turn(
-    call: str, keep: bool, path: Path, alarms: Callable[[float], None]
+    call: str, keep: bool, path: Path, alarms: Callable[[float], object]
 ) -> None:
     """The call may be repeated, another thread's calls go on, and nothing is stored twice. `keep`: somebody holds
     on to the exceptions, and so to the frames that they came through."""
-    rng, kept, hits = random.Random(call), [], 0
+    kept: list[BaseException] = []
+    rng, hits = random.Random(call), 0
     with SQLiteStore(path, timeout=5.0) as store:
         lease, others = store.acquire("s"), store.acquire("others")
         assert lease is not None and others is not None
