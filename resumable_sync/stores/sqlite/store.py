@@ -29,6 +29,7 @@ class _Process:
     """What the store holds in one process. Each part knows only those made before it."""
 
     def __init__(self, connections: Connections, run_directory: Path, steps: Steps, shortest_ttl: float) -> None:
+        connections.pool()  # refuses here what this process must not use, before anything is put beside it
         with Translated(run_directory):
             self.lock = ProcessLock(run_directory)
         self.liveness = Liveness(connections, run_directory, self.lock.token, steps)
@@ -89,10 +90,12 @@ class SQLiteStore(BaseStore):
             max_streams=max_streams,
         )
         self._steps = steps = Steps(self._limits, self._grace, self._finished_ttl)
-        self.path = Path(path).absolute()
+        # Of several names by symlinks one counts: SQLite and the run directory go by the file itself.
+        self.path = Path(os.path.realpath(path))
         self._run_directory = directory = self.path.with_name(self.path.name + "-run")
         wait = check_ttl(timeout, "timeout")
         self._connections = connections = Connections(self.path, directory, wait, max_file_bytes)
+        connections.files.check_alone()
         with connections.read():
             pass  # trouble with the file shows here, not at the first request
         connections.close_idle()  # a server that forks by itself, as uWSGI does, inherits none
@@ -117,7 +120,7 @@ class SQLiteStore(BaseStore):
         lease = ended = None
         with self._connections.write() as connection:
             row = tables.select(connection, stream_id)
-            if row is None or row.expired:
+            if row is None or row.expired or (row.overdue and process.liveness.is_orphan(row)):
                 lease = self._steps.begin(
                     connection, stream_id, row, ttl, json.dumps(metadata), process.lock.token
                 )
