@@ -48,7 +48,7 @@ class _Running:
     def __init__(self) -> None:
         self.lock = threading.Lock()
         self.changed = threading.Condition(self.lock)  # notified when a production goes, and by a close
-        self.productions: set[Production] = set()
+        self.producers: set[Production] = set()
         self.starting = 0  # elections under way, each of which may become a production
         self.known: dict[str, Production] = {}  # by stream id: those, and some that failed, for late viewers
         self.failed: deque[Production] = deque()
@@ -65,16 +65,16 @@ class _Running:
     def add(self, production: Production) -> bool:
         """It runs from now on. False if the context was closed meanwhile."""
         with self.lock:
-            self.productions.add(production)
+            self.producers.add(production)
             self.known[production.stream_id] = production
             return not self.closed
 
     def discard(self, production: Production) -> None:
         """Nobody works on it any more. Idempotent."""
         with self.lock:
-            if production not in self.productions:
+            if production not in self.producers:
                 return
-            self.productions.discard(production)
+            self.producers.discard(production)
             forgotten = [production]
             if production.failure is not None:
                 self.failed.append(production)
@@ -367,7 +367,7 @@ class ResumableStreamContext:
         with running.lock:
             running.closed = True
             running.reads.close()
-            productions = list(running.productions)
+            productions = list(running.producers)
             running.changed.notify_all()
         running.arrivals.close()
         for production in productions:
@@ -395,7 +395,7 @@ class ResumableStreamContext:
         self._wake()
         with running.lock:
             while not running.closed and (left := deadline - time.monotonic()) > 0:
-                if running.productions or running.starting:
+                if running.producers or running.starting:
                     running.changed.wait(left)
                 elif alone and running.reads.following:
                     running.changed.wait(min(left, _DRAIN_SECONDS))  # nothing tells that a viewer has gone
@@ -465,10 +465,11 @@ class ResumableStreamContext:
         with running.lock:
             if running.refusing:
                 raise StoreUnavailableError("the context is closed", transient=False)
-            full = len(running.productions) + running.starting >= self._max_producers
+            full = len(running.producers) + running.starting >= self._max_producers
             running.starting += not full
         if full:
-            return self._refuse_if_free(stream_id, restart)
+            self._refuse_if_free(stream_id, restart)
+            return None
         try:
             return self._acquire(running, stream_id, ttl, metadata, restart, idle_timeout, owner)
         finally:

@@ -7,6 +7,7 @@ import functools
 import inspect
 import logging
 from collections.abc import Iterable
+from typing import Any
 
 from .contract import Status
 from .errors import LeaseLostError, ProducerInterruptedError, ResumableStreamError
@@ -27,7 +28,7 @@ def check_source(make_stream: object) -> None:
             "that is elected, so that nobody else makes them. Write `lambda: chunks`, or hand over the generator "
             "function itself, without calling it"
         )
-    function = make_stream
+    function: Any = make_stream
     while isinstance(function, functools.partial):
         function = function.func
     if not inspect.isroutine(function) and not inspect.isclass(function):
@@ -156,12 +157,13 @@ def _checked(source: object) -> Iterable[bytes | str]:
     if inspect.iscoroutine(source):
         source.close()  # or Python warns that it was never awaited
         raise TypeError(f"make_stream returned a coroutine; {_USE_ASYNC}")
-    if hasattr(source, "__aiter__"):
+    kind = type(source)
+    if hasattr(kind, "__aiter__"):
         raise TypeError(f"make_stream returned an asynchronous iterable; {_USE_ASYNC}")
     if source is None:
         raise TypeError("make_stream returned None; it must return an iterable of chunks: is a return missing?")
     if isinstance(source, (bytes, bytearray, memoryview)):
         raise TypeError("make_stream returned bytes; it must return an iterable of chunks: return [data]")
-    if not hasattr(source, "__iter__") and not hasattr(source, "__getitem__"):
-        raise TypeError(f"make_stream returned {type(source).__name__}, which is no iterable of chunks")
+    if not hasattr(kind, "__iter__") and not hasattr(kind, "__getitem__"):
+        raise TypeError(f"make_stream returned {kind.__name__}, which is no iterable of chunks")
     return source  # type: ignore[return-value]

@@ -134,7 +134,7 @@ def publish(arguments: argparse.Namespace, signals: Signals) -> int:
         try:
             with signals.deferred():  # the election and the start of the producer are one step
                 try:
-                    elected = context._start(arguments.id, publication.make_stream, metadata=metadata)
+                    elected = context.start(arguments.id, publication.make_stream, metadata=metadata)
                 except ValueError as error:  # of the ttl or the metadata
                     raise CommandError(str(error), Exit.USAGE) from error
             if not elected:

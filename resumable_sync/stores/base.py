@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
@@ -32,6 +32,7 @@ from ..contract import (
     Position,
     Status,
     StreamInfo,
+    check_restart,
     parse_cursor,
     validate_stream_id,
     validate_wait,
@@ -90,19 +91,27 @@ class Limits:
     def check_chunks(self, chunks: Sequence[bytes]) -> None:
         """Raise unless each chunk is small enough."""
         if chunks and max(map(len, chunks)) > self.max_chunk_bytes:
-            raise LimitExceededError(f"a chunk exceeds max_chunk_bytes={self.max_chunk_bytes}; split it")
+            raise LimitExceededError(
+                f"a chunk exceeds max_chunk_bytes={self.max_chunk_bytes}; split it", limit="max_chunk_bytes"
+            )
 
     def check_streams(self, streams: int) -> None:
         """Raise unless one more stream may join `streams` others."""
         if streams >= self.max_streams:
-            raise LimitExceededError(f"the store holds max_streams={self.max_streams} streams already")
+            raise LimitExceededError(
+                f"the store holds max_streams={self.max_streams} streams already", limit="max_streams"
+            )
 
     def check_room(self, stream_id: str, size: int, entries: int) -> None:
         """Raise unless a stream may grow to `size` bytes in `entries` chunks."""
         if size > self.max_stream_bytes:
-            raise LimitExceededError(f"stream {stream_id} would exceed max_stream_bytes={self.max_stream_bytes}")
+            raise LimitExceededError(
+                f"stream {stream_id} would exceed max_stream_bytes={self.max_stream_bytes}", limit="max_stream_bytes"
+            )
         if entries > self.max_entries:
-            raise LimitExceededError(f"stream {stream_id} would exceed max_entries={self.max_entries}")
+            raise LimitExceededError(
+                f"stream {stream_id} would exceed max_entries={self.max_entries}", limit="max_entries"
+            )
 
 
 class StreamState(Protocol):
@@ -313,24 +322,37 @@ class BaseStore(ABC):
         """The largest chunk `append` takes."""
         return self._limits.max_chunk_bytes
 
+    @property
+    def shared(self) -> bool:
+        """Whether other processes see the streams of this one."""
+        return True
+
     def route(self, stream_id: str) -> str:
         """The same for all streams: one server, or none, keeps them all; see `Routed.route`."""
         return ""
 
     def acquire(
-        self, stream_id: str, *, ttl: float | None = None, metadata: Mapping[str, str] | None = None
+        self,
+        stream_id: str,
+        *,
+        ttl: float | None = None,
+        metadata: Mapping[str, str] | None = None,
+        restart: Collection[Status | str] = (),
     ) -> Lease | None:
         """Elect one producer; see `Store.acquire`."""
         validate_stream_id(stream_id)
         life = self._ttl if ttl is None else check_ttl(ttl)
         details = check_metadata(metadata)
+        endings = check_restart(restart)
         self._check_open()
-        return self._acquire(stream_id, life, details)
+        return self._acquire(stream_id, life, details, endings)
 
     @abstractmethod
-    def _acquire(self, stream_id: str, ttl: float, metadata: dict[str, str]) -> Lease | None:
-        """Begin a new generation (see `new_generation`) unless there is a stream that has not expired.
-        LimitExceededError if there is no room for it, also after a sweep."""
+    def _acquire(
+        self, stream_id: str, ttl: float, metadata: dict[str, str], restart: frozenset[Status]
+    ) -> Lease | None:
+        """Begin a new generation (see `new_generation`) unless there is a stream that has not expired, nor ended as
+        one of `restart`. LimitExceededError if there is no room for it, also after a sweep."""
 
     def append(self, lease: Lease, *chunks: bytes) -> str:
         """Store all chunks in one atomic step; see `Store.append`."""

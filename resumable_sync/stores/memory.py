@@ -77,21 +77,33 @@ class MemoryStore(BaseStore):
         )
         self._wakes = object()  # another one after every wake(): a waiting read returns when it has changed
 
-    def _acquire(self, stream_id: str, ttl: float, metadata: dict[str, str]) -> Lease | None:
+    @property
+    def shared(self) -> bool:
+        """False: the streams are this process's alone."""
+        return False
+
+    def _acquire(
+        self, stream_id: str, ttl: float, metadata: dict[str, str], restart: frozenset[Status]
+    ) -> Lease | None:
         directory = self._directories.get()
-        if self._find(stream_id) is not None:
+        found = self._find(stream_id)
+        if found is not None and found.status not in restart:
             return None
         if len(directory.streams) >= self._limits.max_streams:
             self._sweep()
         with directory.lock:
             current = directory.streams.get(stream_id)
             if current is not None and not current.gone:
-                return None
-            self._limits.check_streams(len(directory.streams))
+                if current.status not in restart:  # without its lock: an ending stands for good
+                    return None
+            else:
+                self._limits.check_streams(len(directory.streams))
             directory.last_generation = new_generation(directory.last_generation)
             stream = _Stream(stream_id, directory.last_generation, ttl, metadata)
             self._touch(stream)  # nobody else knows the stream yet: its lock is not needed
             directory.streams[stream_id] = stream
+        if current is not None:
+            self._discard(current)  # whoever reads it learns that it is lost
         sweeper = self._sweepers.get()
         sweeper.start()
         if ttl < self._shortest_ttl:

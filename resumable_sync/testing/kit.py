@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from dataclasses import replace
 from typing import Any, TypeVar
@@ -86,9 +86,11 @@ class ContractKit(StoreKit):
         return other
 
 
-def acquired(store: Store, stream_id: str, ttl: float | None = None) -> Lease:
+def acquired(
+    store: Store, stream_id: str, ttl: float | None = None, metadata: Mapping[str, str] | None = None
+) -> Lease:
     """The lease of a stream that is expected to be free."""
-    lease = store.acquire(stream_id, ttl=ttl)
+    lease = store.acquire(stream_id, ttl=ttl, metadata=metadata)
     assert lease is not None, f"{stream_id} was not free"
     return lease
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -23,6 +23,7 @@ oversized = chunk_lists.map(lambda chunks: [*chunks, b"z" * 17])
 texts = st.none() | st.text(st.characters(codec="utf-8"), max_size=20)
 metadata = st.none() | st.dictionaries(st.text(max_size=5), st.text(max_size=5), max_size=2)
 endings = st.sampled_from(sorted(ENDINGS))
+restarts = st.just(()) | st.sets(endings)
 instances = st.integers(0, 1)
 AHEAD = st.sampled_from([0, 0, 0, -1, 1])
 
@@ -146,12 +147,14 @@ class StoreMachine(StoreKit, RuleBasedStateMachine):
         assert all(found == expected for found in outcomes.values()), outcomes
         return expected
 
-    @rule(target=leases, stream_id=stream_ids, details=metadata, instance=instances)
-    def acquire(self, stream_id: str, details: Mapping[str, str] | None, instance: int) -> Any:
-        """Become a producer, or find the stream taken or the store full."""
+    @rule(target=leases, stream_id=stream_ids, details=metadata, restart=restarts, instance=instances)
+    def acquire(
+        self, stream_id: str, details: Mapping[str, str] | None, restart: Collection[Status], instance: int
+    ) -> Any:
+        """Become a producer, also in place of a stream that has ended; or find it taken or the store full."""
 
         def act(side: Side, store: Store) -> Lease | None:
-            lease = store.acquire(stream_id, metadata=details)
+            lease = store.acquire(stream_id, metadata=details, restart=restart)
             if lease is not None:
                 side.began(lease)
                 side.leases.append(lease)

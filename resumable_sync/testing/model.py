@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ..contract import (
@@ -62,12 +62,18 @@ class ModelStore:
         self._generation = 1_000  # so that there are lower ones that never were
 
     def acquire(
-        self, stream_id: str, *, ttl: float | None = None, metadata: Mapping[str, str] | None = None
+        self,
+        stream_id: str,
+        *,
+        ttl: float | None = None,
+        metadata: Mapping[str, str] | None = None,
+        restart: Collection[Status | str] = (),
     ) -> Lease | None:
         """See Store.acquire."""
-        if validate_stream_id(stream_id) in self._streams:
+        current = self._streams.get(validate_stream_id(stream_id))
+        if current is not None and current.status not in set(restart):
             return None
-        if len(self._streams) == self._max_streams:
+        if current is None and len(self._streams) == self._max_streams:
             raise LimitExceededError
         self._generation += 1
         self._streams[stream_id] = ModelStream(self._generation, dict(metadata or {}))

@@ -51,6 +51,53 @@ class AcquireContract(ContractKit):
         assert store.acquire("s") is None
         assert store.status("s") is ending
 
+    @guarantee("G4", "G5")
+    @pytest.mark.parametrize("ending", BY_NAME)
+    def test_an_ended_stream_begins_anew_if_its_ending_is_named(self, ending: Status) -> None:
+        store = self.new()
+        first = acquired(store, "s", metadata={"life": "1"})
+        store.append(first, b"old")
+        end_of_first = first.cursor
+        assert store.acquire("s", restart=ENDINGS) is None  # it runs
+        store.finalize(first, ending)
+        assert store.acquire("s", restart=ENDINGS - {ending}) is None
+        second = store.acquire("s", restart=[ending.value], metadata={"life": "2"})
+        assert second is not None and second.generation > first.generation
+        assert store.status("s") is Status.STREAMING and drain(store, "s")[0] == b""
+        info = store.info("s")
+        assert info is not None and info.metadata == {"life": "2"} and info.size == 0
+        with pytest.raises(LeaseLostError):
+            store.append(first, b"late")
+        with pytest.raises(StreamLostError):
+            store.read("s", end_of_first)
+        store.append(second, b"new")
+        store.finalize(second, "done")
+        assert drain(store, "s")[0] == b"new"
+        assert store.acquire("new", restart=ENDINGS) is not None  # for a free id it changes nothing
+
+    @guarantee("G4")
+    def test_one_of_many_begins_an_ended_stream_anew(self) -> None:
+        store = self.new()
+        other = self.second(store)
+        for round_number in range(5):
+            store.finalize(acquired(store, f"s{round_number}"), "error")
+            stores = (store, other)
+            leases = race(8, lambda number: stores[number % 2].acquire(f"s{round_number}", restart={"error"}))
+            assert sum(lease is not None for lease in leases) == 1
+
+    @guarantee("G10")
+    def test_a_stream_that_begins_anew_needs_no_room(self) -> None:
+        store = self.new(max_streams=1)
+        store.finalize(acquired(store, "s"), "error")
+        assert store.acquire("s", restart={"error"}) is not None
+
+    @pytest.mark.parametrize("restart", ["error", Status.ERROR, ["streaming"], ["missing"], ["ended"], 7, [7], None])
+    def test_what_is_no_collection_of_endings_is_refused(self, restart: Any) -> None:
+        store = self.new()
+        with pytest.raises(ValueError):
+            store.acquire("s", restart=restart)
+        assert store.status("s") is Status.MISSING
+
     @guarantee("G4")
     def test_generations_grow_across_delete(self) -> None:
         store = self.new()

@@ -132,7 +132,7 @@ def stream_response(
     """
     kept = {CONTENT_TYPE_KEY: content_type, **(metadata or {})}
     checked_headers({"Content-Type": content_type, "content-type": kept[CONTENT_TYPE_KEY]})
-    begin = Begin(partial(context._start, stream_id, make_stream, ttl=ttl, metadata=kept), kept)
+    begin = Begin(partial(context.start, stream_id, make_stream, ttl=ttl, metadata=kept), kept)
     options = Options(headers=headers, heartbeat=heartbeat, max_seconds=max_seconds, viewers=viewers)
     endpoint = RawEndpoint(context, stream_id, options, begin, content_type, heartbeat_bytes)
     return StreamResponse(endpoint, environ)
@@ -209,7 +209,7 @@ def sse_response(
     of `error`; by default "An error occurred.". Heartbeats are comments.
     """
     kept = dict(metadata or {})
-    begin = Begin(partial(context._start, stream_id, make_stream, ttl=ttl, metadata=kept), kept)
+    begin = Begin(partial(context.start, stream_id, make_stream, ttl=ttl, metadata=kept), kept)
     options = Options(
         headers=headers,
         heartbeat=heartbeat,

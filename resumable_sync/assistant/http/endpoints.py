@@ -261,11 +261,11 @@ class AssistantEndpoints:
 
         def start(make_stream: Callable[[], Iterable[bytes]], metadata: dict[str, str]) -> bool:
             if not chat_id:
-                return self.context._start(stream_id, make_stream, ttl=self._ttl, metadata=metadata)
+                return self.context.start(stream_id, make_stream, ttl=self._ttl, metadata=metadata)
             claim = self._active.begin(chat_id, stream_id, self._ttl)
             try:
                 source = partial(ClaimedSource, make_stream, claim)
-                return self.context._start(stream_id, source, ttl=self._ttl, metadata=metadata)
+                return self.context.start(stream_id, source, ttl=self._ttl, metadata=metadata)
             except BaseException:
                 claim.end()
                 raise

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from ...contract import Batch, Lease, Position, Status, StreamInfo
@@ -37,10 +37,12 @@ class Commands:
         self._grace = milliseconds(grace)
         self._finished_ttl: Argument = "" if finished_ttl is None else milliseconds(finished_ttl)
 
-    def acquire(self, stream_id: str, ttl: float, metadata: str) -> Call:
+    def acquire(self, stream_id: str, ttl: float, metadata: str, restart: Collection[Status]) -> Call:
         """Elect a producer. Replies the new generation, or 0 if the id is taken."""
         keys, life = self.keys.of(stream_id), milliseconds(ttl)
-        return script("acquire", keys, secrets.token_hex(16), self._grace, life, self._finished_ttl, metadata)
+        endings = " ".join(sorted(ending.value for ending in restart))
+        token = secrets.token_hex(16)
+        return script("acquire", keys, token, self._grace, life, self._finished_ttl, metadata, endings)
 
     def append(self, lease: Lease, chunks: Chunks) -> Append:
         """Store the chunks, at the lease's offset or not at all."""

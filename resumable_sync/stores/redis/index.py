@@ -35,7 +35,9 @@ class Index:
         if not self._link.ask(call):
             self.sweep()
             if not self._link.ask(call):
-                raise LimitExceededError(f"the store holds max_streams={max_streams} streams already")
+                raise LimitExceededError(
+                    f"the store holds max_streams={max_streams} streams already", limit="max_streams"
+                )
 
     def confirm(self, stream_id: str, won: bool) -> None:
         """The election is over: a sweep no longer spares the id."""

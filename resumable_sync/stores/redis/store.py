@@ -117,12 +117,15 @@ class RedisStore(BaseStore):
         another server at any time."""
         return self._processes.get().writes.node_name(self._commands.keys.log(stream_id))
 
-    def _acquire(self, stream_id: str, ttl: float, metadata: dict[str, str]) -> Lease | None:
+    def _acquire(
+        self, stream_id: str, ttl: float, metadata: dict[str, str], restart: frozenset[Status]
+    ) -> Lease | None:
         """Three round trips. If this raises StoreUnavailableError the stream may have begun; nobody produces it
         then, and it ends as `interrupted` after the grace time."""
         process = self._processes.get()
         process.index.register(stream_id, self._limits.max_streams)
-        generation = int(process.writes.ask(self._commands.acquire(stream_id, ttl, json.dumps(metadata))))
+        call = self._commands.acquire(stream_id, ttl, json.dumps(metadata), restart)
+        generation = int(process.writes.ask(call))
         process.index.confirm(stream_id, won=generation > 0)
         if not generation:
             return None

@@ -104,30 +104,41 @@ class SQLiteStore(BaseStore):
         self._processes.get()
         at_exit(self, SQLiteStore.close)  # so that no lock files and sockets are left about
 
-    def _acquire(self, stream_id: str, ttl: float, metadata: dict[str, str]) -> Lease | None:
+    def _acquire(
+        self, stream_id: str, ttl: float, metadata: dict[str, str], restart: frozenset[Status]
+    ) -> Lease | None:
         """A write transaction."""
         process = self._processes.get()
         try:
-            lease = self._elect(process, stream_id, ttl, metadata)
+            lease = self._elect(process, stream_id, ttl, metadata, restart)
         except LimitExceededError:
             process.upkeep.sweep()  # expired streams take no room
-            lease = self._elect(process, stream_id, ttl, metadata)
+            lease = self._elect(process, stream_id, ttl, metadata, restart)
         process.upkeep.expect(ttl)
         return lease
 
-    def _elect(self, process: _Process, stream_id: str, ttl: float, metadata: dict[str, str]) -> Lease | None:
+    def _elect(
+        self, process: _Process, stream_id: str, ttl: float, metadata: dict[str, str], restart: frozenset[Status]
+    ) -> Lease | None:
         process.lock.restore()
         lease = ended = None
+        replaced = False
         with self._connections.write() as connection:
             row = tables.select(connection, stream_id)
-            if row is None or row.expired or (row.overdue and process.liveness.is_orphan(row)):
+            orphan = row is not None and process.liveness.is_orphan(row)
+            if row is not None and not row.expired:
+                replaced = (Status.INTERRUPTED if orphan else row.status) in restart
+            if row is None or row.expired or (row.overdue and orphan) or replaced:
                 lease = self._steps.begin(
                     connection, stream_id, row, ttl, json.dumps(metadata), process.lock.token
                 )
-            elif process.liveness.is_orphan(row):
+            elif orphan:
                 ended = self._steps.end(connection, stream_id, row, Status.INTERRUPTED)
         if ended is not None:
             process.publish_ending(stream_id, ended)
+        if replaced:
+            process.watcher.publish([stream_id])
+            process.upkeep.sweep_soon()  # the pages of the life that made way
         return lease
 
     def _append_many(self, batches: Sequence[tuple[Lease, Chunks]]) -> list[str | ResumableStreamError]:

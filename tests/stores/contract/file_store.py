@@ -51,10 +51,15 @@ class FileStore(base.BaseStore):
         self._wakes = 0
         self._last_generation = 0
 
-    def _acquire(self, stream_id: str, ttl: float, metadata: dict[str, str]) -> Lease | None:
+    def _acquire(
+        self, stream_id: str, ttl: float, metadata: dict[str, str], restart: frozenset[Status]
+    ) -> Lease | None:
         with self._changed:
-            if self._load(stream_id) is not None:
-                return None
+            current = self._load(stream_id)
+            if current is not None:
+                if current.status not in restart:
+                    return None
+                self._delete(stream_id)
             self._limits.check_streams(len(self._living()))
             self._last_generation = new_generation(self._last_generation)
             now = time.monotonic()

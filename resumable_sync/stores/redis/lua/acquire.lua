@@ -1,11 +1,11 @@
--- acquire(meta, log, fence; token, grace ms, ttl ms, finished ttl ms or '', metadata)
---   -> the new generation, or 0: somebody produces the stream, or it has ended.
+-- acquire(meta, log, fence; token, grace ms, ttl ms, finished ttl ms or '', metadata, endings)
+--   -> the new generation, or 0: somebody produces the stream, or it has ended, though as none of `endings`.
 -- `token` is the caller's own: a repeated call is answered as the first one was.
 local s = load()
 if s then
   if redis.call('HGET', KEYS[1], 'token') == ARGV[1] then return s.generation end
   reap(s, ARGV[4])
-  return 0
+  if s.status == 'streaming' or not string.find(ARGV[6], s.status, 1, true) then return 0 end
 end
 -- The server's time in units of 2^-20 s, as in new_generation of contract.py: it grows even where the fence was lost.
 local generation = time[1] * 1048576 + math.floor(time[2] * 1048576 / 1000000)
