@@ -215,7 +215,7 @@ class _MessageEndpoint(Endpoint):
 
 
 def _kept_headers(kept: str | None) -> Headers | None:
-    """What a stream's metadata says; None if that is nothing, or what no response can have: the stream may have been
+    """What a stream's metadata says; None if that is nothing, or what no response can have: a stream may have been
     begun with any metadata."""
     try:
         headers = json.loads(kept or "null")
