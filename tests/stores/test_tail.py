@@ -68,7 +68,7 @@ def test_readers_that_leave_leave_nobody_behind() -> None:
         thread.join(60)
     assert seen == [last] * READERS
     assert time.monotonic() - began < 30  # the patient ones were woken
-    assert not channel._waiting and not channel._called
+    assert not channel._waiting and channel._called == 0
 
 
 def test_a_slow_wake_opens_all_gates() -> None:
@@ -76,7 +76,10 @@ def test_a_slow_wake_opens_all_gates() -> None:
     for slow in (False, True):
         channel = Channel()
         gates = [threading.Lock() for _ in range(READERS)]
-        channel._called.extend(gates)
+        for gate in gates:
+            gate.acquire()
+        channel._waiting.extend(gates)
+        channel._called = READERS
         channel._opened_at = time.monotonic() - (1.0 if slow else -1.0)
         assert channel._next(True) == (gates if slow else gates[:1])
 
@@ -507,7 +510,7 @@ class TailMachine(RuleBasedStateMachine):
     def knows_no_more_than_there_is(self) -> None:
         for tail in self.tails:
             assert tail.end <= len(self.data) or tail.generation != self.generation
-            assert tail._held == sum(len(payload) for _, payload, _ in tail._rows)
+            assert tail.end - tail._begin == sum(len(payload) for _, payload, _ in tail._rows)
 
     @invariant()
     def is_good_only_while_it_is_true(self) -> None:
