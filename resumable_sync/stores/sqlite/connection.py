@@ -200,7 +200,7 @@ class Connections:
     def _know_files(self, connection: Connection) -> None:
         """Remember which files the connection has open, once it has read. StoreUnavailableError if they are of
         different sets."""
-        files = self.files.look()
+        files = self.files.snapshot()
         if files.wal is None and files.shm is None:
             connection.files = files  # not in WAL mode: there is nothing to take away
             return
@@ -213,12 +213,12 @@ class Connections:
         connection.files = files
 
     def _check_against(self, others: FileSet, files: FileSet) -> None:
-        if self.files.look() == files and files.db is not None:
+        if self.files.snapshot() == files and files.db is not None:
             refuse_set(files.db, self.files, self.files.wal if others.wal != files.wal else self.files.shm)
 
     def _check_headers(self, files: FileSet | None = None) -> None:
         foreign = self.files.foreign()
-        db = (files or self.files.look()).db
+        db = (files or self.files.snapshot()).db
         if foreign is not None and db is not None:
             refuse_set(db, self.files, foreign)
 
