@@ -111,11 +111,11 @@ class Turns:
         deadline = time.monotonic() + timeout
         place.gate = gate = threading.Lock()
         gate.acquire()
-        granted = False
+        granted = waited = False
         try:
             while True:
                 with self._lock:
-                    lost = self._take_away()
+                    lost = self._take_away() if waited else []  # `take` has just looked
                     if place not in self._holders and place not in self._queue:
                         self._queue.append(place)
                     self._hand_over()
@@ -126,7 +126,7 @@ class Turns:
                 left = deadline - time.monotonic()
                 if granted or hopeless or left <= 0:
                     return granted
-                gate.acquire(timeout=min(left, _SLICE_SECONDS))
+                waited = not gate.acquire(timeout=min(left, _SLICE_SECONDS))
         finally:
             if not granted:
                 self.give_back(place)
@@ -136,7 +136,7 @@ class Turns:
     def _hand_over(self) -> None:
         while self._queue and len(self._holders) < self._limit:
             place = self._queue[0]
-            if not place.done and place not in self._holders and not place.is_lost():
+            if not place.done and place.user() is not None and place not in self._holders:
                 self._holders.append(place)
             self._queue.popleft()
             with contextlib.suppress(RuntimeError):  # it is open: an exception came between these steps before
