@@ -391,12 +391,13 @@ class _Transaction:
         place = self._place
         if place is None:
             return
-        connection, place.connection = place.connection, None
         try:
-            if connection is not None:
-                connection.close()  # rolls back
+            if place.connection is not None:
+                place.connection.close()  # rolls back; before it is let go, for it may be broken off here
+                place.connection = None
         finally:
-            self._turns.give_back(place)
+            if place.connection is None:
+                self._turns.give_back(place)
 
     def _translate(self, error: BaseException) -> None:
         Translated(self._connections.path).__exit__(type(error), error, None)
@@ -449,6 +450,7 @@ class _WriteTransaction(_Transaction):
             except sqlite3.OperationalError as error:
                 if time.monotonic() >= deadline or not _is_busy(error):
                     raise
+            self._turns.close_lost()
             if self._pool.forking:
                 return False
 
