@@ -12,6 +12,27 @@ from itertools import islice
 _SLOW_SECONDS = 0.002  # for one reader to wake, which mostly takes 0.02 to 0.1 ms
 
 
+class Alarm:
+    """Ends the wait of one thread. Any thread may ring.
+
+    A threading.Event would do, but its lock may be left held where a signal handler raises in `set`, and then all
+    who use it hang. Here each step is one call into C.
+    """
+
+    def __init__(self) -> None:
+        self._gate = threading.Lock()
+        self._gate.acquire()
+
+    def ring(self) -> None:
+        """End the present wait, or else the next one. Never blocks."""
+        with contextlib.suppress(RuntimeError):  # it is open already
+            self._gate.release()
+
+    def wait(self, seconds: float) -> None:
+        """Wait until somebody rings, `seconds` at most."""
+        self._gate.acquire(timeout=max(0.0, seconds))
+
+
 class Channel:
     """The readers of one stream in this process. `_turn` guards all fields, but for the version of a subclass that
     counts under a lock of its own.
