@@ -286,11 +286,11 @@ class MemoryStore(BaseStore):
         return stream.gone or self._clock() >= stream.expires_at
 
     def _end(self, stream: _Stream, status: Status, error: str | None = None) -> None:
-        stream.ending = _Ending(status, error, time.time(), self._clock() + (self._finished_ttl or stream.ttl))
+        stream.end(_Ending(status, error, time.time()), self._clock() + (self._finished_ttl or stream.ttl))
 
     def _end_if_dead(self, stream: _Stream) -> None:
         now = self._clock()
-        if stream.ending is None and not stream.gone and stream.lease_until <= now < stream.lives_until:
+        if stream.status is Status.STREAMING and not stream.gone and stream.lease_until <= now < stream.expires_at:
             self._end(stream, Status.INTERRUPTED)
             stream.readers.bump()
 
@@ -308,20 +308,19 @@ class MemoryStore(BaseStore):
 
 
 class _Ending(NamedTuple):
-    """All that an ending changes, so that it is one assignment."""
+    """How a stream has ended; counts once the stream's `status` says so."""
 
     status: Status
     error: str | None
     at: float
-    expires_at: float
 
 
 class _Stream:
     """One generation. `lock` guards every field but `readers`, where readers wait; `gone` only ever turns True.
 
     A signal handler may raise anywhere in a call of the main thread (Ctrl-C does). So a change counts with one
-    assignment, its last: `entries` for an append, `ending` for an ending, `gone` for a deletion. What `touch`
-    assigns are three signs of life, each true by itself.
+    assignment: of `size` for an append, `status` for an ending, `gone` for a deletion. What `touch` assigns are
+    three signs of life, each true by itself.
     """
 
     __slots__ = (
@@ -329,13 +328,14 @@ class _Stream:
         "generation",
         "metadata",
         "ttl",
-        "entries",
+        "status",
+        "size",
         "chunks",
         "ends",
         "created_at",
         "touched_at",
         "lease_until",
-        "lives_until",
+        "expires_at",
         "ending",
         "gone",
         "readers",
@@ -347,12 +347,13 @@ class _Stream:
         self.generation = generation
         self.ttl = ttl
         self.metadata = metadata
-        self.entries = 0  # chunks stored; what the lists hold beyond is of an append that was broken off
+        self.status = Status.STREAMING
+        self.size = 0  # bytes stored; what the lists hold beyond is of an append that was broken off
         self.chunks: list[bytes] = []
         self.ends = array("Q", (0,))  # ends[i]: the offset before chunks[i]; sorted, for bisection
         self.created_at = self.touched_at = time.time()
         self.lease_until = 0.0
-        self.lives_until = 0.0
+        self.expires_at = 0.0
         self.ending: _Ending | None = None
         self.gone = False
         self.readers = Channel()
@@ -361,33 +362,31 @@ class _Stream:
     def touch(self, now: float, grace: float) -> None:
         """A sign of life, at `now` of the store's clock. The caller holds the lock."""
         self.lease_until = now + grace
-        self.lives_until = now + self.ttl
+        self.expires_at = now + self.ttl
         self.touched_at = time.time()
+
+    def end(self, ending: _Ending, expires_at: float) -> None:
+        """End it. The caller holds the lock."""
+        self.ending = ending
+        self.status = ending.status
+        self.expires_at = expires_at  # where this is broken off, it lives for the ttl that it had
 
     # The properties are read with the lock held.
 
     @property
-    def size(self) -> int:
-        """Bytes stored."""
-        return self.ends[self.entries]
-
-    @property
-    def status(self) -> Status:
-        """STREAMING, or how it ended."""
-        return Status.STREAMING if self.ending is None else self.ending.status
+    def entries(self) -> int:
+        """Chunks stored."""
+        last = len(self.ends) - 1
+        return last if self.ends[last] == self.size else bisect_left(self.ends, self.size)
 
     @property
     def error(self) -> str | None:
         """What was said when it ended."""
-        return None if self.ending is None else self.ending.error
-
-    @property
-    def expires_at(self) -> float:
-        """When its life runs out, by the store's clock."""
-        return self.lives_until if self.ending is None else self.ending.expires_at
+        return None if self.status is Status.STREAMING or self.ending is None else self.ending.error
 
     def info(self) -> StreamInfo:
         """The public snapshot. The caller holds the lock."""
+        ended = None if self.status is Status.STREAMING else self.ending
         return StreamInfo(
             stream_id=self.stream_id,
             status=self.status,
@@ -395,31 +394,32 @@ class _Stream:
             size=self.size,
             entries=self.entries,
             created_at=self.created_at,
-            updated_at=self.touched_at if self.ending is None else self.ending.at,
-            finished_at=None if self.ending is None else self.ending.at,
+            updated_at=self.touched_at if ended is None else ended.at,
+            finished_at=None if ended is None else ended.at,
             error=self.error,
             metadata=dict(self.metadata),
-            producer_alive=self.ending is None,
+            producer_alive=ended is None,
         )
 
     def extend(self, chunks: list[bytes]) -> None:
         """Add chunks at the end. The caller holds the lock."""
-        entries, ends = self.entries, self.ends
-        if len(ends) > entries + 1:
+        ends = self.ends
+        end = self.size
+        if ends[-1] != end or len(ends) != len(self.chunks) + 1:
+            entries = self.entries
             del ends[entries + 1 :], self.chunks[entries:]
-        end = ends[entries]
         for chunk in chunks:
             end += len(chunk)
             ends.append(end)
         self.chunks += chunks
-        self.entries = entries + len(chunks)
+        self.size = end
 
     def slice(self, offset: int, max_bytes: int) -> list[bytes]:
         """The chunks from `offset` on, the first cut. The caller holds the lock."""
-        beyond = self.entries + 1
-        first = bisect_right(self.ends, offset, 0, beyond) - 1  # it contains the offset, as no chunk is empty
-        stop = bisect_left(self.ends, offset + max_bytes, first + 1, beyond)
-        chunks = self.chunks[first : min(stop, self.entries)]
+        entries = self.entries
+        first = bisect_right(self.ends, offset, 0, entries + 1) - 1  # it contains the offset: no chunk is empty
+        stop = bisect_left(self.ends, offset + max_bytes, first + 1, entries + 1)
+        chunks = self.chunks[first : min(stop, entries)]
         if chunks:
             skip = offset - self.ends[first]
             if skip:

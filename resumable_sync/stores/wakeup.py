@@ -62,8 +62,9 @@ class Channel:
         """Count a change of the version, and wake all that wait."""
         with self._turn:
             self.version += 1
-            gates = self._call() if self._waiting or self._main else []
-        _open(gates)
+            gates = self._call() if self._waiting or self._main else None
+        if gates:
+            _open(gates)
 
     def wake(self) -> None:
         """Wake all that wait, where somebody has counted the change under a lock of their own."""

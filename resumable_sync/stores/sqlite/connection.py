@@ -200,7 +200,7 @@ class Connections:
     def _know_files(self, connection: Connection) -> None:
         """Remember which files the connection has open, once it has read. StoreUnavailableError if they are of
         different sets."""
-        files = self.files.look()
+        files = self.files.snapshot()
         if files.wal is None and files.shm is None:
             connection.files = files  # not in WAL mode: there is nothing to take away
             return
@@ -213,12 +213,12 @@ class Connections:
         connection.files = files
 
     def _check_against(self, others: FileSet, files: FileSet) -> None:
-        if self.files.look() == files and files.db is not None:
+        if self.files.snapshot() == files and files.db is not None:
             refuse_set(files.db, self.files, self.files.wal if others.wal != files.wal else self.files.shm)
 
     def _check_headers(self, files: FileSet | None = None) -> None:
         foreign = self.files.foreign()
-        db = (files or self.files.look()).db
+        db = (files or self.files.snapshot()).db
         if foreign is not None and db is not None:
             refuse_set(db, self.files, foreign)
 
@@ -391,12 +391,13 @@ class _Transaction:
         place = self._place
         if place is None:
             return
-        connection, place.connection = place.connection, None
         try:
-            if connection is not None:
-                connection.close()  # rolls back
+            if place.connection is not None:
+                place.connection.close()  # rolls back; before it is let go, for it may be broken off here
+                place.connection = None
         finally:
-            self._turns.give_back(place)
+            if place.connection is None:
+                self._turns.give_back(place)
 
     def _translate(self, error: BaseException) -> None:
         Translated(self._connections.path).__exit__(type(error), error, None)
@@ -449,6 +450,7 @@ class _WriteTransaction(_Transaction):
             except sqlite3.OperationalError as error:
                 if time.monotonic() >= deadline or not _is_busy(error):
                     raise
+            self._turns.close_lost()
             if self._pool.forking:
                 return False
 

@@ -49,7 +49,8 @@ class Files:
         self.db, self.wal, self.shm = str(path), f"{path}-wal", f"{path}-shm"
         self.former: FileSet | None = None
         self._directory = str(path.parent)
-        # The directory as it was seen last; since when (monotonic); what was in it, if that is as good as a look.
+        # The directory as it was seen last; since when (monotonic); what was in it, if that is as good as a
+        # snapshot.
         self._seen: tuple[tuple[int, int, int], float, FileSet | None] = ((0, 0, 0), 0.0, None)
 
     def now(self) -> FileSet:
@@ -57,12 +58,12 @@ class Files:
         try:
             found = os.stat(self._directory)
         except OSError:
-            return self.look()
+            return self.snapshot()
         directory = found.st_dev, found.st_ino, found.st_ctime_ns
         seen, since, files = self._seen
         if directory == seen and files is not None:
             return files
-        files = self.look()
+        files = self.snapshot()
         now = time.monotonic()
         if directory != seen:
             self._seen = directory, now, None
@@ -71,7 +72,7 @@ class Files:
             self._seen = directory, since, files
         return files
 
-    def look(self) -> FileSet:
+    def snapshot(self) -> FileSet:
         """As `now`, whatever was known before."""
         # X comes last: who removes all three begins with it, and then it is X that counts as gone.
         wal, shm = identity(self.wal), identity(self.shm)
@@ -96,7 +97,7 @@ class Files:
     def check_companions(self, former: FileSet) -> None:
         """StoreUnavailableError if X was replaced since, but not its log: SQLite would replay that over the new
         file."""
-        now = self.look()
+        now = self.snapshot()
         if now.db is None or now.db == former.db or now.wal is None or now.wal != former.wal:
             return
         with contextlib.suppress(OSError):

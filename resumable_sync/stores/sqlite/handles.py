@@ -93,7 +93,7 @@ def is_current(connection: Connection) -> bool:
     if now == files:
         return True
     if now.db == files.db:
-        now = source.look()  # all three may be on their way out
+        now = source.snapshot()  # all three may be on their way out
     if now == files:
         return True
     if now.db != files.db or files.wal is None or files.db is None:

@@ -54,9 +54,12 @@ class SQLiteStore(BaseStore):
 
     Thread-safe and fork-safe; a child opens connections of its own. What an append has returned for survives
     the kill of any process; at a power loss the last commits may go (synchronous=NORMAL). The file must be on a
-    local disk. Beside it lies `<path>-run/`, with a lock file for each process, by which a killed producer is
-    noticed within a second (a frozen one by its lease), and with sockets for wake-ups. A process that is stopped
-    in the middle of a write transaction keeps all others from writing until it goes on or is killed:
+    local disk, with one hard link; containers mount its directory, not the file alone. A child that is forked
+    while a transaction outlasts the fork's patience (2 s), or from a signal handler within one, refuses the file,
+    and so does a process whose `-wal` or `-shm` was removed or replaced: all calls raise StoreUnavailableError,
+    not transient. Beside the file lies `<path>-run/`, with a lock file for each process, by which a killed
+    producer is noticed within a second (a frozen one by its lease), and with sockets for wake-ups. A process that
+    is stopped in the middle of a write transaction keeps all others from writing until it goes on or is killed:
     their calls raise StoreUnavailableError meanwhile, and what is stored can be read.
 
     `ttl`, `finished_ttl`, `grace`: seconds, as in MemoryStore. `timeout`: seconds that a write waits for other

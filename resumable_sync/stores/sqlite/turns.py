@@ -57,14 +57,15 @@ class Place:
             return False
         # Under gevent a thread's id is that of a greenlet, which has no stack here: then its user alone tells.
         mine = self.thread == threading.get_ident()
-        frame = sys._getframe() if mine else sys._current_frames().get(self.thread)
+        top = frame = sys._getframe() if mine else sys._current_frames().get(self.thread)
         if frame is None:
             return False
         while frame is not None:
             if frame is self.frame:
                 return False
             frame = frame.f_back
-        return True
+        # A frame that has returned meanwhile has lost its callers: it counts if the top is still the same.
+        return mine or sys._current_frames().get(self.thread) is top
 
 
 class Turns:
@@ -75,6 +76,8 @@ class Turns:
         self._lock = threading.RLock()
         self._holders: list[Place] = []
         self._queue: deque[Place] = deque()
+        self._lost: list[Place] = []  # whose connections are to be closed
+        self._closing = threading.RLock()  # two that close one connection at once would disturb SQLite
 
     def take(self, user: object, timeout: float, frame: FrameType | None = None) -> Place | None:
         """A turn, or None if there is none within `timeout` seconds, or never could be, since this thread has all.
@@ -82,17 +85,16 @@ class Turns:
         The turn is `user`'s, who gives it back: it is lost with that object, and with the return of `frame`.
         """
         place = Place(user, frame)
-        lost: list[Place] = []
         with self._lock:
             if self._holders:
                 thread = place.thread
                 if any(each.thread == thread or each.user() is None for each in self._holders):
-                    lost = self._take_away()
+                    self._take_away()
             granted = not self._queue and len(self._holders) < self._limit
             if granted:
                 self._holders.append(place)
-        if lost:
-            _close_all(lost)
+        if self._lost:
+            self.close_lost()
         return place if granted or self._wait(place, timeout) else None
 
     def give_back(self, place: Place) -> None:
@@ -107,26 +109,38 @@ class Turns:
                     self._queue.remove(place)
                 self._hand_over()
 
+    def close_lost(self) -> None:
+        """Close the connections of lost turns. Until one is closed it stays in the list: whoever does so may be
+        broken off too, and the connection may hold SQLite's write lock."""
+        with self._closing:
+            for place in list(self._lost):
+                if place.connection is not None:
+                    place.connection.close()
+                    place.connection = None
+                with contextlib.suppress(ValueError):  # another thread was faster
+                    self._lost.remove(place)
+
     def _wait(self, place: Place, timeout: float) -> bool:
         deadline = time.monotonic() + timeout
         place.gate = gate = threading.Lock()
         gate.acquire()
-        granted = False
+        granted = waited = False
         try:
             while True:
                 with self._lock:
-                    lost = self._take_away()
+                    if waited:  # else `take` has just looked
+                        self._take_away()
                     if place not in self._holders and place not in self._queue:
                         self._queue.append(place)
                     self._hand_over()
                     granted = place in self._holders
                     hopeless = all(each.thread == place.thread for each in self._holders)
-                if lost:
-                    _close_all(lost)
+                if self._lost:
+                    self.close_lost()
                 left = deadline - time.monotonic()
                 if granted or hopeless or left <= 0:
                     return granted
-                gate.acquire(timeout=min(left, _SLICE_SECONDS))
+                waited = not gate.acquire(timeout=min(left, _SLICE_SECONDS))
         finally:
             if not granted:
                 self.give_back(place)
@@ -136,23 +150,16 @@ class Turns:
     def _hand_over(self) -> None:
         while self._queue and len(self._holders) < self._limit:
             place = self._queue[0]
-            if not place.done and place not in self._holders and not place.is_lost():
+            if not place.done and place.user() is not None and place not in self._holders:
                 self._holders.append(place)
             self._queue.popleft()
             with contextlib.suppress(RuntimeError):  # it is open: an exception came between these steps before
                 if place.gate is not None:
                     place.gate.release()
 
-    def _take_away(self) -> list[Place]:
-        """The lost turns, which are free from now on; their connections are to be closed without the lock."""
-        lost = [place for place in self._holders if place.is_lost()]
-        for place in lost:
+    def _take_away(self) -> None:
+        """Lost turns are free from now on; their connections are to be closed without the lock."""
+        for place in [place for place in self._holders if place.is_lost()]:
+            if place not in self._lost:
+                self._lost.append(place)
             self._holders.remove(place)
-        return lost
-
-
-def _close_all(lost: list[Place]) -> None:
-    for place in lost:
-        connection, place.connection = place.connection, None
-        if connection is not None:
-            connection.close()

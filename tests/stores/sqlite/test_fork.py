@@ -11,11 +11,13 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import pytest
 
 from resumable_sync import ResumableStreamError, SQLiteStore, StoreUnavailableError
 from resumable_sync.stores.sqlite.connection import Connections
+from resumable_sync.stores.sqlite.turns import Place, Turns
 
 from ...support import PATIENCE, wait_until
 
@@ -214,3 +216,41 @@ def test_a_write_that_waits_for_another_process_lets_the_fork_go_first(
         other.execute("COMMIT")
         waiting.join(PATIENCE)
     assert store.read("s").data == b"waited"
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # that of the fork's hook
+def test_an_exception_thrown_into_a_fork_costs_no_turn(
+    store: SQLiteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The fork goes on all the same."""
+    take = Turns.take
+    left = 3
+
+    def broken_off(*arguments: Any) -> Place | None:
+        nonlocal left
+        left -= 1
+        if left == 0:
+            raise KeyboardInterrupt
+        return take(*arguments)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Turns, "take", broken_off)
+        assert in_child(lambda: None) == 0
+    lease = store.acquire("s")
+    assert lease is not None
+    store.append(lease, b"abc")
+    pool = store._connections.pool()
+    assert not pool.forking and not pool.writing._holders and not pool.reading._holders
+
+
+def test_forks_of_two_threads_give_back_all_turns(store: SQLiteStore) -> None:
+    results: list[int] = []
+    threads = [threading.Thread(target=lambda: results.append(in_child(lambda: None))) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(PATIENCE)
+    assert results == [0] * 4
+    pool = store._connections.pool()
+    assert not pool.forking and not pool.writing._holders and not pool.reading._holders
+    assert store.acquire("s") is not None
