@@ -25,10 +25,12 @@ from .errors import (
     StreamFinalizedError,
     StreamLostError,
     StreamNotFoundError,
+    StreamTakenError,
 )
 from .producer import Producer, current_producer
 from .stores import open_store
 from .stores.memory import MemoryStore
+from .writer import Writer
 
 if TYPE_CHECKING:
     from .stores.redis import RedisStore as RedisStore  # noqa: F401  lazy, and not in __all__: see __getattr__
@@ -57,6 +59,8 @@ __all__ = [
     "StreamInfo",
     "StreamLostError",
     "StreamNotFoundError",
+    "StreamTakenError",
+    "Writer",
     "__version__",
     "current_producer",
     "open_store",

@@ -1,4 +1,4 @@
-"""Waiting for streams that have not begun yet: one look at the store for each id and process, however many wait."""
+"""Waiting for streams that have not begun yet: the store is asked once for each id and process, however many wait."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 
-_LOOK_SECONDS = 0.15  # between looks at the store; with the look itself a viewer comes at most 0.2 s late
+_ASK_SECONDS = 0.15  # from one question to the next; with the answer a viewer comes at most 0.2 s late
 
 
 class _Awaited:
@@ -16,8 +16,8 @@ class _Awaited:
         self.changed = threading.Condition(lock)
         self.waiting = 0
         self.arrived = False
-        self.looking = False  # one of those that wait is asking the store
-        self.look_at = 0.0  # monotonic: when the next one may ask it
+        self.asking = False  # one of those that wait is asking the store
+        self.ask_at = 0.0  # monotonic: when the next one may ask it
 
 
 class Arrivals:
@@ -32,7 +32,7 @@ class Arrivals:
         """Wait until the stream is there, `deadline` (monotonic) or `close`. True if it is there.
 
         `is_there()` asks the store, by one of the waiting threads at a time; what it raises goes to that thread
-        alone. In this process `tell` saves the look.
+        alone. In this process `tell` saves the question.
         """
         with self._lock:
             awaited = self._awaited.setdefault(stream_id, _Awaited(self._lock))
@@ -43,18 +43,18 @@ class Arrivals:
                     now = time.monotonic()
                     if awaited.arrived or self._closed or now >= deadline:
                         return awaited.arrived
-                    if awaited.looking or now < awaited.look_at:
-                        until = deadline if awaited.looking else min(deadline, awaited.look_at)
+                    if awaited.asking or now < awaited.ask_at:
+                        until = deadline if awaited.asking else min(deadline, awaited.ask_at)
                         awaited.changed.wait(until - now)
                         continue
-                    awaited.looking = True
+                    awaited.asking = True
                 found = False
                 try:
                     found = is_there()
                 finally:
                     with self._lock:
-                        awaited.looking = False
-                        awaited.look_at = time.monotonic() + _LOOK_SECONDS
+                        awaited.asking = False
+                        awaited.ask_at = time.monotonic() + _ASK_SECONDS
                         awaited.arrived = awaited.arrived or found
                         awaited.changed.notify_all()
         finally:

@@ -91,6 +91,7 @@ class AcquireContract(ContractKit):
         store.finalize(acquired(store, "s"), "error")
         assert store.acquire("s", restart={"error"}) is not None
 
+    @guarantee("G10")
     @pytest.mark.parametrize("restart", ["error", Status.ERROR, ["streaming"], ["missing"], ["ended"], 7, [7], None])
     def test_what_is_no_collection_of_endings_is_refused(self, restart: Any) -> None:
         store = self.new()

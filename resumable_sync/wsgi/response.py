@@ -29,6 +29,7 @@ from .headers import (
     streaming_headers,
 )
 from .probe import find_probe
+from .threads import warn_of_single_thread
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -47,6 +48,7 @@ _REASONS = {  # the error's own text may say what only the server should know
     "missing": "stream not found",
     "lost": "stream lost",
     "limit": "limit reached",
+    "taken": "stream taken",
     "unavailable": "stream store unavailable",
 }
 
@@ -86,6 +88,7 @@ class StreamResponse:
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Answer the request `environ`. A second call answers a second request."""
         answer, self._answer = self._answer, None
+        warn_of_single_thread(environ)
         if answer is None:
             answer = self._prepare(environ)
         if environ.get("REQUEST_METHOD") == "HEAD":
@@ -135,7 +138,10 @@ class Options:
         viewers: ViewerCap | None = None,
         after: str | None = None,
         missing_response: WSGIApplication | None = None,
+        wait: float = 0.0,
     ) -> None:
+        if not (math.isfinite(wait) and wait >= 0):
+            raise ValueError(f"wait must be a number of seconds, not {wait!r}")
         for name, seconds in (("heartbeat", heartbeat), ("max_seconds", max_seconds)):
             if seconds is not None and not (math.isfinite(seconds) and seconds > 0):
                 raise ValueError(f"{name} must be a positive number of seconds, not {seconds!r}")
@@ -146,6 +152,7 @@ class Options:
         self.viewers = viewers
         self.after = after
         self.missing_response = missing_response
+        self.wait = wait
 
 
 class Begin(NamedTuple):
@@ -291,13 +298,20 @@ class Endpoint:
         self, position: Position | None, metadata: Mapping[str, str] | None
     ) -> tuple[Batch, Mapping[str, str]]:
         after = "" if position is None else str(position)
+        first: Batch | None = None
+        if self.options.wait and position is None and self.begin is None:
+            first = self.context._require_open(self.stream_id, "", self.options.wait)
         if metadata is None and self.needs_metadata:
             info = self.context.info(self.stream_id)
             if info is None:
                 raise StreamNotFoundError(f"there is no stream {self.stream_id}")
             # Of this very generation: should the stream be replaced meanwhile, the read says so.
             metadata, after = info.metadata, after or f"{info.generation}-0"
-        return self.context._require_open(self.stream_id, after), metadata or {}
+            if first is not None and first.generation != info.generation:
+                first = None
+        if first is None:
+            first = self.context._require_open(self.stream_id, after)
+        return first, metadata or {}
 
     def _ok(self, snapshot: Snapshot, body: Iterable[bytes] = ()) -> Answer:
         headers = self._headers(snapshot)

@@ -20,7 +20,9 @@ The keyword options that several functions share:
 `max_seconds`   how long a response lasts at most (default: as long as its stream). It ends at the first piece or
                 heartbeat after that, and the viewer comes back: server-sent events simply end, without an `end`
                 event; raw bytes are broken off, so as not to look complete.
-`viewers`       a ViewerCap.
+`viewers`       a ViewerCap; those that wait for a stream to begin take a place, too.
+`wait`          seconds that a request without a cursor waits, at most, for a stream that has not begun yet, as
+                where a worker is about to produce it, before it is answered 404.
 
 Refusals, before anything was started, as JSON `{"error": …}`: 400 malformed id or cursor, 404 missing stream,
 410 a cursor of a life of the stream that is gone, 503 with `Retry-After` when the cap or a store's limit is
@@ -34,7 +36,7 @@ waitress set `log_socket_errors` to false, or it logs every raw response that is
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -42,6 +44,7 @@ from typing import TYPE_CHECKING, Any
 from ..context import ResumableStreamContext
 from ..contract import Status
 from ..producer import Source
+from ..pump import check_source
 from .bodies import ENCODINGS, FormatError, Viewer, raw_body, sse_body
 from .cap import ViewerCap
 from .headers import CONTENT_TYPE_KEY, HeaderInput, Headers, Snapshot, checked_headers, kept_content_type
@@ -118,6 +121,8 @@ def stream_response(
     viewers: ViewerCap | None = None,
     ttl: float | None = None,
     metadata: Mapping[str, str] | None = None,
+    restart: Collection[Status | str] = (),
+    idle_timeout: float | None = None,
     environ: Mapping[str, Any] | None = None,
 ) -> StreamResponse:
     """Produce the stream unless somebody does or did, and answer its bytes from the start, then live.
@@ -125,14 +130,17 @@ def stream_response(
     `content_type` is kept with the stream, in its metadata, for those who resume it; ValueError if no header can
     hold it. `heartbeat_bytes` go out
     at each heartbeat, between two chunks, for formats that have something to say nothing with; a viewer
-    must then not count bytes. `ttl` and `metadata` as in `ResumableStreamContext.run`.
+    must then not count bytes. `ttl`, `metadata`, `restart` and `idle_timeout` as in `ResumableStreamContext.run`.
 
     The election happens when the response is called as a WSGI application or first asked for its status,
-    headers or body; never for HEAD, never when it is refused. ValueError at once for bad options.
+    headers or body; never for HEAD, never when it is refused. ValueError at once for bad options, TypeError for a
+    `make_stream` that can never be one.
     """
     kept = {CONTENT_TYPE_KEY: content_type, **(metadata or {})}
     checked_headers({"Content-Type": content_type, "content-type": kept[CONTENT_TYPE_KEY]})
-    begin = Begin(partial(context.start, stream_id, make_stream, ttl=ttl, metadata=kept), kept)
+    check_source(make_stream)
+    life: dict[str, Any] = {"ttl": ttl, "metadata": kept, "restart": restart, "idle_timeout": idle_timeout}
+    begin = Begin(partial(context.start, stream_id, make_stream, **life), kept)
     options = Options(headers=headers, heartbeat=heartbeat, max_seconds=max_seconds, viewers=viewers)
     endpoint = RawEndpoint(context, stream_id, options, begin, content_type, heartbeat_bytes)
     return StreamResponse(endpoint, environ)
@@ -151,6 +159,7 @@ def resume_response(
     heartbeat_bytes: bytes = b"",
     max_seconds: float | None = None,
     viewers: ViewerCap | None = None,
+    wait: float = 0.0,
 ) -> StreamResponse:
     """Answer the bytes of an existing stream after a cursor, then live.
 
@@ -167,6 +176,7 @@ def resume_response(
         viewers=viewers,
         after=after,
         missing_response=missing_response,
+        wait=wait,
     )
     endpoint = RawEndpoint(context, stream_id, options, None, content_type, heartbeat_bytes)
     return StreamResponse(endpoint, environ)
@@ -186,6 +196,8 @@ def sse_response(
     viewers: ViewerCap | None = None,
     ttl: float | None = None,
     metadata: Mapping[str, str] | None = None,
+    restart: Collection[Status | str] = (),
+    idle_timeout: float | None = None,
     missing_response: WSGIApplication | None = None,
     environ: Mapping[str, Any] | None = None,
 ) -> StreamResponse:
@@ -209,7 +221,9 @@ def sse_response(
     of `error`; by default "An error occurred.". Heartbeats are comments.
     """
     kept = dict(metadata or {})
-    begin = Begin(partial(context.start, stream_id, make_stream, ttl=ttl, metadata=kept), kept)
+    check_source(make_stream)
+    life: dict[str, Any] = {"ttl": ttl, "metadata": kept, "restart": restart, "idle_timeout": idle_timeout}
+    begin = Begin(partial(context.start, stream_id, make_stream, **life), kept)
     options = Options(
         headers=headers,
         heartbeat=heartbeat,
@@ -234,6 +248,7 @@ def resume_sse_response(
     format_error: FormatError | None = None,
     max_seconds: float | None = None,
     viewers: ViewerCap | None = None,
+    wait: float = 0.0,
 ) -> StreamResponse:
     """Answer an existing stream as server-sent events after a cursor; see `sse_response` for the events and
     `resume_response` for the cursor and `missing_response`. `encode` must be what it was before the cut."""
@@ -244,5 +259,6 @@ def resume_sse_response(
         viewers=viewers,
         after=after,
         missing_response=missing_response,
+        wait=wait,
     )
     return StreamResponse(EventEndpoint(context, stream_id, options, None, encode, retry, format_error), environ)

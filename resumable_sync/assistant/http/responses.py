@@ -83,7 +83,7 @@ def create_resumable_assistant_stream_response(
     make_stream = partial(_make_stream, context, stream_id, callback, make_encoder, format_error)
     if start is None:
         start_producer: Callable[[], object] = partial(
-            context._start, stream_id, make_stream, ttl=ttl, metadata=kept
+            context.start, stream_id, make_stream, ttl=ttl, metadata=kept
         )
     else:
         start_producer = partial(start, make_stream, kept)
@@ -104,6 +104,7 @@ def create_resume_assistant_stream_response(
     max_seconds: float | None = None,
     viewers: ViewerCap | None = None,
     environ: Mapping[str, Any] | None = None,
+    wait: float = 0.0,
 ) -> StreamResponse:
     """Answer an existing stream from its first byte, then live, with the headers it began with.
 
@@ -112,7 +113,7 @@ def create_resume_assistant_stream_response(
     one), or a status such as 204 for an empty answer with `headers`; by default 404 and
     `{"error":"stream not found"}`. None of these names the stream, lest assistant-ui keep asking for it.
     `after`, a Last-Event-ID and the query parameter `after` begin after a cursor, as for
-    `resumable_sync.wsgi.resume_response`. The header `Aui-Replay-Content-Length` says how much is replay.
+    `resumable_sync.wsgi.resume_response`, where `wait` is explained, too. The header `Aui-Replay-Content-Length` says how much is replay.
     """
     make_encoder = encoder_factory(encoder)
     given = None if make_encoder is None else make_encoder()
@@ -128,6 +129,7 @@ def create_resume_assistant_stream_response(
         viewers=viewers,
         after=after,
         missing_response=missing,
+        wait=wait,
     )
     return StreamResponse(_MessageEndpoint(context, stream_id, options, None, given, format_error), environ)
 

@@ -1,0 +1,29 @@
+"""One word of warning under a server with a single thread."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
+
+logger = logging.getLogger("resumable_sync")
+
+
+def warn_of_single_thread(environ: Mapping[str, Any]) -> None:
+    """Log one warning for each process if the server that calls answers one request at a time.
+
+    A request that a test client made up says so too, but names no server.
+    """
+    if environ.get("wsgi.multithread", True) or not ("SERVER_SOFTWARE" in environ or "uwsgi.version" in environ):
+        return
+    _warn(str(environ.get("SERVER_SOFTWARE") or "uWSGI"))
+
+
+@cache
+def _warn(server: str) -> None:
+    logger.warning(
+        "%s answers one request at a time in this process: a viewer of a running stream keeps all others waiting. "
+        "Give it threads, for example gunicorn --threads 50, uwsgi --threads 50 or flask run --with-threads",
+        server,
+    )
