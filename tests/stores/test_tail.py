@@ -154,7 +154,7 @@ def test_a_fetch_that_something_passed_counts_for_nothing(check_seconds: float |
     for happen in (
         Tail.forget,
         lambda tail: tail.finish(Position(1, 3), Status.DONE, None, 60.0),
-        lambda tail: tail.confirm(tail.known(), None),
+        lambda tail: tail.is_behind(tail.known(), None),
     ):
         tail = Tail("s", check_seconds)
         version = tail.version
@@ -177,13 +177,13 @@ def test_rows_that_do_not_come_by_the_next_check_are_fetched_by_each_viewer() ->
     tail.caught_up(at_end(3)._replace(local=True), tail.version)
     assert tail.awaited() is None
     more = Snapshot(1, Status.STREAMING, 5, 2, None, 60.0)
-    assert not tail.confirm(tail.known(), more)
+    assert tail.is_behind(tail.known(), more)
     assert is_good(tail) and tail.awaited() == Position(1, 3)
     tail.extend(1, [(5, b"ab", None)], 100)
-    assert tail.confirm(tail.known(), more) and is_good(tail)
+    assert not tail.is_behind(tail.known(), more) and is_good(tail)
     much_more = Snapshot(1, Status.STREAMING, 9, 4, None, 60.0)
-    assert not tail.confirm(tail.known(), much_more) and is_good(tail)
-    tail.confirm(tail.known(), much_more)
+    assert tail.is_behind(tail.known(), much_more) and is_good(tail)
+    assert not tail.is_behind(tail.known(), much_more)  # forgotten: nobody is to fetch for it
     assert not is_good(tail)
 
 
@@ -382,13 +382,17 @@ class TailMachine(RuleBasedStateMachine):
     def end_fetch(self, number: int) -> None:
         """Others may have ended before it, and anything may have happened meanwhile."""
         tail, version, fetched = self.fetches.pop(number % len(self.fetches))
-        tail.caught_up(fetched, version)
+        self.caught_up(tail, fetched, version)
         self.checks = 0
 
     @rule()
     def fetch(self) -> None:
         for tail in self.tails:
-            tail.caught_up(at_end(len(self.data), self.generation, self.status), tail.version)
+            self.caught_up(tail, at_end(len(self.data), self.generation, self.status), tail.version)
+
+    def caught_up(self, tail: Tail, fetched: Fetched, version: int) -> None:
+        if not fetched.batch.status.ended:
+            tail.caught_up(fetched, version)
 
     @precondition(lambda self: self.ending is None)
     @rule(
@@ -427,7 +431,7 @@ class TailMachine(RuleBasedStateMachine):
             self.told.extend(found.generation, self.rows_after(known), 30)
             if found.status.ended:
                 self.told.finish(Position(found.generation, found.size), found.status, None, 60.0)
-        assert self.told.confirm(known, found)  # nothing is missing now
+        assert not self.told.is_behind(known, found)  # nothing is missing now
         self.untold = False
         if known.generation == self.generation and not lost:
             assert self.told.end == len(self.data) and bool(self.told.ending) == bool(self.ending)
@@ -444,9 +448,9 @@ class TailMachine(RuleBasedStateMachine):
     def check(self) -> None:
         """Twice in a row without any rows: what has not come is not awaited."""
         if self.ending:
-            self.checked.finish(Position(self.generation, len(self.data)), self.ending, None, 0.0)
+            self.checked.finish(Position(self.generation, len(self.data)), self.ending, None, None)
         else:
-            self.checked.confirm(self.checked.known(), self.snapshot())
+            self.checked.is_behind(self.checked.known(), self.snapshot())
         self.checks += 1
         if self.checks > 1 and is_good(self.checked):
             self.is_true(self.checked)
@@ -469,7 +473,7 @@ class TailMachine(RuleBasedStateMachine):
         end, payload, _ = self.rows.pop()
         self.data, self.ending = self.data[: end - len(payload)], None
         for tail, position in zip(self.tails, known):
-            tail.confirm(position, self.snapshot())
+            tail.is_behind(position, self.snapshot())
             tail.bump()  # a fetch of before is not of this stream any more
         self.untold, self.checks = True, 0
 
