@@ -26,7 +26,7 @@ CASES: dict[str, Any] = {path.stem: json.loads(path.read_text("utf-8")) for path
 """The worked examples: what the JavaScript implementations made of each program."""
 
 JAVASCRIPT_FORMATS = sorted(set.intersection(*(set(case["encoders"]) for case in CASES.values())))
-"""The formats that JavaScript has too. One that it does not have is in no worked example; tests of its own say what
+"""The formats that JavaScript has too. One that it does not have is in no worked example: its own tests say what
 its bytes are."""
 
 
