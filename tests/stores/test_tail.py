@@ -187,6 +187,34 @@ def test_rows_that_do_not_come_by_the_next_check_are_fetched_by_each_viewer() ->
     assert not is_good(tail)
 
 
+@KINDS
+def test_what_leads_out_of_unknown(check_seconds: float | None) -> None:
+    """A check that agrees, where the tail is only no longer good; rows, where the store is checked."""
+    tail = Tail("s", check_seconds)
+    tail.caught_up(at_end(3), tail.version)
+    tail.good_until = time.monotonic() - 1.0
+    tail.extend(1, [(4, b"d", None)], 100)
+    assert not is_good(tail)
+    found = Snapshot(1, Status.STREAMING, 4, 2, None, 60.0)
+    assert not tail.is_behind(tail.known(), found) and is_good(tail)
+    tail.forget()
+    assert not tail.is_behind(tail.known(), found) and not is_good(
+        tail
+    )  # nothing is known that it could agree with
+    tail.extend(1, [(5, b"e", None)], 100)
+    assert is_good(tail) == (check_seconds is not None)
+
+
+@KINDS
+def test_an_ending_of_which_the_life_is_not_known_holds_for_the_time_between_checks(
+    check_seconds: float | None,
+) -> None:
+    tail = Tail("s", check_seconds)
+    tail.caught_up(at_end(3), tail.version)
+    tail.finish(Position(1, 3), Status.DONE, None, None)
+    assert tail.ending == (Status.DONE, None) and is_good(tail) == (check_seconds is not None)
+
+
 class Source:
     """A stream in memory, and the tails of one process, which are told of what happens to it, sooner or later."""
 
