@@ -135,10 +135,6 @@ class Snapshot:
     """Seconds for which this holds unless something happens: then the lease or the stream's life runs out by
     itself, and the store must be asked again."""
 
-    @property
-    def due(self) -> float:  # XXX
-        return self.valid_for
-
 
 def ownership_error(lease: Lease, state: StreamState | None) -> ResumableStreamError | None:
     """Why `lease` may not write to a stream in `state`; None if it may (G4, G5, G6)."""
@@ -257,8 +253,6 @@ def check_error_text(error: str | None) -> str | None:
         return None
     return str(error)[:MAX_ERROR_CHARACTERS].encode("utf-8", "replace").decode("utf-8")
 
-
-conflict, check_ttl = conflict_error, check_seconds  # XXX
 
 Given = TypeVar("Given")
 Result = TypeVar("Result")

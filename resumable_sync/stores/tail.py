@@ -12,8 +12,9 @@ its own. Whatever happens to a stream is told to its tail:
     caught_up   a viewer has fetched from the store and reached the end of a running stream
     is_behind   somebody has checked the store: it agrees, or has more, or contradicts
 
-A tail is in one of three states. `caught_up` leads out of the first. So does `is_behind` where the tail is only
-no longer good and the store agrees; and, where the store is checked, rows of a stream of which nothing is known.
+A tail is in one of three states. `caught_up` leads out of the first. So does `is_behind`, where the tail is only
+no longer good and the store does not contradict it; and, where the store is checked, so do rows that do not follow
+on what is known: with them it begins anew.
 
     unknown     generation 0, or no longer good: viewers fetch for themselves
     running     the stream runs, and the rows reach without a gap from byte `end - _held` to byte `end`
@@ -100,14 +101,14 @@ class Fetched(NamedTuple):
 
 class Tail(Channel):
     """The newest rows of one stream, and whether it has ended. Thread-safe. `_lock` guards all fields and the
-    version, but for `viewers`, `followed` and `idle_since`, which the lock of Tails guards. They are
-    changed under their lock, but some are read without it:
+    version, but for `viewers`, `followed` and `idle_since`, which the lock of Tails guards. They are changed under
+    their lock, but some are read without it:
 
     - `good_until` and `followed`, by viewers. Each is one value. Whoever sees an older one is served what was so
       after it took the version, or fetches once too often. What makes a tail bad also changes its version, so
       nobody waits on it then.
     - `generation`, by the last viewer to leave, and `local`, by who has the tail read. Each is one value. An older
-      one means that the tail stays until `prune`, or is read from the next check on.
+      one means that the tail is kept until `prune` or made anew, or that it is read from the next check on.
     - `_batches`, what viewers were given last: those of one stream mostly want the same. It is replaced, as a
       whole, with every change. So what a viewer finds in it is of some moment since it took the version, and what
       makes that outdated also ends its wait.
@@ -252,7 +253,7 @@ class Tail(Channel):
 
         True if rows or the ending are missing, which the caller is to fetch. If they have not come by the next
         check, nobody here can get them: then, and where the store contradicts what is known, the tail is forgotten
-        and there is nothing to fetch for it. Where the store agrees, the tail is good again.
+        and there is nothing to fetch for it. Otherwise, unless it has ended, the tail is good again.
         """
         with self._lock:
             if found is not None and found.generation == self.generation == known.generation:
@@ -266,9 +267,6 @@ class Tail(Channel):
                     return missing
         self.forget()
         return False
-
-    def confirm(self, known: Position, found: Snapshot | None) -> bool:  # XXX
-        return not self.is_behind(known, found)
 
     def bump(self) -> None:
         """Wake all that wait, though nothing has happened."""
@@ -405,7 +403,8 @@ class Tails:
 
     def followed(self) -> list[Tail]:
         """The tails that must be told of what happens."""
-        return self.prune()  # XXX
+        with self._lock:
+            return self._followed()
 
     def prune(self) -> list[Tail]:
         """Drop the tails that nobody came back to; returns the others that must be told."""

@@ -317,6 +317,17 @@ def test_no_tail_stays_that_nobody_follows() -> None:
     assert source.tails.find("s") is None and not source.followed
 
 
+def test_a_tail_that_nobody_came_back_to_goes_when_they_are_pruned() -> None:
+    source = Source()
+    source.append(b"abc")
+    source.read()
+    tail = source.tails.find("s")
+    assert tail is not None and source.tails.prune() == [tail]
+    tail.idle_since -= 3600.0
+    assert source.tails.followed() == [tail]  # to look drops nothing
+    assert source.tails.prune() == source.tails.followed() == [] and source.tails.find("s") is None
+
+
 def test_nobody_waits_on_a_tail_that_nobody_follows() -> None:
     """Though it was filled by the committing side, for a viewer that has not yet reached the end."""
     source = Source(CHECK_SECONDS)
