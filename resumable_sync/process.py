@@ -117,9 +117,9 @@ class Pausable(Protocol):
 
 class _Pausables:
     def __init__(self) -> None:
-        self.lock = threading.Lock()  # guards members
+        self.lock = threading.RLock()  # guards members; reentrant, for a signal handler that forks
         self.members: weakref.WeakSet[Pausable] = weakref.WeakSet()
-        self.paused: list[Pausable] = []  # by the thread that forks: os.fork holds the GIL from hook to hook
+        self.paused: dict[int, list[Pausable]] = {}  # by the thread that forks: there may be two
 
 
 _pausables = PerProcess(_Pausables)
@@ -140,15 +140,14 @@ def _before_fork() -> None:
     pausables = _pausables.get()
     with pausables.lock:
         members = list(pausables.members)
+    pausables.paused[threading.get_ident()] = members  # first: an exception thrown in does not stop the fork
     for member in members:
         member.before_fork()
-    pausables.paused += members
 
 
 def _after_fork() -> None:
     pausables = _pausables.get()
-    members, pausables.paused = pausables.paused, []
-    for member in members:
+    for member in pausables.paused.pop(threading.get_ident(), []):
         member.after_fork()
 
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
 
 _CHECK_RATE = 400.0  # words per second: nobody has to read along
+_SIGNAL_SECONDS = 1.0  # a signal that comes just before a wait does not interrupt it, and is handled after it
 
 
 def demo(arguments: argparse.Namespace, signals: Signals) -> int:
@@ -52,7 +53,7 @@ def _wait_for_signal() -> Stopped:
     forever = threading.Event()
     while True:
         try:
-            forever.wait(3600)
+            forever.wait(_SIGNAL_SECONDS)
         except Stopped as stopped:
             return stopped
 

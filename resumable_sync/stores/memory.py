@@ -7,6 +7,7 @@ import time
 from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 from ..contract import (
     DEFAULT_GRACE,
@@ -117,7 +118,7 @@ class MemoryStore(BaseStore):
             if error is not None:
                 raise error
             if stream.size == lease.offset:
-                self._limits.check_room(lease.stream_id, stream.size + length, len(stream.chunks) + len(chunks))
+                self._limits.check_room(lease.stream_id, lease.offset + length, stream.entries + len(chunks))
                 stream.extend(chunks)
             elif b"".join(stream.slice(lease.offset, length)) != b"".join(chunks):
                 raise conflict_error(lease)
@@ -146,16 +147,18 @@ class MemoryStore(BaseStore):
                 raise refused
             if stream.status is Status.STREAMING:
                 self._end(stream, ending, error)
+        stream.readers.bump()  # also where it had ended: a call that was broken off may not have come to this
 
     def _cancel(self, stream_id: str) -> bool:
         stream = self._find(stream_id)
         if stream is None:
             return False
         with stream.lock:
-            if stream.gone or stream.status is not Status.STREAMING:
-                return False
-            self._end(stream, Status.CANCELLED)
-            return True
+            running = not stream.gone and stream.status is Status.STREAMING
+            if running:
+                self._end(stream, Status.CANCELLED)
+        stream.readers.bump()  # also where it had ended: a call that was broken off may not have come to this
+        return running
 
     def _read(self, stream_id: str, position: Position | None, max_bytes: int, timeout: float) -> Batch:
         wakes = self._wakes
@@ -271,12 +274,13 @@ class MemoryStore(BaseStore):
         return stream.gone or self._clock() >= stream.expires_at
 
     def _end(self, stream: _Stream, status: Status, error: str | None = None) -> None:
-        stream.end(status, error, self._clock() + (self._finished_ttl or stream.ttl))
+        stream.end(_Ending(status, error, time.time()), self._clock() + (self._finished_ttl or stream.ttl))
 
     def _end_if_dead(self, stream: _Stream) -> None:
         now = self._clock()
         if stream.status is Status.STREAMING and not stream.gone and stream.lease_until <= now < stream.expires_at:
             self._end(stream, Status.INTERRUPTED)
+            stream.readers.bump()
 
     def _discard(self, stream: _Stream) -> bool:
         """Remove the stream; True if this call did."""
@@ -291,24 +295,36 @@ class MemoryStore(BaseStore):
         return first
 
 
+class _Ending(NamedTuple):
+    """How a stream has ended; counts once the stream's `status` says so."""
+
+    status: Status
+    error: str | None
+    at: float
+
+
 class _Stream:
-    """One generation. `lock` guards every field but `readers`, where readers wait; `gone` only ever turns True."""
+    """One generation. `lock` guards every field but `readers`, where readers wait; `gone` only ever turns True.
+
+    A signal handler may raise anywhere in a call of the main thread (Ctrl-C does). So a change counts with one
+    assignment: of `size` for an append, `status` for an ending, `gone` for a deletion. What `touch` assigns are
+    three signs of life, each true by itself.
+    """
 
     __slots__ = (
         "stream_id",
         "generation",
-        "status",
-        "error",
         "metadata",
         "ttl",
+        "status",
+        "size",
         "chunks",
         "ends",
-        "size",
         "created_at",
-        "updated_at",
-        "finished_at",
+        "touched_at",
         "lease_until",
         "expires_at",
+        "ending",
         "gone",
         "readers",
         "lock",
@@ -320,14 +336,13 @@ class _Stream:
         self.ttl = ttl
         self.metadata = metadata
         self.status = Status.STREAMING
-        self.error: str | None = None
+        self.size = 0  # bytes stored; what the lists hold beyond is of an append that was broken off
         self.chunks: list[bytes] = []
-        self.ends = array("Q")  # ends[i]: the offset after chunks[i]; sorted, for bisection
-        self.size = 0
-        self.created_at = self.updated_at = time.time()
-        self.finished_at: float | None = None
+        self.ends = array("Q", (0,))  # ends[i]: the offset before chunks[i]; sorted, for bisection
+        self.created_at = self.touched_at = time.time()
         self.lease_until = 0.0
         self.expires_at = 0.0
+        self.ending: _Ending | None = None
         self.gone = False
         self.readers = Channel()
         self.lock = threading.Lock()
@@ -336,46 +351,65 @@ class _Stream:
         """A sign of life, at `now` of the store's clock. The caller holds the lock."""
         self.lease_until = now + grace
         self.expires_at = now + self.ttl
-        self.updated_at = time.time()
+        self.touched_at = time.time()
 
-    def end(self, status: Status, error: str | None, expires_at: float) -> None:
-        """Record the ending. The caller holds the lock."""
-        self.status = status
-        self.error = error
-        self.finished_at = self.updated_at = time.time()
-        self.expires_at = expires_at
-        self.readers.bump()
+    def end(self, ending: _Ending, expires_at: float) -> None:
+        """End it. The caller holds the lock."""
+        self.ending = ending
+        self.status = ending.status
+        self.expires_at = expires_at  # where this is broken off, it lives for the ttl that it had
+
+    # The properties are read with the lock held.
+
+    @property
+    def entries(self) -> int:
+        """Chunks stored."""
+        last = len(self.ends) - 1
+        return last if self.ends[last] == self.size else bisect_left(self.ends, self.size)
+
+    @property
+    def error(self) -> str | None:
+        """What was said when it ended."""
+        return None if self.status is Status.STREAMING or self.ending is None else self.ending.error
 
     def info(self) -> StreamInfo:
         """The public snapshot. The caller holds the lock."""
+        ended = None if self.status is Status.STREAMING else self.ending
         return StreamInfo(
             stream_id=self.stream_id,
             status=self.status,
             generation=self.generation,
             size=self.size,
-            entries=len(self.chunks),
+            entries=self.entries,
             created_at=self.created_at,
-            updated_at=self.updated_at,
-            finished_at=self.finished_at,
+            updated_at=self.touched_at if ended is None else ended.at,
+            finished_at=None if ended is None else ended.at,
             error=self.error,
             metadata=dict(self.metadata),
-            producer_alive=self.status is Status.STREAMING,
+            producer_alive=ended is None,
         )
 
     def extend(self, chunks: list[bytes]) -> None:
         """Add chunks at the end. The caller holds the lock."""
+        ends = self.ends
+        end = self.size
+        if ends[-1] != end or len(ends) != len(self.chunks) + 1:
+            entries = self.entries
+            del ends[entries + 1 :], self.chunks[entries:]
         for chunk in chunks:
-            self.size += len(chunk)
-            self.ends.append(self.size)
+            end += len(chunk)
+            ends.append(end)
         self.chunks += chunks
+        self.size = end
 
     def slice(self, offset: int, max_bytes: int) -> list[bytes]:
         """The chunks from `offset` on, the first cut. The caller holds the lock."""
-        first = bisect_right(self.ends, offset)
-        stop = bisect_left(self.ends, offset + max_bytes, first) + 1
-        chunks = self.chunks[first:stop]
+        entries = self.entries
+        first = bisect_right(self.ends, offset, 0, entries + 1) - 1  # it contains the offset: no chunk is empty
+        stop = bisect_left(self.ends, offset + max_bytes, first + 1, entries + 1)
+        chunks = self.chunks[first : min(stop, entries)]
         if chunks:
-            skip = offset - (self.ends[first] - len(chunks[0]))
+            skip = offset - self.ends[first]
             if skip:
                 chunks[0] = chunks[0][skip:]
         return chunks

@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from ..errors import StoreUnavailableError
 from ..process import start_thread
+from .wakeup import Alarm
 
 logger = logging.getLogger("resumable_sync")
 
@@ -29,8 +30,8 @@ class Sweeper:
         self._interval = weakref.WeakMethod(interval)
         self._lock = threading.Lock()  # guards _thread
         self._thread: threading.Thread | None = None
-        self._hurry = threading.Event()
-        self._stopped = threading.Event()
+        self._hurry = Alarm()
+        self._stopped = False  # only ever goes to True
 
     def start(self) -> None:
         """Start the thread unless it runs, or was stopped. If the process can have no more threads, a later call
@@ -38,18 +39,18 @@ class Sweeper:
         if self._thread is not None:  # only ever goes from None to a thread: a stale value costs a lock
             return
         with self._lock:
-            if self._thread is None and not self._stopped.is_set():
+            if self._thread is None and not self._stopped:
                 with contextlib.suppress(StoreUnavailableError):
                     self._thread = start_thread(self._run, self._name)
 
     def hurry(self) -> None:
         """Ask for one round now."""
-        self._hurry.set()
+        self._hurry.ring()
 
     def stop(self) -> None:
         """End the thread after its present round, and wait for that, a second at most. Final."""
-        self._stopped.set()
-        self._hurry.set()
+        self._stopped = True
+        self._hurry.ring()
         with self._lock:
             thread = self._thread
         if thread is not None and thread is not threading.current_thread():
@@ -63,9 +64,8 @@ class Sweeper:
             seconds = interval()
             del interval  # hold the store only while working for it
             self._hurry.wait(seconds)
-            self._hurry.clear()
             work = self._work()
-            if work is None or self._stopped.is_set():
+            if work is None or self._stopped:
                 return
             try:
                 work()

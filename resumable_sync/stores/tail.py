@@ -17,7 +17,7 @@ no longer good and the store does not contradict it; and, where the store is che
 on what is known: with them it begins anew.
 
     unknown     generation 0, or no longer good: viewers fetch for themselves
-    running     the stream runs, and the rows reach without a gap from byte `end - _held` to byte `end`
+    running     the stream runs, and the rows reach without a gap from byte `_begin` to byte `end`
     ended       as running, and nothing comes after `end`: an ending is taken only if the rows reach up to it
 
 A viewer goes round this loop:
@@ -61,6 +61,9 @@ is kept. A viewer whose position the rows do not reach is not served.
 - The ending comes before the last rows: the tail is unknown, and each viewer fetches the rest, then the ending.
 - `wake_all` or `stop_reads` comes between the check in 4 and the wait: they set their mark, then change the
   version.
+- A signal handler raises within a call of the main thread, at any step: no step leaves what is not so. Rows and
+  their end change by one append to the list; a restart begins and ends with "unknown". What has not been told
+  is told when the call is repeated, or found out by the viewers' next fetch.
 - The last viewer of a tail leaves. If the tail is unknown or nobody follows it, it is dropped there and then,
   as no thread may ever come to do so. Whoever still tells it something tells an object that nobody asks.
 """
@@ -127,15 +130,21 @@ class Tail(Channel):
         self._check_seconds = check_seconds
         self._lock = threading.Lock()
         self.generation = 0  # 0: nothing is known
-        self.end = 0
         self.ending: tuple[Status, str | None] | None = None
         self.local = False  # this process produces the stream: nobody else's rows are awaited
         self.good_until = _NEVER  # monotonic: from then on only the store knows
         self.check_at = _NEVER  # monotonic: when the store is to be checked
+        self._begin = 0  # where the rows begin
         self._rows: list[Page] = []
-        self._held = 0
         self._missing_at = -1  # the end at which the last check found more stored than had come
         self._batches: dict[tuple[Position, int], Batch] = {}
+
+    @property
+    def end(self) -> int:
+        """Where the rows end: what is known of the stream's size. The caller holds the lock, or needs no more than
+        some recent value."""
+        rows = self._rows
+        return rows[-1][0] if rows else self._begin
 
     def serve(self, position: Position, max_bytes: int) -> Batch | None:
         """What follows `position`, as of this moment; None if only the store knows."""
@@ -148,7 +157,7 @@ class Tail(Channel):
             if position.generation != self.generation:
                 return None
             end, ending, rows, batches = self.end, self.ending, self._rows, self._batches
-            if not end - self._held <= position.offset <= end:
+            if not self._begin <= position.offset <= end:
                 return None
             found = rows[bisect_right(rows, position.offset, key=_row_end) :]
         status, error = ending or (Status.STREAMING, None)
@@ -235,7 +244,8 @@ class Tail(Channel):
             if end != (self.generation, self.end):
                 self._restart(0, 0)  # the last rows have not come
             else:
-                self.ending, self._batches = (status, error), {}
+                self._batches = {}  # first: a batch of before would hide the ending
+                self.ending = (status, error)
                 good_for = (valid_for or 0.0) + (self._check_seconds or 0.0)
                 self.good_until = min(self.good_until, time.monotonic() + good_for)
             self.version += 1
@@ -278,10 +288,15 @@ class Tail(Channel):
 
     def _restart(self, generation: int, end: int) -> None:
         """Hold nothing, and know nothing but where the stream ends."""
-        self.generation, self.end, self.ending = generation, end, None
-        self.local = self.local and generation != 0
         self.good_until = self.check_at = _NEVER
-        self._rows, self._held, self._batches, self._missing_at = [], 0, {}, -1
+        self.generation = 0  # until all the rest is so
+        self._batches = {}
+        self._rows = []
+        self._begin = end
+        self.ending = None
+        self.local = self.local and generation != 0
+        self._missing_at = -1
+        self.generation = generation
 
     def _trust(self, valid_for: float) -> None:
         """What is known holds for `valid_for` seconds, unless something is told."""
@@ -293,21 +308,20 @@ class Tail(Channel):
 
     def _add(self, row: Page) -> None:
         """Put the row that begins at the end there."""
-        self._rows.append(row)
-        self._held += len(row[1])
-        self.end = row[0]
         self._batches = {}
+        self._rows.append(row)  # one step, with which the end moves, too
 
     def _shorten(self, limit: int) -> None:
         """Drop the oldest rows of more than `limit` bytes: down to half, so that it is not done for each.
 
         A new list: viewers may be cutting their part out of the old one.
         """
-        dropped = 0
-        while self._held > (limit // 2 if dropped else limit) and dropped < len(self._rows) - 1:
-            self._held -= len(self._rows[dropped][1])
+        begin, end, dropped = self._begin, self.end, 0
+        while end - begin > (limit // 2 if dropped else limit) and dropped < len(self._rows) - 1:
+            begin = self._rows[dropped][0]
             dropped += 1
         if dropped:
+            self._begin = begin  # first: then nobody is served from rows that are about to go
             self._rows = self._rows[dropped:]
 
 

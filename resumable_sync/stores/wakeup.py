@@ -2,11 +2,35 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections import deque
+from collections.abc import Iterable
+from itertools import islice
 
 _SLOW_SECONDS = 0.002  # for one reader to wake, which mostly takes 0.02 to 0.1 ms
+
+
+class Alarm:
+    """Ends the wait of one thread. Any thread may ring.
+
+    A threading.Event would do, but its lock may be left held where a signal handler raises in `set`, and then all
+    who use it hang. Here each step is one call into C.
+    """
+
+    def __init__(self) -> None:
+        self._gate = threading.Lock()
+        self._gate.acquire()
+
+    def ring(self) -> None:
+        """End the present wait, or else the next one. Never blocks."""
+        with contextlib.suppress(RuntimeError):  # it is open already
+            self._gate.release()
+
+    def wait(self, seconds: float) -> None:
+        """Wait until somebody rings, `seconds` at most."""
+        self._gate.acquire(timeout=max(0.0, seconds))
 
 
 class Channel:
@@ -18,13 +42,18 @@ class Channel:
     the CPU time. If one takes long to wake, because another thread computes and lets the GIL go only now and then,
     it opens all the others, so that they do not all wait as long, one after the other. Nobody depends on the main
     thread, which may have a signal handler to run first.
+
+    Such a handler may also raise, anywhere in a call of the main thread. So each change is one assignment, and
+    nobody takes a gate out of the queue but the reader whose gate it is: what a call that was broken off has left
+    shut is opened by the next.
     """
 
     def __init__(self) -> None:
         self._turn = threading.Lock()
+        # First those whose gates are open, then those that are to be woken, too, then those that wait.
         self._waiting: deque[threading.Lock] = deque()
-        # To be woken. While there are any, a reader whose gate was opened has yet to open the next.
-        self._called: deque[threading.Lock] = deque()
+        self._opened = 0  # while there are any, one of their readers has yet to open the next gate
+        self._called = 0  # with those opened
         self._main: list[threading.Lock] = []  # the gate of the main thread, if it waits here
         self._opened_at = 0.0  # monotonic: when the last gate was
         self.version = 0  # grows with every change; a reader takes it before it asks the store
@@ -33,16 +62,15 @@ class Channel:
         """Count a change of the version, and wake all that wait."""
         with self._turn:
             self.version += 1
-            gates = self._call()
-        for gate in gates:
-            gate.release()
+            gates = self._call() if self._waiting or self._main else None
+        if gates:
+            _open(gates)
 
     def wake(self) -> None:
         """Wake all that wait, where somebody has counted the change under a lock of their own."""
         with self._turn:
             gates = self._call()
-        for gate in gates:
-            gate.release()
+        _open(gates)
 
     def wait(self, version: int, timeout: float) -> bool:
         """Wait until the version is another than `version`, `timeout` seconds at most; False if it is not."""
@@ -50,47 +78,61 @@ class Channel:
             return True
         gate = threading.Lock()
         gate.acquire()
-        woken = False
         try:
             with self._turn:
                 if self.version != version:
-                    woken = True  # though not by the gate; to open another one does no harm
-                else:
-                    is_main = threading.current_thread() is threading.main_thread()
-                    (self._main if is_main else self._waiting).append(gate)
-            woken = woken or gate.acquire(timeout=max(0.0, timeout))
+                    return True
+                is_main = threading.current_thread() is threading.main_thread()
+                (self._main if is_main else self._waiting).append(gate)
+            gate.acquire(timeout=max(0.0, timeout))
         finally:
             with self._turn:
-                # At a timeout or an exception its gate may be open all the same: then the others count on it.
-                gates = self._next(True) if woken or not self._withdraw(gate) else []
-            for each in gates:
-                each.release()
+                gates = self._withdraw(gate)
+            _open(gates)
         return self.version != version
 
     # The helpers below are called with the lock held.
 
     def _call(self) -> list[threading.Lock]:
         """Have all that wait woken; returns the gates to open now."""
-        follows = bool(self._called)  # those called before
-        self._called += self._waiting
-        self._waiting.clear()
-        gates = self._main + self._next(follows)
+        left_shut = [gate for gate in islice(self._waiting, self._opened) if gate.locked()]
+        follows = self._called > 0  # those called before
+        self._called = len(self._waiting)
+        gates = self._main + left_shut + self._next(follows)
         self._main = []
         return gates
 
     def _next(self, follows: bool) -> list[threading.Lock]:
         """The gates to open now: one, or all if this one `follows` others that take long."""
-        if not self._called:
+        opened, called = self._opened, self._called
+        if opened == called:
             return []
         now = time.monotonic()
         slow = follows and now - self._opened_at > _SLOW_SECONDS
+        if opened and not slow:
+            return []
         self._opened_at = now
-        return [self._called.popleft() for _ in range(len(self._called) if slow else 1)]
+        self._opened = called if slow else opened + 1
+        return list(islice(self._waiting, opened, self._opened))
 
-    def _withdraw(self, gate: threading.Lock) -> bool:
-        """Let nobody open this gate any more; False if somebody has."""
-        for gates in (self._waiting, self._called, self._main):
-            if gate in gates:
-                gates.remove(gate)
-                return True
-        return False
+    def _withdraw(self, gate: threading.Lock) -> list[threading.Lock]:
+        """Take out this gate, whose reader is awake; returns those to open now. Also where the reader has timed
+        out: if it was called its gate may be open, and the others count on it."""
+        if gate in self._main:
+            self._main.remove(gate)
+        try:
+            place = self._waiting.index(gate)  # mostly the first
+        except ValueError:
+            return []
+        if place < self._opened:
+            self._opened -= 1
+        if place < self._called:
+            self._called -= 1
+        del self._waiting[place]
+        return self._next(True)
+
+
+def _open(gates: Iterable[threading.Lock]) -> None:
+    for gate in gates:
+        with contextlib.suppress(RuntimeError):  # another thread has opened it at the same moment
+            gate.release()

@@ -192,7 +192,7 @@ class Endpoint:
         return snapshot.size - snapshot.start.offset if snapshot.status is Status.DONE else None
 
     def over(self, snapshot: Snapshot, seen_end: bool) -> bool:
-        """Whether the viewer has everything and must be told to stop (204)."""
+        """Whether a viewer that came with a cursor has everything and must be told to stop (204)."""
         return False
 
     def __call__(self, environ: dict[str, Any]) -> Answer:
@@ -241,8 +241,10 @@ class Endpoint:
                 cursor = ""
             query = parse_qs(environ.get("QUERY_STRING", ""))
             cursor = cursor or query.get("after", [""])[-1]
-        bare = (cursor or "").removesuffix(END_SUFFIX)
-        return parse_cursor(bare), bare != (cursor or "")
+        cursor = cursor or ""
+        bare = cursor.removesuffix(END_SUFFIX)
+        # The suffix alone is no cursor: whoever has seen an ending has seen where it was.
+        return parse_cursor(bare or cursor), bare != cursor
 
     def _answer_head(self, position: Position | None, seen_end: bool) -> Answer:
         """Where the stream stands. StreamNotFoundError if there is none and this would not begin it."""
@@ -255,7 +257,8 @@ class Endpoint:
             self.context.store.read(self.stream_id, str(position), max_bytes=1)
         start = position or Position(info.generation, 0)
         snapshot = Snapshot(self.stream_id, info.status, info.size, start, info.metadata)
-        return self._over(snapshot) if self.over(snapshot, seen_end) else self._ok(snapshot)
+        over = position is not None and self.over(snapshot, seen_end)
+        return self._over(snapshot) if over else self._ok(snapshot)
 
     def _open(
         self, environ: dict[str, Any], position: Position | None, seen_end: bool, place: Place | None
@@ -263,7 +266,7 @@ class Endpoint:
         first, metadata = self._fetch(position)
         start = Position(first.generation, first.offset - len(first.data))
         snapshot = Snapshot(self.stream_id, first.status, first.size, start, metadata)
-        if self.over(snapshot, seen_end):
+        if position is not None and self.over(snapshot, seen_end):  # else it has seen nothing, not even the ending
             return self._over(snapshot)
         if self.context.closed:
             raise StoreUnavailableError("the context is closed", transient=False)

@@ -76,7 +76,9 @@ def test_the_default_store_is_private_and_named_ones_win(cli: Cli, tmp_path: Pat
     assert (tmp_path / "home/.local/state/resumable_sync/streams.db").is_file()
 
 
-@pytest.mark.parametrize("url", ["postgres://x", "sqlite://", "plainword"])
+@pytest.mark.parametrize(
+    "url", ["postgres://x", "sqlite://", "plainword", "sqlite:///x.db?colour=red", "memory://x"]
+)
 def test_a_url_that_is_no_store(cli: Cli, url: str) -> None:
     result = cli.run("ls", "--store", url)
     assert result.returncode == 2

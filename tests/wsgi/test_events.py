@@ -113,6 +113,22 @@ def test_204_once_everything_was_seen(context: ResumableStreamContext) -> None:
         assert "content-type" not in reply.headers
 
 
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_an_empty_answer_is_told_its_ending(context: ResumableStreamContext, method: str) -> None:
+    """However quick the source was: a viewer without a cursor has seen nothing yet, not even the ending."""
+    nothing = ended()
+    call(sse_response(context, "s", nothing)).read()
+    for came in ("", "-1"):
+        for response in (sse_response(context, "s", nothing), resume_sse_response(context, "s")):
+            reply = call(response, method, last_event_id=came)
+            assert reply.status == 200
+            assert method == "HEAD" or ending(reply.events())["status"] == "done"
+    info = context.info("s")
+    assert info is not None and nothing.started == 1
+    for seen in (info.cursor, info.cursor + "-end"):
+        assert call(resume_sse_response(context, "s"), method, last_event_id=seen).status == 204
+
+
 def test_204_needs_the_ending_to_be_seen_unless_it_is_done(context: ResumableStreamContext) -> None:
     """Cut between the last chunk and the ending, a viewer comes back and still learns that it is no `done`."""
     reply = call(sse_response(context, "s", Feed("abc")))

@@ -6,6 +6,7 @@ import gc
 import json
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import urlencode
 from wsgiref.validate import validator
 
 import flask
@@ -146,6 +147,7 @@ def test_where_the_cursor_comes_from(context: ResumableStreamContext) -> None:
     [
         ("s", "x", 400, "invalid cursor"),
         ("s", "1--1", 400, "invalid cursor"),
+        ("s", "-end", 400, "invalid cursor"),
         ("s", "1-" + "9" * 30, 400, "invalid cursor"),
         ("s", "{generation}-9", 400, "invalid cursor"),
         ("s", "1-1", 410, "stream lost"),
@@ -175,6 +177,52 @@ def test_refusals(
     assert body == b"" if method == "HEAD" else json.loads(body) == {"error": error}
     assert reply.headers["content-type"] == "application/json"
     assert reply.headers["access-control-allow-origin"] == "*"
+
+
+MALFORMED = [
+    "-end",
+    "-end-end",
+    "{cursor}-end-end",
+    "{cursor} end",
+    "-1-end",
+    "x",
+    "1-",
+    "-",
+    "end",
+    "\xff",
+    "{cursor}-END",
+]
+
+
+@pytest.mark.parametrize("malformed", MALFORMED)
+@pytest.mark.parametrize("door", ["header", "query", "after"])
+def test_what_is_no_cursor_starts_nothing_and_ends_nothing(
+    context: ResumableStreamContext, door: str, malformed: str
+) -> None:
+    """400 whichever way it comes, also where the stream is done: only a real cursor tells what was seen."""
+    feed, end = Feed("a"), produce(context, "s", b"abcdefgh")
+    given = malformed.replace("{cursor}", end)
+    for stream_id in ("s", "fresh"):
+        if door == "after":
+            responses: list[Any] = [
+                resume_response(context, stream_id, after=given),
+                resume_sse_response(context, stream_id, after=given),
+            ]
+        else:
+            responses = [
+                resume_response(context, stream_id),
+                resume_sse_response(context, stream_id),
+                sse_response(context, stream_id, feed),
+            ]
+        for response in responses:
+            for method in ("GET", "HEAD"):
+                if door == "header":
+                    reply = call(response, method, last_event_id=given)
+                else:
+                    reply = call(response, method, query=urlencode({"after": given}) if door == "query" else "")
+                assert reply.status == 400, (response, method)
+                assert method == "HEAD" or json.loads(reply.read()) == {"error": "invalid cursor"}
+    assert feed.started == 0 and context.info("fresh") is None
 
 
 def test_missing_is_404_unless_the_application_says_otherwise(context: ResumableStreamContext) -> None:

@@ -40,15 +40,19 @@ def follow():
             say("following")
     except Exception as ending:
         say("ended " + type(ending).code)
-    finished.set()
+    finally:
+        finished.set()
 
 finished = threading.Event()
-viewer = threading.Thread(target=follow)  # no daemon: the process cannot end before it does
-viewer.start()
+viewer = threading.Thread(target=follow)
 try:
-    finished.wait()
+    viewer.start()  # the signal may come in here already: it is sent once the viewer follows
+    while not finished.wait(0.1):
+        pass  # in slices: a signal that comes just before a wait does not interrupt it
 except KeyboardInterrupt:
     say("interrupt")
+finally:
+    viewer.join(30)  # what it says is what the test looks at
 """
 
 

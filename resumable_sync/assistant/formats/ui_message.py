@@ -168,8 +168,10 @@ class _Writer:
         if isinstance(chunk, StepFinish):
             return self._close_blocks() + _frame("finish-step")
         if isinstance(chunk, MessageFinish):
-            # Sent at the end: clients take it for the last word, and parts may still be closed.
-            self._finish = chunk
+            # Sent at the end: clients take it for the last word, and parts may still be closed. Of several the
+            # last counts, but none hides an error: as in the accumulator.
+            if self._finish is None or self._finish.finish_reason != "error":
+                self._finish = chunk
             return self._close_blocks()
         if isinstance(chunk, (Annotations, UpdateState)):
             return b""

@@ -180,10 +180,10 @@ class _MessageEndpoint(Endpoint):
     format_error: ErrorFormatter | None
 
     def content(self, snapshot: Snapshot) -> Headers:
-        """The headers that the stream began with; those of the given encoder where none were kept."""
-        kept = snapshot.metadata.get(HEADERS_KEY)
-        encoder = self.given or DEFAULT.encoder_for({})
-        headers = checked_headers(json.loads(kept) if kept is not None else encoder.headers)
+        """The headers that the stream began with; those of the given encoder where none were kept that will do."""
+        headers = _kept_headers(snapshot.metadata.get(HEADERS_KEY))
+        if headers is None:
+            headers = checked_headers((self.given or DEFAULT.encoder_for({})).headers)
         replay = snapshot.size - snapshot.start.offset
         if self.begin is None and replay > 0:
             headers.append((REPLAY_CONTENT_LENGTH_HEADER, str(replay)))
@@ -212,6 +212,16 @@ class _MessageEndpoint(Endpoint):
             return encoder.closing_frames(stored, ending.code, text)
         except ResumableStreamError as error:
             raise ResponseAbortedError(f"what is stored of stream {stream_id} cannot be read: {error}") from error
+
+
+def _kept_headers(kept: str | None) -> Headers | None:
+    """What a stream's metadata says; None if that is nothing, or what no response can have: a stream may have been
+    begun with any metadata."""
+    try:
+        headers = json.loads(kept or "null")
+        return checked_headers(headers) if isinstance(headers, dict) else None
+    except (ValueError, TypeError):
+        return None
 
 
 def _empty_response(status: int, own: Headers) -> WSGIApplication:

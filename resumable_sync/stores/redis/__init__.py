@@ -7,7 +7,8 @@
   to 64 KiB), and `l`, the chunks' lengths as little-endian uint32, left out for a single chunk. The first entry
   is `<generation>-0`; the last, once the stream has ended, `<generation>-18446744073709551615` with the ending.
   A chunk of 64 bytes takes 88 bytes appended alone, 83 in a group commit.
-- `resumable:{ID}:fence`, string: the highest generation given out; stays a day longer than the stream; 72 bytes.
+- `resumable:{ID}:fence`, string: the highest generation given out; stays an hour longer than the stream (or more,
+  where the server's clock was set back meanwhile); 72 bytes.
 - `resumable:{~}:index` and `:fresh`, sorted sets: the ids of all streams, and of those lately acquired.
 - `resumable:wake:…`: one short-lived key for each process that reads.
 

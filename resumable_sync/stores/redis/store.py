@@ -216,8 +216,8 @@ class RedisStore(BaseStore):
         return self._processes.get().index.sweep()
 
     def drop(self) -> None:
-        """Delete all streams and the index, and close the store. Keys that fence off late producers stay for a
-        day."""
+        """Delete all streams and the index, and close the store. Keys that fence off late producers stay for an
+        hour."""
         self.clear()
         self._processes.get().index.drop()
         self.close()

@@ -2,235 +2,225 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import sqlite3
+import sys
 import threading
 import time
-from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
-from types import TracebackType
+from types import FrameType, TracebackType
 
 import filelock
 
 from ...errors import StoreUnavailableError
 from ...process import PerProcess, pause_at_fork
+from .files import Files, FileSet
+from .handles import Connection, check, is_current, opened, refuse_inherited, refuse_set
+from .turns import Place, Turns
 
 SCHEMA_VERSION = 1
 APPLICATION_ID = 0x52535331  # "RSS1": tells our files from those of other programs
 
 _INCREMENTAL = 2  # as PRAGMA auto_vacuum answers
 _READERS = 8  # connections of a process that read at once; more would only wait for the interpreter's lock
+_SLICE_SECONDS = 0.25  # of a wait for other processes' transactions
+_EXACT_SECONDS = 0.01  # to which such a wait is
+_SQLITE_BUSY = 5
 _FORK_SECONDS = 2.0  # that a fork waits for the present transactions
 _AUTOCHECKPOINT_PAGES = 16_384  # a safety net of 64 MiB; upkeep checkpoints long before
 _LOG_BYTES = 64 * 1024 * 1024  # to which a write-ahead log shrinks that a long reader let grow
 
 
-class Connection(sqlite3.Connection):
-    """A connection that remembers the `data_version` that it was asked for last; see watch.py."""
-
-    seen_version = -1
-
-
-class _Turns:
+class _Pool:
     """Which threads of one process may be inside SQLite, and the idle connections.
 
     A connection in use belongs to one thread alone, so no lock is held during I/O; `lock` guards the fields
     below it. `writing` admits one writer at a time: SQLite would do so too, but its waiters poll with growing
     pauses, ours are woken. `reading` admits a few readers: without it a thousand viewers that wake at once
     would open a thousand connections. A fork takes all turns.
+
+    An exception may be thrown in anywhere (see turns.py). So a connection is either idle, or in the place of the
+    turn that it is used with, or on its way between these two in a local variable, where it is closed when that
+    goes.
     """
 
     def __init__(self) -> None:
-        self.writing = threading.Semaphore(1)
-        self.reading = threading.Semaphore(_READERS)
-        self.taken_by_fork: list[threading.Semaphore] = []  # used by the forking thread alone
-        self.lock = threading.Lock()
+        self.writing = Turns(1)
+        self.reading = Turns(_READERS)
+        self.forking: dict[int, _Fork] = {}  # by thread
+        self.lock = threading.RLock()  # reentrant, for a signal handler that forks
         self.idle_readers: list[Connection] = []
-        self.writer: Connection | None = None
-        self.identity: tuple[int, int] | None = None
+        self.idle_writers: list[Connection] = []
         self.closed = False  # then no connection is kept
 
-    def keeps(self, identity: tuple[int, int] | None) -> bool:
-        """Whether a connection to the file of `identity` is for the next borrower. The caller holds the lock."""
-        return not self.closed and self.identity == identity
+
+class _Fork:
+    """Holds all turns while a thread forks. For that thread."""
+
+    def __init__(self) -> None:
+        self._taken: list[tuple[Turns, Place]] = []
+
+    def take(self, pool: _Pool, seconds: float) -> None:
+        deadline = time.monotonic() + seconds
+        for turns in [pool.writing] + [pool.reading] * _READERS:
+            place = turns.take(self, max(0.0, deadline - time.monotonic()))
+            if place is not None:
+                self._taken.append((turns, place))
+
+    def give_back(self) -> None:
+        for turns, place in self._taken:
+            turns.give_back(place)
 
 
 class Connections:
     """Lends out connections to `path`. Thread-safe and fork-safe: a child opens its own.
 
-    A connection is borrowed for one short transaction, so a thousand parked viewers share a handful.
+    A connection is borrowed for one short transaction, so a thousand parked viewers share a handful. Blocks of
+    `read` and `write` belong to the function that opens them: it must not yield in them, nor use an ExitStack.
 
     No open connection passes through a fork. SQLite remembers in memory which locks of a file its process holds: a
     child that inherits an open connection inherits that memory, and believes that it holds its parent's locks.
-    So a fork waits for the present transactions, and finds all connections closed.
+    So a fork waits for the present transactions, and finds all connections closed. Where it waited in vain, the
+    child refuses the file (see handles.py).
     """
 
     def __init__(self, path: Path, run_directory: Path, timeout: float, max_file_bytes: int | None) -> None:
         self.path = path
+        self.timeout = timeout
+        self.files = Files(path)
         self._run_directory = run_directory
-        self._timeout = timeout
         self._max_file_bytes = max_file_bytes
         self._per_process = PerProcess(self._begin_process)
 
-    def _begin_process(self) -> _Turns:
+    def _begin_process(self) -> _Pool:
+        refuse_inherited()  # also of forks that bypass Python
         pause_at_fork(self)
-        return _Turns()
+        return _Pool()
 
-    @contextlib.contextmanager
-    def read(self) -> Iterator[Connection]:
+    def read(self) -> _Transaction:
         """A connection within a read transaction: all SELECTs see one snapshot. Do not nest."""
-        turns = self._current()
-        with self._turn(turns.reading), Translated(self.path):
-            with turns.lock:
-                connection = turns.idle_readers.pop() if turns.idle_readers else None
-                identity = turns.identity
-            if connection is None:
-                connection = self._connect()
-            try:
-                connection.execute("BEGIN")
-                yield connection
-                connection.execute("COMMIT")
-            except BaseException:
-                connection.close()  # in whatever state it is, the next borrower gets a fresh one
-                raise
-            with turns.lock:
-                if turns.keeps(identity):
-                    turns.idle_readers.append(connection)
-                    return
-            connection.close()
+        return _Transaction(self, self.pool())
 
-    @contextlib.contextmanager
-    def write(self, patience: float | None = None) -> Iterator[Connection]:
+    def write(self, patience: float | None = None) -> _Transaction:
         """A connection within a BEGIN IMMEDIATE transaction, committed at the end, rolled back on an error.
         `patience`: seconds to wait for other writers, where the store's timeout would be too long."""
-        turns = self._current()
-        limit = self._timeout if patience is None else min(patience, self._timeout)
-        deadline = time.monotonic() + limit
-        with self._turn(turns.writing, limit), Translated(self.path):
-            with turns.lock:
-                connection, turns.writer = turns.writer, None
-                identity = turns.identity
-            if connection is None:
-                connection = self._connect()
-            try:
-                if patience is None:
-                    connection.execute("BEGIN IMMEDIATE")
-                else:
-                    _wait_at_most(connection, deadline - time.monotonic())
-                    connection.execute("BEGIN IMMEDIATE")
-                    _wait_at_most(connection, self._timeout)
-                yield connection
-                connection.execute("COMMIT")
-            except BaseException:
-                # A full disk leaves the transaction open, other errors end it.
-                with contextlib.suppress(sqlite3.Error):
-                    connection.execute("ROLLBACK")
-                connection.close()
-                raise
-            with turns.lock:
-                if turns.keeps(identity):
-                    turns.writer = connection
-                    return
-            connection.close()
+        return _WriteTransaction(self, self.pool(), patience)
 
-    @contextlib.contextmanager
-    def outside_transactions(self) -> Iterator[Connection]:
+    def outside_transactions(self) -> _Transaction:
         """A new connection in autocommit mode, closed at the end of the block."""
-        with self._turn(self._current().reading), Translated(self.path):
-            with contextlib.closing(self._connect()) as connection:
-                yield connection
+        return _NoTransaction(self, self.pool())
 
-    def _turn(self, semaphore: threading.Semaphore, limit: float | None = None) -> _Turn:
-        return _Turn(semaphore, self._timeout if limit is None else limit, self.path)
+    def pool(self) -> _Pool:
+        """This process's turns and idle connections. StoreUnavailableError if it must not use the file."""
+        pool = self._per_process.get()
+        check(self.files)
+        return pool
 
     def before_fork(self) -> None:
-        """Wait for the present transactions, at most some seconds, and close all idle connections."""
-        turns = self._per_process.get()
-        deadline = time.monotonic() + _FORK_SECONDS
-        for semaphore in [turns.writing] + [turns.reading] * _READERS:
-            if semaphore.acquire(timeout=max(0.0, deadline - time.monotonic())):
-                turns.taken_by_fork.append(semaphore)
-        self._discard(turns, turns.identity)
+        """Wait for the present transactions, at most some seconds, and close all idle connections. A transaction
+        of this very thread, which a signal handler has broken into, is not waited for."""
+        pool = self._per_process.get()
+        fork = pool.forking[threading.get_ident()] = _Fork()  # seen by those that wait for other processes
+        fork.take(pool, _FORK_SECONDS)
+        self._close_idle(pool)
 
     def after_fork(self) -> None:
         """Let transactions begin again, in the parent."""
-        turns = self._per_process.get()
-        taken, turns.taken_by_fork = turns.taken_by_fork, []
-        for semaphore in taken:
-            semaphore.release()
+        fork = self._per_process.get().forking.pop(threading.get_ident(), None)
+        if fork is not None:
+            fork.give_back()
 
-    def _connect(self) -> Connection:
+    def close_idle(self) -> None:
+        """Close this process's idle connections."""
+        self._close_idle(self._per_process.get())
+
+    def close(self) -> None:
+        """Close this process's idle connections; borrowed ones are closed when they are given back. Final."""
+        pool = self._per_process.get()
+        with pool.lock:
+            pool.closed = True
+        self._close_idle(pool)
+
+    def _close_idle(self, pool: _Pool) -> None:
+        for idle in pool.idle_readers, pool.idle_writers:
+            while (connection := take_last(pool, idle)) is not None:
+                connection.close()
+
+    def connect(self) -> Connection:
         """A new connection, in autocommit mode; creates the file where there is none."""
         with Translated(self.path):
-            # Borrowed by one thread at a time, not always the same: see _Turns.
+            self._leave_former_file()
+            # Borrowed by one thread at a time, not always the same: see _Pool.
             connection = sqlite3.connect(
-                self.path, timeout=self._timeout, isolation_level=None, check_same_thread=False, factory=Connection
+                self.path, timeout=self.timeout, isolation_level=None, check_same_thread=False, factory=Connection
             )
             try:
-                version = connection.execute("PRAGMA user_version").fetchone()[0]
-                if version == 0:
-                    self._create(connection)
-                elif version > SCHEMA_VERSION:
-                    raise StoreUnavailableError(
-                        f"{self.path} has schema version {version}, newer than {SCHEMA_VERSION}: "
-                        "upgrade resumable_sync, or use another file",
-                        transient=False,
-                    )
-                self._check_application(connection)
-                self._run_directory.mkdir(exist_ok=True)
-                connection.execute("PRAGMA synchronous = NORMAL")
-                connection.execute(f"PRAGMA wal_autocheckpoint = {_AUTOCHECKPOINT_PAGES:d}")
-                connection.execute(f"PRAGMA journal_size_limit = {_LOG_BYTES:d}")
-                if self._max_file_bytes is not None:
-                    page_size = connection.execute("PRAGMA page_size").fetchone()[0]
-                    connection.execute(f"PRAGMA max_page_count = {max(1, self._max_file_bytes // page_size):d}")
+                connection.source = self.files
+                self._prepare(connection)
+                self._know_files(connection)
             except BaseException:
                 connection.close()
                 raise
             return connection
 
-    def identity(self) -> tuple[int, int] | None:
-        """Which file `path` names now; None if there is none."""
-        try:
-            found = os.stat(self.path)
-        except OSError:
-            return None
-        return found.st_dev, found.st_ino
-
-    def close_idle(self) -> None:
-        """Close this process's idle connections."""
-        self._discard(self._per_process.get(), None)
-
-    def close(self) -> None:
-        """Close this process's idle connections; borrowed ones are closed when they are given back. Final."""
-        turns = self._per_process.get()
-        with turns.lock:
-            turns.closed = True
-        self.close_idle()
-
-    def _current(self) -> _Turns:
-        """This process's turns, without connections if the file was removed or replaced since they were opened.
-
-        A connection to a removed file would go on as if nothing had happened, but for its process alone.
+    def _leave_former_file(self) -> None:
+        """If X was removed or replaced, let go of what is still open of it, and of no log that is not its own.
+        StoreUnavailableError if only its companions were: SQLite would have the new connection share their -shm.
         """
-        turns = self._per_process.get()
-        identity = self.identity()
-        if identity != turns.identity or identity is None:
-            self._discard(turns, identity)
-        return turns
+        others = [other for other in opened() if other.source is not None and other.source.db == self.files.db]
+        former = [other.files for other in others if other.files is not None and not is_current(other)]
+        if former:
+            self.close_idle()
+        for files in former if self.files.former is None else [*former, self.files.former]:
+            self.files.check_companions(files)
 
-    def _discard(self, turns: _Turns, identity: tuple[int, int] | None) -> None:
-        with turns.lock:
-            connections = turns.idle_readers
-            turns.idle_readers = []
-            if turns.writer is not None:
-                connections.append(turns.writer)
-                turns.writer = None
-            turns.identity = identity
-        for connection in connections:
-            connection.close()
+    def _prepare(self, connection: Connection) -> None:
+        try:
+            version = connection.execute("PRAGMA user_version").fetchone()[0]
+        except sqlite3.DatabaseError:
+            self._check_headers()  # the log of another set has not what the -shm says
+            raise
+        if version == 0:
+            self._create(connection)
+        elif version > SCHEMA_VERSION:
+            raise StoreUnavailableError(
+                f"{self.path} has schema version {version}, newer than {SCHEMA_VERSION}: "
+                "upgrade resumable_sync, or use another file",
+                transient=False,
+            )
+        self._check_application(connection)
+        self._run_directory.mkdir(exist_ok=True)
+        connection.execute("PRAGMA synchronous = NORMAL")
+        connection.execute(f"PRAGMA wal_autocheckpoint = {_AUTOCHECKPOINT_PAGES:d}")
+        connection.execute(f"PRAGMA journal_size_limit = {_LOG_BYTES:d}")
+        if self._max_file_bytes is not None:
+            page_size = connection.execute("PRAGMA page_size").fetchone()[0]
+            connection.execute(f"PRAGMA max_page_count = {max(1, self._max_file_bytes // page_size):d}")
+
+    def _know_files(self, connection: Connection) -> None:
+        """Remember which files the connection has open, once it has read. StoreUnavailableError if they are of
+        different sets."""
+        files = self.files.snapshot()
+        if files.wal is None and files.shm is None:
+            connection.files = files  # not in WAL mode: there is nothing to take away
+            return
+        self._check_headers(files)
+        for other in opened():
+            # SQLite shares one -shm between a process's connections, whatever the name leads to by now.
+            if other is not connection and other.files is not None and other.files.db == files.db:
+                if other.files != files and other.files.wal is not None and files.db is not None:
+                    self._check_against(other.files, files)
+        connection.files = files
+
+    def _check_against(self, others: FileSet, files: FileSet) -> None:
+        if self.files.snapshot() == files and files.db is not None:
+            refuse_set(files.db, self.files, self.files.wal if others.wal != files.wal else self.files.shm)
+
+    def _check_headers(self, files: FileSet | None = None) -> None:
+        foreign = self.files.foreign()
+        db = (files or self.files.snapshot()).db
+        if foreign is not None and db is not None:
+            refuse_set(db, self.files, foreign)
 
     def _check_application(self, connection: sqlite3.Connection) -> None:
         if connection.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
@@ -243,11 +233,13 @@ class Connections:
         if connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] != 0:
             self._check_application(connection)  # before anything is put beside a file that is not ours
         self._run_directory.mkdir(exist_ok=True)
-        lock = filelock.FileLock(self._run_directory / "create.lock", timeout=self._timeout)
+        lock = filelock.FileLock(self._run_directory / "create.lock", timeout=self.timeout)
         try:
             with lock:
                 if connection.execute("PRAGMA user_version").fetchone()[0] != 0:
                     return
+                if connection.execute("PRAGMA page_count").fetchone()[0] == 0:
+                    self.files.remove_companions()
                 connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
                 if connection.execute("PRAGMA auto_vacuum").fetchone()[0] != _INCREMENTAL:
                     connection.execute("VACUUM")  # an empty file, but made by somebody else: only this turns it on
@@ -261,14 +253,17 @@ class Connections:
             raise StoreUnavailableError(f"{self.path} is being created by another process; try again") from error
 
 
-def _wait_at_most(connection: sqlite3.Connection, seconds: float) -> None:
-    connection.execute(f"PRAGMA busy_timeout = {max(0, round(seconds * 1000)):d}")
+def _is_busy(error: sqlite3.OperationalError) -> bool:
+    code = getattr(error, "sqlite_errorcode", None)
+    if code is None:  # Python 3.10 has no more than the text
+        return "locked" in str(error)
+    return bool(code & 0xFF == _SQLITE_BUSY)
 
 
 class Translated:
     """Turns errors of SQLite and of the file system into StoreUnavailableError, here and nowhere else.
 
-    A class, as is _Turn: every transaction passes both, and generators cost three times as much.
+    A class, as is _Transaction: generators cost three times as much.
     """
 
     __slots__ = ("_path",)
@@ -294,19 +289,199 @@ class Translated:
             ) from error
 
 
-class _Turn:
-    """Holds one of the semaphore's turns."""
+def take_last(pool: _Pool, idle: list[Connection]) -> Connection | None:
+    """One of the idle connections."""
+    with pool.lock:
+        return idle.pop() if idle else None
 
-    __slots__ = ("_semaphore", "_timeout", "_path")
 
-    def __init__(self, semaphore: threading.Semaphore, timeout: float, path: Path) -> None:
-        self._semaphore = semaphore
-        self._timeout = timeout
-        self._path = path
+class _Transaction:
+    """A turn with a connection. The block's function holds the only reference to it: see turns.py.
 
-    def __enter__(self) -> None:
-        if not self._semaphore.acquire(timeout=self._timeout):
-            raise StoreUnavailableError(f"{self._path}: no connection became free within {self._timeout:g} s")
+    This one reads; the subclasses differ in what they do at the begin and at the end.
+    """
 
-    def __exit__(self, *raised: object) -> None:
-        self._semaphore.release()
+    __slots__ = ("_connections", "_pool", "_place", "__weakref__")
+
+    def __init__(self, connections: Connections, pool: _Pool) -> None:
+        self._connections = connections
+        self._pool = pool
+        self._place: Place | None = None
+
+    @property
+    def _turns(self) -> Turns:
+        return self._pool.reading
+
+    @property
+    def _idle(self) -> list[Connection]:
+        return self._pool.idle_readers
+
+    def __enter__(self) -> Connection:
+        self._take_turn(self._connections.timeout, sys._getframe(1))
+        try:
+            connection = self._borrow()
+            connection.execute("BEGIN")
+            return connection
+        except BaseException as error:
+            self._abandon()
+            self._translate(error)
+            raise
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is not None:
+            self._abandon()
+            self._translate(error)
+            return
+        try:
+            self._end()
+        except BaseException as raised:
+            self._abandon()
+            self._translate(raised)
+            raise
+        self._give_back()
+
+    def _end(self) -> None:
+        self._connection.execute("COMMIT")
+
+    @property
+    def _connection(self) -> Connection:
+        assert self._place is not None
+        connection = self._place.connection
+        assert isinstance(connection, Connection)
+        return connection
+
+    def _take_turn(self, seconds: float, frame: FrameType) -> None:
+        # What is taken and not yet stored here is lost, and so found by those who wait.
+        place = self._place = self._turns.take(self, seconds, frame)
+        if place is None:
+            raise StoreUnavailableError(
+                f"{self._connections.path}: no connection became free within {seconds:g} s"
+            )
+
+    def _borrow(self) -> Connection:
+        place = self._place
+        assert place is not None
+        while (idle := take_last(self._pool, self._idle)) is not None:
+            place.connection = idle
+            if is_current(idle):
+                return idle
+            # X was removed or replaced: the connection would go on with a file that is its process's alone.
+            place.connection = None
+            idle.close()
+        place.connection = connection = self._connections.connect()
+        return connection
+
+    def _give_back(self) -> None:
+        place, pool = self._place, self._pool
+        assert place is not None
+        connection, place.connection = place.connection, None
+        assert isinstance(connection, Connection)
+        with pool.lock:
+            kept = not pool.closed
+            if kept:
+                self._idle.append(connection)
+        if not kept:
+            connection.close()
+        self._turns.give_back(place)
+
+    def _abandon(self) -> None:
+        """The connection is in whatever state it is: the next borrower gets a fresh one."""
+        place = self._place
+        if place is None:
+            return
+        try:
+            if place.connection is not None:
+                place.connection.close()  # rolls back; before it is let go, for it may be broken off here
+                place.connection = None
+        finally:
+            if place.connection is None:
+                self._turns.give_back(place)
+
+    def _translate(self, error: BaseException) -> None:
+        Translated(self._connections.path).__exit__(type(error), error, None)
+
+
+class _WriteTransaction(_Transaction):
+    __slots__ = ("_patience",)
+
+    def __init__(self, connections: Connections, pool: _Pool, patience: float | None) -> None:
+        super().__init__(connections, pool)
+        self._patience = patience
+
+    @property
+    def _turns(self) -> Turns:
+        return self._pool.writing
+
+    @property
+    def _idle(self) -> list[Connection]:
+        return self._pool.idle_writers
+
+    def __enter__(self) -> Connection:
+        timeout, patience = self._connections.timeout, self._patience
+        limit = timeout if patience is None else min(patience, timeout)
+        deadline = time.monotonic() + limit
+        frame = sys._getframe(1)
+        while True:
+            self._take_turn(limit, frame)
+            try:
+                connection = self._borrow()
+                if self._begin(connection, deadline):
+                    return connection
+            except BaseException as error:
+                self._abandon()
+                self._translate(error)
+                raise
+            self._abandon()
+            limit = max(0.0, deadline - time.monotonic())
+
+    def _begin(self, connection: Connection, deadline: float) -> bool:
+        """Wait for other processes, in slices. False if this process is about to fork: that goes first, since the
+        wait may be longer than its patience."""
+        while True:
+            wait = min(_SLICE_SECONDS, max(0.0, deadline - time.monotonic()))
+            if abs(wait - connection.busy_seconds) > _EXACT_SECONDS:
+                connection.busy_seconds = wait
+                connection.execute(f"PRAGMA busy_timeout = {round(wait * 1000):d}")
+            try:
+                connection.execute("BEGIN IMMEDIATE")
+                return True
+            except sqlite3.OperationalError as error:
+                if time.monotonic() >= deadline or not _is_busy(error):
+                    raise
+            self._turns.close_lost()
+            if self._pool.forking:
+                return False
+
+    def _end(self) -> None:
+        connection = self._connection
+        # Before: it may have waited long. After: what went into a log that was taken away is not acknowledged.
+        self._check_files(connection)
+        connection.execute("COMMIT")
+        self._check_files(connection)
+
+    def _check_files(self, connection: Connection) -> None:
+        if not is_current(connection):
+            raise StoreUnavailableError(f"{self._connections.path} was removed or replaced during a transaction")
+
+
+class _NoTransaction(_Transaction):
+    __slots__ = ()
+
+    def __enter__(self) -> Connection:
+        self._take_turn(self._connections.timeout, sys._getframe(1))
+        try:
+            assert self._place is not None
+            self._place.connection = connection = self._connections.connect()
+            return connection
+        except BaseException as error:
+            self._abandon()
+            self._translate(error)
+            raise
+
+    def _end(self) -> None:
+        pass
+
+    def _give_back(self) -> None:
+        self._abandon()

@@ -2,7 +2,8 @@
 
 Each process holds one lock file. The kernel drops a flock when its holder dies, however it dies: within
 milliseconds a free lock proves the death. A stopped (SIGSTOP) process keeps its lock, so a held lock proves
-nothing: for that there are leases.
+nothing: for that there are leases. They are times of a clock that processes of other containers need not share
+(see clock.py). There a held lock does prove life, and where there is none to be seen, the wall clock decides.
 """
 
 from __future__ import annotations
@@ -16,6 +17,11 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 
 import filelock
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment, unused-ignore]
 
 from ...contract import Status
 from . import clock as bootclock
@@ -39,23 +45,27 @@ class ProcessLock:
         # Guards `_lock`, and the file: of two that put it back at once, one would undo what the other did.
         self._guard = threading.Lock()
         self._restore_at = 0.0  # a hint, changed without a lock
-        self._lock: filelock.BaseFileLock | None = self._make()
+        self._made = 0
+        self._identity = (0, 0)  # of the file
+        self._lock: filelock.BaseFileLock | None = None
+        self._make()
 
     def restore(self) -> None:
-        """Put the lock file back if somebody removed it, as cleaners of temporary files do. At most once a second;
-        where it fails, a death shows by the lease alone."""
+        """Put the lock file back if somebody removed or replaced it, as cleaners of temporary files do. At most
+        once a second; where it fails, a death shows by the lease alone."""
         now = time.monotonic()
         if now < self._restore_at:
             return
         self._restore_at = now + _RESTORE_SECONDS
         with contextlib.suppress(OSError):
             with self._guard:
-                if self._lock is not None and not self.path.exists():
-                    before, self._lock = self._lock, self._make()
+                if self._lock is not None and _identity(self.path) != self._identity:
+                    before = self._lock
+                    self._make()
                     before.release()
 
     def release(self, *, leave_proof: bool = False) -> None:
-        """Let go and remove the file, or leave it, free, as after a death (see `is_dead`). Idempotent."""
+        """Let go and remove the file, or leave it, free, as after a death (see `is_held`). Idempotent."""
         with self._guard:
             lock, self._lock = self._lock, None
         if lock is None:
@@ -65,38 +75,66 @@ class ProcessLock:
                 self.path.unlink()
         lock.release()
 
-    def _make(self) -> filelock.BaseFileLock:
+    def _make(self) -> None:
         """A lock file that is held before it has its name: streams may name it already, and a free one would
-        prove that their producer died."""
+        prove that their producer died. An exception may be thrown in between any two lines: so the lock is also
+        kept before that, and a try that was broken off leaves a name that the next does not use."""
         self.path.parent.mkdir(exist_ok=True)
-        unnamed = self.path.with_suffix(".new")
+        self._made += 1
+        unnamed = self.path.with_suffix(f".new{self._made}")
         # Not thread-local: whatever thread closes the store releases it.
         lock = filelock.FileLock(unnamed, thread_local=False, is_singleton=False)
         lock.acquire(timeout=_ACQUIRE_SECONDS)
+        self._identity = _identity(unnamed)
+        self._lock = lock
         unnamed.rename(self.path)
-        return lock
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return 0, 0
+    return found.st_dev, found.st_ino
 
 
 def _lock_path(directory: Path, token: str) -> Path:
     return directory / f"{token}.lock"
 
 
-def is_dead(directory: Path, token: str) -> bool:
-    """True if the process of `token` is proven dead: its lock file is there and nobody holds it.
-
-    A missing file, or one that may not be opened, proves nothing. Of two that try at once, each may find the lock
-    held by the other: the next try tells.
-    """
-    path = _lock_path(directory, token)
+def is_held(directory: Path, token: str) -> bool | None:
+    """Whether the process of `token` holds its lock file: False if nobody does, which proves it dead; None if the
+    file is missing or may not be opened, which proves nothing."""
+    path = str(_lock_path(directory, token))
     try:
-        if not path.exists():
-            return False
-        probe = filelock.FileLock(path, thread_local=False)
-        probe.acquire(blocking=False)
+        file = os.open(path, os.O_RDONLY)  # never made here: a free one would prove a death
     except OSError:
-        return False
+        return None
+    try:
+        if fcntl is None:
+            return _is_held_by_filelock(path)
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared: of two that try at once both succeed
+        opened, named = os.fstat(file), os.stat(path)
+        # A lock file that was put back in the meantime is another one.
+        return None if (opened.st_dev, opened.st_ino) != (named.st_dev, named.st_ino) else False
+    except BlockingIOError:
+        return True
+    except OSError:
+        return None
+    finally:
+        os.close(file)
+
+
+def _is_held_by_filelock(path: str) -> bool:
+    """Where there is no flock. Of two that try at once, each may find the lock held by the other: the next try
+    tells."""
+    probe = filelock.FileLock(path, thread_local=False)
+    try:
+        probe.acquire(blocking=False)
+    except filelock.Timeout:
+        return True
     probe.release()
-    return True
+    return False
 
 
 class Liveness:
@@ -107,17 +145,20 @@ class Liveness:
         self._run_directory = run_directory
         self._own_token = own_token
         self._steps = steps
-        # Token -> (when, whether dead): a thousand viewers of one process's streams share a try of its lock file.
+        # Token -> (when, whether held): a thousand viewers of one process's streams share a try of its lock file.
         # Single dict operations are atomic, and a second try does no harm: no lock needed.
-        self._proofs: dict[str, tuple[float, bool]] = {}
+        self._proofs: dict[str, tuple[float, bool | None]] = {}
 
     def is_orphan(self, row: Row) -> bool:
-        """Whether a running stream's producer is dead: rebooted, silent beyond its lease, or killed."""
+        """Whether a running stream's producer is dead: killed, silent beyond its lease, or gone with a reboot."""
         if row.status is not Status.STREAMING or row.expired:
             return False
-        if row.boot_id != bootclock.boot_id() or bootclock.now() >= row.lease_until:
-            return True
-        return row.owner != self._own_token and self._is_dead(row.owner)
+        if row.boot_id == bootclock.domain():
+            if bootclock.now() >= row.lease_until:
+                return True
+            return row.owner != self._own_token and self._is_held(row.owner) is False
+        held = self._is_held(row.owner)
+        return not held if held is not None else time.time() >= row.updated_at + self._steps.grace
 
     def end_dead(self, stream_ids: Collection[str], patience: float | None = None) -> dict[str, Row | None]:
         """End those of these streams whose producers died. One read transaction; see `end_orphans`."""
@@ -153,12 +194,12 @@ class Liveness:
                 self._steps.end(connection, stream_id, row, Status.INTERRUPTED)
         return ids
 
-    def _is_dead(self, token: str) -> bool:
+    def _is_held(self, token: str) -> bool | None:
         now = bootclock.now()
-        proved_at, dead = self._proofs.get(token, (0.0, False))
-        if now - proved_at > _PROOF_SECONDS:
-            dead = is_dead(self._run_directory, token)
+        proved_at, held = self._proofs.get(token, (-_PROOF_SECONDS, None))
+        if not 0 <= now - proved_at <= _PROOF_SECONDS:
+            held = is_held(self._run_directory, token)
             if len(self._proofs) > _PROOFS_KEPT:
                 self._proofs.clear()
-            self._proofs[token] = now, dead
-        return dead
+            self._proofs[token] = now, held
+        return held

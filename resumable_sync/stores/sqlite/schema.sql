@@ -18,10 +18,10 @@ CREATE TABLE streams (
   metadata TEXT NOT NULL,             -- JSON object, string to string
   ttl REAL NOT NULL,                  -- seconds
   owner TEXT NOT NULL,                -- the producing process: OWNER.lock beside the file is locked while it lives
-  boot_id TEXT NOT NULL,              -- which boot the next two columns belong to
+  boot_id TEXT NOT NULL,              -- whose clock the next two columns are by: boot id, and time namespace if not the first
   lease_until REAL NOT NULL,          -- boot clock
-  expires_boot REAL NOT NULL,         -- boot clock; decides within the same boot
-  expires_at REAL NOT NULL,           -- Unix seconds; decides after a reboot
+  expires_boot REAL NOT NULL,         -- boot clock; decides where that clock is known
+  expires_at REAL NOT NULL,           -- Unix seconds; decides elsewhere, as after a reboot
   created_at REAL NOT NULL,           -- Unix seconds, for people
   updated_at REAL NOT NULL,
   finished_at REAL

@@ -29,6 +29,7 @@ class _Process:
     """What the store holds in one process. Each part knows only those made before it."""
 
     def __init__(self, connections: Connections, run_directory: Path, steps: Steps, shortest_ttl: float) -> None:
+        connections.pool()  # refuses here what this process must not use, before anything is put beside it
         with Translated(run_directory):
             self.lock = ProcessLock(run_directory)
         self.liveness = Liveness(connections, run_directory, self.lock.token, steps)
@@ -53,9 +54,12 @@ class SQLiteStore(BaseStore):
 
     Thread-safe and fork-safe; a child opens connections of its own. What an append has returned for survives
     the kill of any process; at a power loss the last commits may go (synchronous=NORMAL). The file must be on a
-    local disk. Beside it lies `<path>-run/`, with a lock file for each process, by which a killed producer is
-    noticed within a second (a frozen one by its lease), and with sockets for wake-ups. A process that is stopped
-    in the middle of a write transaction keeps all others from writing until it goes on or is killed:
+    local disk, with one hard link; containers mount its directory, not the file alone. A child that is forked
+    while a transaction outlasts the fork's patience (2 s), or from a signal handler within one, refuses the file,
+    and so does a process whose `-wal` or `-shm` was removed or replaced: all calls raise StoreUnavailableError,
+    not transient. Beside the file lies `<path>-run/`, with a lock file for each process, by which a killed
+    producer is noticed within a second (a frozen one by its lease), and with sockets for wake-ups. A process that
+    is stopped in the middle of a write transaction keeps all others from writing until it goes on or is killed:
     their calls raise StoreUnavailableError meanwhile, and what is stored can be read.
 
     `ttl`, `finished_ttl`, `grace`: seconds, as in MemoryStore. `timeout`: seconds that a write waits for other
@@ -89,10 +93,12 @@ class SQLiteStore(BaseStore):
             max_streams=max_streams,
         )
         self._steps = steps = Steps(self._limits, self._grace, self._finished_ttl)
-        self.path = Path(path).absolute()
+        # Of several names by symlinks one counts: SQLite and the run directory go by the file itself.
+        self.path = Path(os.path.realpath(path))
         self._run_directory = directory = self.path.with_name(self.path.name + "-run")
         wait = check_seconds(timeout, "timeout")
         self._connections = connections = Connections(self.path, directory, wait, max_file_bytes)
+        connections.files.check_alone()
         with connections.read():
             pass  # trouble with the file shows here, not at the first request
         connections.close_idle()  # a server that forks by itself, as uWSGI does, inherits none
@@ -117,7 +123,7 @@ class SQLiteStore(BaseStore):
         lease = ended = None
         with self._connections.write() as connection:
             row = tables.select(connection, stream_id)
-            if row is None or row.expired:
+            if row is None or row.expired or (row.overdue and process.liveness.is_orphan(row)):
                 lease = self._steps.begin(
                     connection, stream_id, row, ttl, json.dumps(metadata), process.lock.token
                 )

@@ -24,6 +24,7 @@ from . import clock as bootclock
 logger = logging.getLogger("resumable_sync")
 
 _IDS_OF_A_QUERY = 500
+_UNKNOWN_LIFE_SECONDS = 1.0  # after which to ask again how long a stream lives
 
 
 class Row(NamedTuple):
@@ -47,15 +48,24 @@ class Row(NamedTuple):
 
     @property
     def life(self) -> float:
-        """Seconds until the stream's ttl runs out, by the boot clock; by the wall clock after a reboot."""
-        if self.boot_id == bootclock.boot_id():
+        """Seconds until the stream's ttl runs out, by the boot clock; by the wall clock in another clock domain,
+        as after a reboot. There a running stream lives on until its producer is known to be dead: see
+        `overdue`."""
+        if self.boot_id == bootclock.domain():
             return self.expires_boot - bootclock.now()
-        return self.expires_at - time.time()
+        life = self.expires_at - time.time()
+        return life if self.status.ended else max(life, _UNKNOWN_LIFE_SECONDS)
 
     @property
     def expired(self) -> bool:
         """Whether the stream's ttl has run out."""
         return self.life <= 0
+
+    @property
+    def overdue(self) -> bool:
+        """Whether the ttl of a stream of another clock domain has run out by the wall clock: it is gone if its
+        producer is dead, and otherwise about to be renewed."""
+        return self.boot_id != bootclock.domain() and self.expires_at <= time.time()
 
     def info(self, stream_id: str) -> StreamInfo:
         """The row as the public snapshot."""
@@ -216,8 +226,8 @@ def remove_all(connection: sqlite3.Connection) -> list[str]:
 _TO_TRASH = "INSERT OR IGNORE INTO trash SELECT generation FROM streams WHERE typeof(generation) = 'integer'"
 
 _EXTEND = (
-    "UPDATE streams SET size = size + ?, entries = entries + ?, lease_until = ?, expires_boot = ?, expires_at = ?,"
-    " updated_at = ? WHERE stream_id = ?"
+    "UPDATE streams SET size = size + ?, entries = entries + ?, boot_id = ?, lease_until = ?, expires_boot = ?,"
+    " expires_at = ?, updated_at = ? WHERE stream_id = ?"
 )
 _AS_EXPECTED = (
     " AND generation = ? AND status = 'streaming' AND size = ? AND boot_id = ? AND expires_boot > ? AND size <= ?"
@@ -263,7 +273,7 @@ class Steps:
             metadata=metadata,
             ttl=ttl,
             owner=owner,
-            boot_id=bootclock.boot_id(),
+            boot_id=bootclock.domain(),
             lease_until=now + self.grace,
             expires_boot=now + ttl,
             expires_at=wall + ttl,
@@ -314,12 +324,12 @@ class Steps:
         self, connection: sqlite3.Connection, stream_id: str, row: Row, status: Status, error: str | None = None
     ) -> Row:
         """Write the ending of a running stream, of which this transaction has read `row`; returns the row as it
-        is now. The stream lives `finished_ttl`, or its ttl, from now."""
-        wall, life = time.time(), self.finished_ttl or row.ttl
+        is now. The stream lives `finished_ttl`, or its ttl, from now; not at all if it was overdue."""
+        wall, life = time.time(), 0.0 if row.overdue else self.finished_ttl or row.ttl
         ended = row._replace(
             status=status,
             error=error,
-            boot_id=bootclock.boot_id(),
+            boot_id=bootclock.domain(),
             expires_boot=bootclock.now() + life,
             expires_at=wall + life,
             updated_at=wall,
@@ -342,7 +352,7 @@ class Steps:
         expected = (
             lease.generation,
             lease.offset,
-            bootclock.boot_id(),
+            bootclock.domain(),
             now,
             self.limits.max_stream_bytes - length,
             self.limits.max_entries - entries,
@@ -352,7 +362,8 @@ class Steps:
 
     def _extension(self, lease: Lease, length: int, entries: int, now: float) -> tuple[float | str, ...]:
         wall = time.time()
-        return length, entries, now + self.grace, now + lease.ttl, wall + lease.ttl, wall, lease.stream_id
+        leases = bootclock.domain(), now + self.grace, now + lease.ttl
+        return length, entries, *leases, wall + lease.ttl, wall, lease.stream_id
 
 
 def _insert_pages(connection: sqlite3.Connection, lease: Lease, chunks: Sequence[bytes]) -> list[pages.Page]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from ..sweeper import Sweeper
 from . import tables
 from .connection import Connections
-from .liveness import Liveness, is_dead
+from .liveness import Liveness, is_held
 
 _CHECKPOINT_BYTES = 4 * 1024 * 1024  # written between checkpoints
 _SWEEP_SECONDS = 30.0
@@ -78,7 +78,11 @@ class Upkeep:
             ended = self._liveness.end_orphans(rows)
             if ended:
                 self._publish(ended)
-            expired = [stream_id for stream_id, row in rows if row.expired]
+            expired = [
+                stream_id
+                for stream_id, found in rows
+                if (row := ended.get(stream_id, found)) is not None and row.expired
+            ]
             if expired:
                 with self._connections.write() as connection:
                     for stream_id, row in tables.select_many(connection, expired):
@@ -127,7 +131,8 @@ class Upkeep:
                 continue
             if not stale or token in owners or token == "create":
                 continue
-            if is_dead(self._run_directory, token) or not (self._run_directory / f"{token}.lock").exists():
+            held = is_held(self._run_directory, token)
+            if held is False or (held is None and not (self._run_directory / f"{token}.lock").exists()):
                 path.unlink(missing_ok=True)
 
     def _interval(self) -> float:

@@ -20,6 +20,7 @@ from ...process import start_thread
 from ..base import Snapshot
 from ..pages import Page
 from ..tail import Tail, Tails
+from ..wakeup import Alarm
 from . import tables
 from .connection import Connections
 from .peers import DATAGRAM_BYTES, EVERYTHING, Peers
@@ -59,7 +60,7 @@ class Watcher:
         self._thread: threading.Thread | None = None
         self._idle = False  # the thread is in the long wait of a process without viewers
         self._closed = False
-        self._nudged = threading.Event()  # ends the thread's wait where it has no socket
+        self._nudged = Alarm()  # ends the thread's wait where it has no socket
 
     def publish(self, stream_ids: Collection[str]) -> None:
         """Tell the viewers of these streams, here and elsewhere, that something was committed. Never blocks."""
@@ -102,7 +103,7 @@ class Watcher:
         with self._lock:
             if self._closed:
                 return
-            idle, self._idle = self._idle, False
+            idle = self._idle  # the thread takes it back: until then each viewer nudges
             if self._thread is None:
                 # May fail, then the next viewer tries it.
                 self._thread = start_thread(self._run, "resumable-sync-watch")
@@ -111,7 +112,7 @@ class Watcher:
 
     def _nudge(self) -> None:
         """End the thread's present wait."""
-        self._nudged.set()
+        self._nudged.ring()
         self._peers.nudge_self()
 
     def _find(self, stream_ids: Iterable[str]) -> dict[str, Tail]:
@@ -134,7 +135,6 @@ class Watcher:
             poll_at = check_at = 0.0
             idle_since = time.monotonic()
             while True:
-                self._nudged.clear()  # before the section below: what comes after it ends the wait
                 now = time.monotonic()
                 with self._lock:
                     # A tail is entered before it is followed: it is among these, or `_follow` finds what is set.

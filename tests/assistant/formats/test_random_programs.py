@@ -6,11 +6,12 @@ import math
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from resumable_sync.assistant import (
     AssistantMessageAccumulator,
+    AssistantStreamChunk,
     AssistantTransportDecoder,
     AssistantTransportEncoder,
     DataStreamDecoder,
@@ -20,9 +21,11 @@ from resumable_sync.assistant import (
     UIMessageStreamDecoder,
     UIMessageStreamEncoder,
 )
+from resumable_sync.assistant.message.chunks import Error, MessageFinish, PartStart, Result, StepFinish
+from resumable_sync.assistant.message.parts import ToolCallPart
 
 from ...javascript import JavaScript
-from .programs import Program, accumulate, chunks_of
+from .programs import DECODERS, ENCODERS, Program, accumulate, chunks_of
 from .test_javascript import same
 
 quick = settings(deadline=None, max_examples=120)
@@ -176,6 +179,34 @@ def test_the_ui_message_stream_carries_text_and_tools(sent: Any) -> None:
         assert _joined(theirs, kind) == _joined(ours, kind)
     assert _calls(theirs) == _calls(ours)
     assert theirs["status"]["type"] == ours["status"]["type"]
+
+
+endings = st.one_of(
+    st.builds(MessageFinish, finish_reason=reasons, usage=st.none() | usage),
+    st.builds(Error, error=text, severity=st.sampled_from([None, "critical", "warning", "info"])),
+    st.builds(StepFinish, finish_reason=reasons),
+)
+
+
+@pytest.mark.parametrize("format_name", ["data-stream", "assistant-transport", "ui-message-stream"])
+@pytest.mark.parametrize("answered", [True, False, None])
+@quick
+@given(chunks=st.lists(endings, max_size=5), at=st.integers(0, 5))
+@example(chunks=[MessageFinish(finish_reason="error"), MessageFinish(finish_reason="stop")], at=0)
+@example(chunks=[Error(error="e", severity="info"), MessageFinish(finish_reason="stop")], at=0)
+def test_a_message_that_ends_more_than_once_ends_the_same_in_every_format(
+    format_name: str, answered: bool | None, chunks: list[AssistantStreamChunk], at: int
+) -> None:
+    """`answered`: whether a tool call in it is; None if there is none."""
+    tool: list[AssistantStreamChunk] = []
+    if answered is not None:
+        tool = [PartStart(part=ToolCallPart(tool_call_id="t", tool_name="n"))]
+    if answered:
+        tool.append(Result(path=(0,), result=1))
+    program = [*chunks[:at], *tool, *chunks[at:]]
+    direct = accumulate(program)["status"]
+    read = accumulate(DECODERS[format_name]().decode(ENCODERS[format_name]().encode(program)))["status"]
+    assert (read["type"], read.get("reason")) == (direct["type"], direct.get("reason"))
 
 
 def _calls(message: Any) -> dict[str, Any]:

@@ -107,6 +107,20 @@ def test_any_text_names_a_chat(context: ResumableStreamContext) -> None:
         assert call(app, "POST", f"/{chat_id}/stop").read() == b'{"stopped":true}'
 
 
+@pytest.mark.parametrize("malformed", ["-end", "x"])
+def test_what_is_no_cursor_is_refused(context: ResumableStreamContext, malformed: str) -> None:
+    script = Script("Hel")
+    app = endpoints(context, script)
+    sent = call(app, "POST", "/", SEND, query=f"after={malformed}", last_event_id=malformed)
+    stream_id = sent.headers["x-resumable-stream-id"]  # a new message has no cursor, so it is not asked for one
+    for path in ("/c/stream", f"/streams/{stream_id}"):
+        assert call(app, "GET", path, query=f"after={malformed}").status == 400
+        assert call(app, "GET", path, last_event_id=malformed).status == 400
+    script.put(None)
+    sent.read()
+    assert script.runs == 1
+
+
 def test_what_the_answer_is_given(context: ResumableStreamContext) -> None:
     seen: list[ChatRequest] = []
     app = endpoints(context, lambda controller, request: seen.append(request))

@@ -135,6 +135,35 @@ def test_a_missing_stream(context: ResumableStreamContext) -> None:
         resume(context, missing_response=302)
 
 
+@pytest.mark.parametrize(
+    "kept",
+    [
+        '{"content-type":"a\\r\\nSet-Cookie: x"}',
+        '{"content-type":5}',
+        '{"a b":"c"}',
+        '{"content-length":"3"}',
+        '[["content-type"]]',
+        "null",
+        "no json",
+    ],
+)
+def test_kept_headers_that_no_response_can_have(context: ResumableStreamContext, kept: str) -> None:
+    assert b"".join(context.run("s", lambda: [b'0:"a"\n'], metadata={"assistant-headers": kept})) == b'0:"a"\n'
+    for method in ("GET", "HEAD"):
+        reply = call(resume(context), method)
+        assert reply.status == 200 and reply.headers["content-type"] == DataStreamEncoder().headers["Content-Type"]
+
+
+@pytest.mark.parametrize("malformed", ["-end", "-end-end", "x", "-1-end"])
+def test_what_is_no_cursor_is_refused(context: ResumableStreamContext, malformed: str) -> None:
+    call(create(context, Script("a", None))).read()
+    for method in ("GET", "HEAD"):
+        assert call(resume(context, after=malformed), method).status == 400
+        assert call(resume(context), method, query=f"after={malformed}").status == 400
+        assert call(resume(context), method, last_event_id=malformed).status == 400
+        assert call(resume(context, missing_response=204, stream_id="t"), last_event_id=malformed).status == 400
+
+
 def test_head_starts_nothing(context: ResumableStreamContext) -> None:
     script = Script()
     reply = call(create(context, script, encoder=UIMessageStreamEncoder), "HEAD")

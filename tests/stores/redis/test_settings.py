@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import shutil
 import subprocess
@@ -23,7 +24,7 @@ from resumable_sync import (
 from resumable_sync import open_store as open_by_url
 from resumable_sync.stores import redis as redis_store
 from resumable_sync.stores.redis import RedisStore
-from resumable_sync.stores.redis.settings import from_url
+from resumable_sync.stores.redis.settings import Endpoint, from_client, from_url
 from resumable_sync.testing.kit import acquired, call, drain
 
 from ...support import wait_until
@@ -112,6 +113,154 @@ def test_a_client_that_logs_in_by_a_function_of_its_own(prefix: str) -> None:
 def test_urls_that_name_nothing(url: str) -> None:
     with pytest.raises(ValueError):
         from_url(url)
+
+
+@pytest.mark.parametrize(
+    ("url", "named"),
+    [
+        ("redis://localhost?foo=1", "foo"),
+        ("redis://localhost?foo=1&ssl_ca_certs=x", "foo, ssl_ca_certs"),
+        ("redis://localhost?ssl=true", "ssl"),
+        ("redis://localhost?socket_timeout=3", "socket_timeout"),
+        ("redis://localhost?max_connections=3&decode_responses=true", "max_connections, decode_responses"),
+        ("redis://localhost?db=one", "db"),
+        ("redis://localhost?db=1&db=2", "db"),
+        ("redis://localhost/one", "one"),
+        ("redis://:pass#word@localhost", "%23"),
+        ("redis://localhost?ttl=soon", "ttl"),
+        ("redis://localhost?wait_replicas=1", "wait_replicas"),
+        ("rediss://localhost?ssl_check_hostname=perhaps", "ssl_check_hostname"),
+        ("unix:///nowhere?host=localhost", "host"),
+        ("redis+sentinel://localhost/main/0?foo=1", "foo"),
+        ("redis+sentinel://localhost/main/0?ssl=perhaps", "perhaps"),
+        ("redis+cluster://localhost?ssl_ca_certs=x", "ssl=true"),
+        ("redis+cluster://localhost?sentinel_password=x", "sentinel_password"),
+        ("redis+cluster://localhost/3", "database"),
+        ("redis+cluster://localhost?db=3", "database"),
+    ],
+)
+def test_url_options_that_would_be_dropped_are_refused(url: str, named: str) -> None:
+    with pytest.raises(ValueError, match=named):
+        open_by_url(url)
+
+
+def kept(store: RedisStore) -> dict[str, Any]:
+    """What the store's connections are made with."""
+    return dict(store._processes.get().writes._target.endpoints[0]._settings)
+
+
+def test_url_options_that_are_obeyed(server: RedisServer, prefix: str) -> None:
+    url = f"redis://127.0.0.1:{server.port}?db=2&client_name=app%2Fx&socket_keepalive=no&ttl=60&prefix={prefix}"
+    with open_by_url(url, finished_ttl=7.0) as opened, server.client(db=2) as client:
+        assert isinstance(opened, RedisStore)
+        assert acquired(opened, "s").ttl == 60 and opened._finished_ttl == 7.0
+        assert client.exists(f"{prefix}:{{s}}:meta")
+        settings = kept(opened)
+        assert (settings["client_name"], settings["socket_keepalive"]) == ("app/x", False)
+    for scheme in ("redis+cluster://{}", "redis+sentinel://{}/main/2"):
+        made = open_by_url(
+            scheme.format(f"127.0.0.1:{server.port}") + "?ssl=1&ssl_check_hostname=0&client_name=app"
+        )
+        assert isinstance(made, RedisStore)
+        found = from_url(scheme.format("h") + "?ssl=1&ssl_check_hostname=0&client_name=app").endpoints[0]
+        assert found._settings["ssl_check_hostname"] is False and found._settings["client_name"] == "app"
+        assert found._kind is redis.SSLConnection
+        made.close()
+
+
+HONOURED: list[dict[str, Any]] = [
+    {"username": "u", "password": "p"},
+    {"credential_provider": redis.UsernamePasswordCredentialProvider("u", "p")},
+    {"socket_keepalive": True, "socket_keepalive_options": {}},
+    {"client_name": "app"},
+    {"protocol": 3},
+    {"db": 3, "socket_read_size": 1000},
+    {"ssl": True, "ssl_ca_certs": "x", "ssl_check_hostname": False, "ssl_certfile": "y", "ssl_keyfile": "z"},
+    {"ssl": True, "ssl_ciphers": "a", "ssl_min_version": 771, "ssl_ca_path": "x", "ssl_password": "p"},
+    {"unix_socket_path": "/nowhere"},
+]
+
+
+WAYS = [
+    pytest.param(by, settings, id=f"{by}-{','.join(settings)}")
+    for by in ("client", "pool", "sentinel")
+    for settings in HONOURED
+    # A pool is told of these by its class of connections, and a Sentinel names a host and a port.
+    if by == "client"
+    or not settings.keys() & ({"ssl", "unix_socket_path"} if by == "pool" else {"unix_socket_path"})
+]
+
+
+@pytest.mark.parametrize(("by", "settings"), WAYS)
+def test_who_and_where_is_kept(by: str, settings: dict[str, Any]) -> None:
+    client: Any
+    if by == "client":
+        client = redis.Redis(**settings)
+    elif by == "pool":
+        pool_class: Any = redis.BlockingConnectionPool
+        client = redis.Redis(connection_pool=pool_class(max_connections=1, timeout=1, **settings))
+    else:
+        manager: Any = redis.sentinel.Sentinel([("127.0.0.1", 1)])  # type: ignore[no-untyped-call]
+        client = manager.master_for("main", **settings)
+    (endpoint,) = from_client(client).endpoints
+    names = {"unix_socket_path": "path"}
+    for name, value in settings.items():
+        if name != "ssl":
+            assert endpoint._settings[names.get(name, name)] == value
+    assert issubclass(endpoint._kind, redis.SSLConnection) is ("ssl" in settings)  # type: ignore[arg-type]
+    endpoint._kind(**endpoint._settings)  # accepts what it is given
+
+
+def test_a_connection_class_of_ones_own(server: RedisServer, prefix: str) -> None:
+    """It is used, with the settings that only it knows."""
+    seen: list[str] = []
+
+    class Own(redis.Connection):
+        def __init__(self, *, token: str, **settings: Any) -> None:
+            seen.append(token)
+            super().__init__(**settings)  # type: ignore[no-untyped-call]
+
+    pool: Any = redis.ConnectionPool(connection_class=Own, token="t", port=server.port, host="127.0.0.1")
+    with RedisStore(redis.Redis(connection_pool=pool), prefix=prefix) as store:
+        acquired(store, "s")
+    assert set(seen) == {"t"}
+
+
+def test_a_pool_or_sentinel_of_ones_own_is_refused() -> None:
+    class Pool(redis.ConnectionPool):
+        def make_connection(self) -> Any:
+            return super().make_connection()
+
+    with pytest.raises(ValueError, match="Pool"):
+        RedisStore(redis.Redis(connection_pool=Pool()))
+
+    class Managed(redis.sentinel.SentinelManagedConnection):
+        pass
+
+    manager: Any = redis.sentinel.Sentinel([("127.0.0.1", 1)])  # type: ignore[no-untyped-call]
+    with pytest.raises(ValueError, match="connection class"):
+        RedisStore(manager.master_for("main", connection_class=Managed))
+
+
+def test_what_a_sentinel_was_told_is_kept() -> None:
+    sentinel: Any = redis.sentinel.Sentinel
+    manager = sentinel(
+        [("127.0.0.1", 1)], min_other_sentinels=2, sentinel_kwargs={"password": "p", "client_name": "app"}
+    )
+    (endpoint,) = from_client(manager.master_for("main")).endpoints
+    assert endpoint._find is not None
+    found: Any = inspect.getclosurevars(endpoint._find).nonlocals["manager"]
+    assert found is not manager and found.min_other_sentinels == 2
+    settings = found.sentinels[0].connection_pool.connection_kwargs
+    assert (settings["password"], settings["client_name"], settings["port"]) == ("p", "app", 1)
+
+
+def test_a_cluster_behind_another_address() -> None:
+    """`address_remap` of a RedisCluster client applies to the addresses that the nodes name, too."""
+    endpoint = Endpoint(redis.Connection, {"host": "outside", "port": 1}, remap=lambda at: ("outside", at[1] + 1))
+    assert endpoint.address == ("outside", 1)
+    assert endpoint.at(("inside", 5)).address == ("outside", 6)
+    assert endpoint.at(("inside", 5)).at(("inside", 7)).address == ("outside", 8)
 
 
 @pytest.mark.parametrize(

@@ -129,7 +129,7 @@ def test_a_slow_viewer_pages_by_itself(open_store: OpenStore) -> None:
         store.append(lease, bytes([number]) * 100_000)
     wait_until(lambda: len(fast.data) == 10_000_000)
     tail = other._processes.get().tails.find("s")
-    assert tail is not None and tail._held <= TAIL_BYTES + 100_000
+    assert tail is not None and tail.end - tail._begin <= TAIL_BYTES + 100_000
     got = bytearray()
     while len(got) < 10_000_000:
         batch = other.read("s", slow, max_bytes=200_000, timeout=5.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
 import sqlite3
 import threading
@@ -19,6 +20,11 @@ from .conftest import alter, run_directory
 def count(connections: Connections) -> int:
     with connections.read() as connection:
         return int(connection.execute("SELECT stream_count FROM meta").fetchone()[0])
+
+
+def count_up(connections: Connections) -> None:
+    with connections.write() as connection:
+        connection.execute("UPDATE meta SET stream_count = stream_count + 1")
 
 
 def test_an_error_rolls_back_and_frees_the_turn(connections: Connections) -> None:
@@ -53,8 +59,13 @@ def test_patience_bounds_the_wait_for_other_processes_alone(path: Path) -> None:
             with connections.write(0.01):
                 pass
         other.execute("ROLLBACK")
-    with connections.write(0.01) as connection:
-        assert connection.execute("PRAGMA busy_timeout").fetchone()[0] == 30_000
+        other.execute("BEGIN IMMEDIATE")
+        with ThreadPoolExecutor(1) as pool:
+            patient = pool.submit(count_up, connections)
+            with pytest.raises(concurrent.futures.TimeoutError):
+                patient.result(0.5)
+            other.execute("ROLLBACK")
+            patient.result(20.0)
     connections.close()
 
 

@@ -12,7 +12,7 @@ from resumable_sync import SQLiteStore, Status
 from resumable_sync.stores.base import Limits
 from resumable_sync.stores.sqlite import tables
 from resumable_sync.stores.sqlite.connection import Connections
-from resumable_sync.stores.sqlite.liveness import Liveness, ProcessLock, is_dead
+from resumable_sync.stores.sqlite.liveness import Liveness, ProcessLock, is_held
 from resumable_sync.stores.sqlite.tables import Row, Steps
 
 from .conftest import alter, run_directory
@@ -28,12 +28,12 @@ def add(connections: Connections, steps: Steps, stream_id: str, owner: str) -> R
 
 def test_a_free_lock_proves_a_death_and_a_held_or_missing_one_nothing(tmp_path: Path) -> None:
     lock = ProcessLock(tmp_path / "run")
-    assert not is_dead(tmp_path / "run", lock.token)
+    assert is_held(tmp_path / "run", lock.token) is not False
     lock.release(leave_proof=True)
-    assert is_dead(tmp_path / "run", lock.token)
+    assert is_held(tmp_path / "run", lock.token) is False
     lock.path.unlink()
-    assert not is_dead(tmp_path / "run", lock.token)
-    assert not is_dead(tmp_path / "run", "x" * 300)  # an error of the file system
+    assert is_held(tmp_path / "run", lock.token) is not False
+    assert is_held(tmp_path / "run", "x" * 300) is None  # an error of the file system
     lock.release()  # again
 
     gone = ProcessLock(tmp_path / "run")
@@ -46,9 +46,9 @@ def test_a_removed_lock_file_is_put_back(tmp_path: Path) -> None:
     lock.path.unlink()
     lock.path.parent.rmdir()
     lock.restore()
-    assert lock.path.exists() and not is_dead(lock.path.parent, lock.token)
+    assert lock.path.exists() and is_held(lock.path.parent, lock.token) is not False
     lock.release(leave_proof=True)
-    assert is_dead(lock.path.parent, lock.token)
+    assert is_held(lock.path.parent, lock.token) is False
     lock.path.unlink()
     lock._restore_at = 0.0
     lock.restore()  # released: nothing is put back
@@ -61,7 +61,7 @@ def test_where_a_lock_file_cannot_be_put_back_nothing_is_raised(tmp_path: Path) 
     lock.path.parent.rmdir()
     lock.path.parent.write_bytes(b"in the way")
     lock.restore()
-    assert not is_dead(lock.path.parent, lock.token)
+    assert is_held(lock.path.parent, lock.token) is not False
     lock.release()
 
 

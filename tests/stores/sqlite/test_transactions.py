@@ -9,7 +9,7 @@ import pytest
 
 from resumable_sync import SQLiteStore
 from resumable_sync.stores.sqlite import store as store_module
-from resumable_sync.stores.sqlite.connection import Connection
+from resumable_sync.stores.sqlite.handles import Connection
 
 from .conftest import alter
 

@@ -11,5 +11,5 @@ end
 redis.call('UNLINK', KEYS[1], KEYS[2])
 redis.call('XADD', KEYS[2], generation .. LAST, 'x', '1')
 redis.call('PEXPIRE', KEYS[2], 10000)
-redis.call('SET', KEYS[3], generation .. ' ' .. ARGV[1], 'PX', DAY)
+redis.call('SET', KEYS[3], generation .. ' ' .. ARGV[1], 'PXAT', fenced(generation, now))
 return (s or damaged) and 1 or 0

@@ -5,10 +5,15 @@
 --   2 log    stream  <generation>-0 {b: 1}, then <generation>-<end offset> {p: chunks joined, l: their lengths},
 --                    last <generation>-18446744073709551615 {e: status, n: size, m: error}; {x: 1} if deleted
 --   3 fence  string  the highest generation given out, kept for longer than the stream
-local LAST, DAY, time = '-18446744073709551615', 86400000, redis.call('TIME')
+local LAST, HOUR, time = '-18446744073709551615', 3600000, redis.call('TIME')
 -- In replies and ids; tostring turns big numbers into 1e+15. redis.call writes whole numbers out by itself.
 local function text(number) return string.format('%.0f', number) end
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
+-- The server's ms until which the fence of a stream stays that lives until `ms`. The next generation is above its own by
+-- the clock alone, unless that is set back: so an hour more, and until it is past the generation, for a day at most.
+local function fenced(generation, ms)
+  return math.max(ms, math.min(math.floor(generation / 1048.576), now + 24 * HOUR)) + HOUR
+end
 -- What a key holds; nil where its value is of another type, which somebody else put there.
 local function get(...)
   local reply = redis.pcall(...)

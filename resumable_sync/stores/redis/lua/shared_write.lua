@@ -6,7 +6,7 @@ local function keep(s, life, ...)
   s.expires = now + life
   if s.expires > s.kept then
     s.kept = s.expires + math.max(1000, math.floor(life / 8))
-    for i = 1, 3 do redis.call('PEXPIREAT', KEYS[i], s.kept + (i == 3 and DAY or 0)) end
+    for i = 1, 3 do redis.call('PEXPIREAT', KEYS[i], i < 3 and s.kept or fenced(s.generation, s.kept)) end
     redis.call('HSET', KEYS[1], 'kept', s.kept)
   end
   redis.call('HSET', KEYS[1], 'size', s.size, 'entries', s.entries, 'rows', s.rows, 'expires', s.expires,
