@@ -7,7 +7,7 @@ and expiry, so a cursor or a producer of an earlier life is always recognised.
 
 Guarantees (tests cite them by number):
 
-G1  From cursor (g, n) a consumer gets exactly the bytes n, n+1, … of generation g: no gap, repeat or
+G1  From cursor (g, n) a viewer gets exactly the bytes n, n+1, … of generation g: no gap, repeat or
     reorder; otherwise a typed error. A cursor of another generation is refused, never spliced.
 G2  An append that returned is stored. Memory: while the process lives. SQLite: it survives the kill of
     any process; at a power loss the last commits may go. Redis: executed on the primary; it survives
@@ -15,7 +15,7 @@ G2  An append that returned is stored. Memory: while the process lives. SQLite: 
 G3  Retrying an append, whatever happened to its reply, stores it once.
 G4  Once another producer has taken the stream over, or a reader has declared the old one lost, no append
     of the old one succeeds; its source is closed at its next append or heartbeat.
-G5  A generation has at most one ending: atomic, last, never changed. A consumer ends without an
+G5  A generation has at most one ending: atomic, last, never changed. A viewer ends without an
     exception only after it has read the ending `done`.
 G6  Loss is loud: delete, expiry, flush, eviction, trim or roll-back raise in a reader within one wait
     slice, and in the writer at its next append.

@@ -30,8 +30,8 @@ _RETRY_SECONDS = 0.2  # between reads of a store that is unavailable
 class OpenReads:
     """The reads that the viewers of one context have open in one process.
 
-    Without a lock, which all viewers would share. Single operations of a set are atomic; a viewer enters before it
-    checks `closed`, and whoever closes sets `closed` before reading who is inside. So one of the two sees the
+    It has no lock: all viewers would contend for it. Single operations of a set are atomic; a viewer enters before
+    it checks `closed`, and whoever closes sets `closed` before reading who is inside. So one of the two sees the
     other.
     """
 
@@ -57,7 +57,7 @@ class OpenReads:
 
 
 class ViewerLoop:
-    """One viewer's way along a stream, as a generator of batches, pieces or entries: make one of them, once.
+    """One viewer's way along a stream, as a generator: call exactly one of `batches`, `pieces`, `entries`, once.
 
     Each begins with `first`, a read that was made already, and goes on to the stream's ending, which is raised
     unless it is `done`. What was yielded is not kept while the viewer waits for more. One thread at a time.
@@ -96,19 +96,20 @@ class ViewerLoop:
     def _follow(self, first: Batch, heartbeat: float | None) -> Iterator[Batch]:
         batch = first
         del first
-        heard = time.monotonic()  # when something was yielded last
+        yielded_at = time.monotonic()  # the last time; here nothing was yet
         while True:
             if batch.data:
                 yield batch
-                heard = time.monotonic()
+                yielded_at = time.monotonic()
             elif batch.status.ended:
-                return _raise_ending(self._stream_id, batch, self._cause(batch))
-            elif heartbeat is not None and time.monotonic() - heard >= heartbeat:
+                _raise_unless_done(self._stream_id, batch, self._cause(batch))
+                return
+            elif heartbeat is not None and time.monotonic() - yielded_at >= heartbeat:
                 yield batch
-                heard = time.monotonic()
+                yielded_at = time.monotonic()
             wait = WAIT_SLICE
             if heartbeat is not None:
-                wait = min(wait, max(0.0, heard + heartbeat - time.monotonic()))
+                wait = min(wait, max(0.0, yielded_at + heartbeat - time.monotonic()))
             cursor = batch.cursor
             del batch  # its bytes are not kept for as long as the viewer waits
             batch = self._read(cursor, wait)
@@ -150,7 +151,8 @@ class ViewerLoop:
                 raise StreamLostError(f"stream {self._stream_id} was lost after {cursor}: {lost}") from lost
             except StoreUnavailableError as unavailable:
                 now = time.monotonic()
-                unavailable_since = unavailable_since or now
+                if unavailable_since is None:
+                    unavailable_since = now
                 if not unavailable.transient or now - unavailable_since >= self._store.grace:
                     raise
             finally:
@@ -158,8 +160,8 @@ class ViewerLoop:
             self._reads.closed.wait(_RETRY_SECONDS)
 
 
-def _raise_ending(stream_id: str, batch: Batch, cause: BaseException | None) -> None:
-    """Return for `done`, raise for the other endings."""
+def _raise_unless_done(stream_id: str, batch: Batch, cause: BaseException | None) -> None:
+    """The error of an ending that is not `done`."""
     if batch.status is Status.CANCELLED:
         raise StreamCancelledError(f"stream {stream_id} was cancelled at {batch.cursor}")
     if batch.status is Status.INTERRUPTED:

@@ -1,4 +1,7 @@
-"""The stores that the tests of the contract run over. A new store is a class and a line in BACKENDS."""
+"""The stores that the tests run over: the contract, the model, the context, the chat servers.
+
+A new store is a class and a line in BACKENDS.
+"""
 
 from __future__ import annotations
 
@@ -17,9 +20,22 @@ from resumable_sync.stores.sqlite import SQLiteStore
 
 from .stores.redis.server import shared_server
 
+WITHOUT_REDIS = "--without-redis"
+"""The option that leaves out what needs a server."""
+
 
 class Backend:
     """Makes stores of one kind for one test; `close` removes what they leave behind."""
+
+    needs_server = False
+    """Whether it needs a server beside the tests: then `--without-redis` leaves it out."""
+    shared = True
+    """Whether several processes can open the same store, by its URL."""
+
+    @classmethod
+    def url(cls, directory: Path) -> str:
+        """A URL for `open_store`; what the store keeps in files lies in `directory`."""
+        raise NotImplementedError
 
     def make(self, **options: Any) -> Store:
         """A new, empty store."""
@@ -34,6 +50,12 @@ class Backend:
 
 
 class MemoryBackend(Backend):
+    shared = False
+
+    @classmethod
+    def url(cls, directory: Path) -> str:
+        return "memory://"
+
     def make(self, **options: Any) -> Store:
         return MemoryStore(**options)
 
@@ -42,6 +64,10 @@ class SQLiteBackend(Backend):
     def __init__(self) -> None:
         self._directory = Path(tempfile.mkdtemp(prefix="resumable-sync-"))
         self._options: dict[Path, dict[str, Any]] = {}
+
+    @classmethod
+    def url(cls, directory: Path) -> str:
+        return f"sqlite:///{directory}/streams.db"
 
     def make(self, **options: Any) -> Store:
         store = SQLiteStore(self._directory / f"{len(self._options)}.db", **options)
@@ -57,12 +83,17 @@ class SQLiteBackend(Backend):
 
 
 class RedisBackend(Backend):
+    needs_server = True
     _numbers = itertools.count()
 
     def __init__(self) -> None:
         self._url = shared_server().url
         self._options: dict[int, dict[str, Any]] = {}
         self._prefixes: list[str] = []
+
+    @classmethod
+    def url(cls, directory: Path) -> str:
+        return shared_server().url
 
     def make(self, **options: Any) -> Store:
         self._prefixes.append(f"test{next(self._numbers)}")
@@ -86,4 +117,6 @@ class RedisBackend(Backend):
 
 BACKENDS: dict[str, type[Backend]] = {"memory": MemoryBackend, "sqlite": SQLiteBackend, "redis": RedisBackend}
 
-BACKEND_PARAMS = [pytest.param(name, marks=[pytest.mark.redis] if name == "redis" else []) for name in BACKENDS]
+BACKEND_PARAMS = [
+    pytest.param(name, marks=[pytest.mark.redis] if kind.needs_server else []) for name, kind in BACKENDS.items()
+]

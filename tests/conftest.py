@@ -11,15 +11,13 @@ from hypothesis import HealthCheck, Phase, settings
 
 from resumable_sync.contract import Store
 
-from .backends import BACKEND_PARAMS, BACKENDS, Backend
+from .backends import BACKEND_PARAMS, BACKENDS, WITHOUT_REDIS, Backend
 from .figures import Report, figures, reporter
 
 pytest.register_assert_rewrite("resumable_sync.testing")
 
 WORKERS = max(4, os.cpu_count() or 1)
 """Processes that share the suite. Most tests wait for something, so that two cores serve four of them well."""
-
-WITHOUT_REDIS = "--without-redis"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -218,6 +218,16 @@ def test_paths_exist() -> None:
         assert (ROOT / "".join(path)).exists(), path
 
 
+def test_every_module_has_its_place() -> None:
+    """The tree of "How it is built" names each module, but for those of folders that it names as a whole."""
+    text = (ROOT / "README.md").read_text("utf-8")
+    tree = text.split("## How it is built")[1].split("```")[1]
+    named = set(re.findall(r"\w+", tree))
+    for folder in ("", "stores", "stores/sqlite", "stores/redis", "wsgi", "assistant"):
+        modules = {path.stem for path in (ROOT / "resumable_sync" / folder).glob("[!_]*.py")}
+        assert modules <= named, folder
+
+
 def test_modules_exist() -> None:
     """Names that the README gives with a dot: `resumable_sync.testing.StoreContract`."""
     text = (ROOT / "README.md").read_text("utf-8")

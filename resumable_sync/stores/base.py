@@ -2,13 +2,17 @@
 
 **To write a store of your own**, subclass BaseStore and write the methods that begin with one underscore and are
 abstract. They are called with valid arguments only, on an open store. Decide under one lock, or in one
-transaction, as follows, with the stream's present state as a Snapshot or anything that has its fields (None where
-the stream is missing or has expired):
+transaction, as follows, with the stream's present state as a Snapshot, or as anything that has the fields of
+StreamState (None where the stream is missing or has expired):
 
+- acquire: None if there is a state. Otherwise `Limits.check_streams` (sweep first if it raises), then begin with
+  `new_generation` of the contract, above every generation that the id has had.
 - append: `Limits.check_chunks`, then `append_error`. If there is none and the stream ends at the lease's offset,
   store the chunks (`Limits.check_room`). If it ends after that, compare what is stored there with the chunks:
-  equal bytes are a repeated append, which succeeds; other bytes are a `conflict`. Advance the lease last.
+  equal bytes are a repeated append, which succeeds; other bytes are a `conflict_error`. Advance the lease last.
 - renew: `ownership_error`.  - finalize: `finalize_error`.  - read: `start_position`.
+- cancel: end the stream as `cancelled` if its status is STREAMING; no lease is asked for.
+- delete: remove all of it, and wake its readers. A later `acquire` must still get a higher generation.
 
 `resumable_sync.testing.StoreContract` tests the result; `tests/stores/contract/file_store.py` is an example.
 """
@@ -60,8 +64,8 @@ __all__ = [
     "as_ending",
     "check_error_text",
     "check_metadata",
-    "check_ttl",
-    "conflict",
+    "check_seconds",
+    "conflict_error",
     "finalize_error",
     "freeze_chunks",
     "outcomes",
@@ -127,7 +131,7 @@ class StreamState(Protocol):
 
 @dataclass(frozen=True)
 class Snapshot:
-    """How a stream stands at one moment: what a store and the tails of its readers exchange. Immutable."""
+    """How a stream stands at one moment: what a store and the tails of its viewers exchange. Immutable."""
 
     generation: int
     status: Status
@@ -136,18 +140,19 @@ class Snapshot:
     entries: int
     """Chunks stored."""
     error: str | None = None
-    due: float = 0.0
-    """Seconds until the lease or the stream's life runs out by itself: then the store must be asked again."""
+    valid_for: float = 0.0
+    """Seconds for which this holds unless something happens: then the lease or the stream's life runs out by
+    itself, and the store must be asked again."""
 
 
 def ownership_error(lease: Lease, state: StreamState | None) -> ResumableStreamError | None:
     """Why `lease` may not write to a stream in `state`; None if it may (G4, G5, G6)."""
     if state is None or state.generation != lease.generation:
-        return _other_life(lease, state)
+        return _replaced_error(lease, state)
     if state.status is not Status.STREAMING:
-        return _has_ended(lease, state)
+        return _ended_error(lease, state)
     if state.size < lease.offset:
-        return _lost_bytes(lease, state)
+        return _lost_bytes_error(lease, state)
     return None
 
 
@@ -156,15 +161,15 @@ def append_error(lease: Lease, state: StreamState | None, length: int) -> Resuma
 
     None when the stream ends at the offset (store them), or exactly `length` bytes after it: then either
     this very append was stored before and its reply was lost (G3), or somebody else used the lease. The
-    caller tells these apart by comparing the bytes; see `conflict`.
+    caller tells these apart by comparing the bytes; see `conflict_error`.
     """
     error = ownership_error(lease, state)
     if error is None and state is not None and state.size not in (lease.offset, lease.offset + length):
-        return conflict(lease)
+        return conflict_error(lease)
     return error
 
 
-def conflict(lease: Lease) -> LeaseLostError:
+def conflict_error(lease: Lease) -> LeaseLostError:
     """The error of an append whose offset holds other bytes already."""
     return LeaseLostError(f"stream {lease.stream_id} holds other bytes at {lease.cursor}: a second writer")
 
@@ -172,15 +177,15 @@ def conflict(lease: Lease) -> LeaseLostError:
 def finalize_error(lease: Lease, state: StreamState | None, status: Status) -> ResumableStreamError | None:
     """Why `lease` may not end the stream as `status`, by TRANSITIONS (G5). A repeated ending is no error."""
     if state is None or state.generation != lease.generation:
-        return _other_life(lease, state)
+        return _replaced_error(lease, state)
     if state.status is status:
         return None
     if status not in TRANSITIONS[state.status]:
-        return _has_ended(lease, state)
-    return _lost_bytes(lease, state) if state.size < lease.offset else None
+        return _ended_error(lease, state)
+    return _lost_bytes_error(lease, state) if state.size < lease.offset else None
 
 
-def _other_life(lease: Lease, state: StreamState | None) -> ResumableStreamError:
+def _replaced_error(lease: Lease, state: StreamState | None) -> ResumableStreamError:
     if state is None:
         return StreamLostError(f"stream {lease.stream_id} was deleted or has expired")
     return LeaseLostError(
@@ -188,12 +193,12 @@ def _other_life(lease: Lease, state: StreamState | None) -> ResumableStreamError
     )
 
 
-def _has_ended(lease: Lease, state: StreamState) -> StreamFinalizedError:
+def _ended_error(lease: Lease, state: StreamState) -> StreamFinalizedError:
     ending = state.status.value
     return StreamFinalizedError(f"stream {lease.stream_id} has ended: {ending}", status=ending)
 
 
-def _lost_bytes(lease: Lease, state: StreamState) -> StreamLostError:
+def _lost_bytes_error(lease: Lease, state: StreamState) -> StreamLostError:
     return StreamLostError(f"stream {lease.stream_id} holds {state.size} of {lease.offset} acknowledged bytes")
 
 
@@ -231,15 +236,17 @@ def freeze_chunks(chunks: Sequence[bytes]) -> list[bytes]:
     return frozen
 
 
-def check_ttl(ttl: float, name: str = "ttl") -> float:
-    """Return a life in seconds if it is positive and at most MAX_TTL, else ValueError."""
-    if not 0 < ttl <= MAX_TTL:  # also false for NaN
-        raise ValueError(f"{name} must be a positive number of seconds up to {MAX_TTL:g}, not {ttl!r}")
-    return float(ttl)
+def check_seconds(seconds: float, name: str = "ttl") -> float:
+    """Return a time in seconds (a ttl, a grace time, a timeout) if it is positive and at most MAX_TTL, else
+    ValueError, which calls it `name`."""
+    if not 0 < seconds <= MAX_TTL:  # also false for NaN
+        raise ValueError(f"{name} must be a positive number of seconds up to {MAX_TTL:g}, not {seconds!r}")
+    return float(seconds)
 
 
 def check_metadata(metadata: Mapping[str, str] | None) -> dict[str, str]:
-    """A copy of `metadata`; ValueError unless it maps strings to strings within MAX_METADATA_BYTES."""
+    """A copy of `metadata`. ValueError unless it maps strings to strings; LimitExceededError if they take
+    more than MAX_METADATA_BYTES in UTF-8."""
     copy = dict(metadata or {})
     if not all(isinstance(text, str) for pair in copy.items() for text in pair):
         raise ValueError("metadata must map strings to strings")
@@ -304,9 +311,9 @@ class BaseStore(ABC):
         max_entries: int = 4_000_000,
         max_streams: int = 10_000,
     ) -> None:
-        self._ttl = check_ttl(ttl)
-        self._finished_ttl = None if finished_ttl is None else check_ttl(finished_ttl, "finished_ttl")
-        self._grace = check_ttl(grace, "grace")
+        self._ttl = check_seconds(ttl)
+        self._finished_ttl = None if finished_ttl is None else check_seconds(finished_ttl, "finished_ttl")
+        self._grace = check_seconds(grace, "grace")
         self._limits = Limits(max_chunk_bytes, max_stream_bytes, max_entries, max_streams)
         self._closed = False
         # Taken, and never waited for, by the one call of close() that does the work.
@@ -341,7 +348,7 @@ class BaseStore(ABC):
     ) -> Lease | None:
         """Elect one producer; see `Store.acquire`."""
         validate_stream_id(stream_id)
-        life = self._ttl if ttl is None else check_ttl(ttl)
+        life = self._ttl if ttl is None else check_seconds(ttl)
         details = check_metadata(metadata)
         endings = check_restart(restart)
         self._check_open()
@@ -529,18 +536,21 @@ class BaseStore(ABC):
     def _verify(self, stream_id: str) -> str | None:
         """What is wrong with a stream, in words, after reading all that it holds now; None if it is whole, or
         gone."""
-        for last_try in (False, True):  # it may be deleted and made anew meanwhile: once is no proof
+        try:
             try:
-                batch = self.read(stream_id)
-                size = batch.size  # at first: a stream may grow faster than it is read
-                while batch.offset < size:
-                    if not batch.data:
-                        return f"stream {stream_id} holds {batch.offset} of {size} bytes"
-                    batch = self.read(stream_id, batch.cursor)
-                return None
-            except (StreamNotFoundError, InvalidCursorError):
-                return None
-            except StreamLostError as lost:
-                if last_try:
-                    return str(lost)
+                return self._verify_once(stream_id)
+            except StreamLostError:  # it may have been deleted and made anew meanwhile: once is no proof
+                return self._verify_once(stream_id)
+        except (StreamNotFoundError, InvalidCursorError):
+            return None
+        except StreamLostError as lost:
+            return str(lost)
+
+    def _verify_once(self, stream_id: str) -> str | None:
+        batch = self.read(stream_id)
+        size = batch.size  # at first: a stream may grow faster than it is read
+        while batch.offset < size:
+            if not batch.data:
+                return f"stream {stream_id} holds {batch.offset} of {size} bytes"
+            batch = self.read(stream_id, batch.cursor)
         return None

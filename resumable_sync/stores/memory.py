@@ -25,7 +25,7 @@ from .base import (
     BaseStore,
     Chunks,
     append_error,
-    conflict,
+    conflict_error,
     finalize_error,
     freeze_chunks,
     outcomes,
@@ -133,7 +133,7 @@ class MemoryStore(BaseStore):
                 self._limits.check_room(lease.stream_id, lease.offset + length, stream.entries + len(chunks))
                 stream.extend(chunks)
             elif b"".join(stream.slice(lease.offset, length)) != b"".join(chunks):
-                raise conflict(lease)
+                raise conflict_error(lease)
             self._touch(stream)
             size = stream.size
         stream.readers.bump()

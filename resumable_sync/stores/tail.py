@@ -10,10 +10,11 @@ its own. Whatever happens to a stream is told to its tail:
     finish      the stream has ended
     forget      something happened that is not known in detail, or that does not fit what is known
     caught_up   a viewer has fetched from the store and reached the end of a running stream
-    confirm     somebody has checked the store: it agrees, or has more, or contradicts
+    is_behind   somebody has checked the store: it agrees, or has more, or contradicts
 
-A tail is in one of three states. Only `caught_up` leads out of the first, and rows do where the store is
-checked.
+A tail is in one of three states. `caught_up` leads out of the first. So does `is_behind`, where the tail is only
+no longer good and the store does not contradict it; and, where the store is checked, so do rows that do not follow
+on what is known: with them it begins anew.
 
     unknown     generation 0, or no longer good: viewers fetch for themselves
     running     the stream runs, and the rows reach without a gap from byte `_begin` to byte `end`
@@ -94,25 +95,36 @@ class Fetched(NamedTuple):
     """What the store had after a position, all of one moment."""
 
     batch: Batch
-    due: float
-    """Seconds until the stream's lease or its life runs out by itself, from that moment."""
+    valid_for: float
+    """Seconds for which this holds, from that moment, unless something is told: then the stream's lease or its
+    life runs out by itself."""
     local: bool = False
     """Whether this process produces the stream."""
 
 
 class Tail(Channel):
     """The newest rows of one stream, and whether it has ended. Thread-safe. `_lock` guards all fields and the
-    version, but for `listeners`, `followed` and `idle_since`, which the lock of Tails guards.
+    version, but for `viewers`, `followed` and `idle_since`, which the lock of Tails guards. They are changed under
+    their lock, but some are read without it:
 
-    `_batches` is what viewers were given last: those of one stream mostly want the same. It is replaced, as a
-    whole, with every change, and read without the lock: it is of some moment since the viewer took the version,
-    so what makes it outdated also ends the viewer's wait.
+    - `good_until` and `followed`, by viewers. Each is one value. Whoever sees an older one is served what was so
+      after it took the version, or fetches once too often. What makes a tail bad also changes its version, so
+      nobody waits on it then.
+    - `generation`, by the last viewer to leave, and `local`, by who has the tail read. Each is one value. An older
+      one means that the tail is kept until `prune` or made anew, or that it is read from the next check on.
+    - `_batches`, what viewers were given last: those of one stream mostly want the same. It is replaced, as a
+      whole, with every change. So what a viewer finds in it is of some moment since it took the version, and what
+      makes that outdated also ends its wait.
+
+    `serve` also adds to `_batches` without the lock, by single operations of a dict: to the one that it took
+    together with the rows. If another has taken its place meanwhile, nobody looks into the old one any more. Two
+    viewers may add the same, or a few more than there should be.
     """
 
     def __init__(self, stream_id: str, check_seconds: float | None = None) -> None:
         super().__init__()
         self.stream_id = stream_id
-        self.listeners = 0
+        self.viewers = 0
         self.followed = False
         self.idle_since = time.monotonic()
         self._check_seconds = check_seconds
@@ -183,8 +195,6 @@ class Tail(Channel):
     def caught_up(self, found: Fetched, version: int) -> None:
         """A viewer has reached the end of a running stream. `version`: the tail's, taken before the fetch."""
         batch = found.batch
-        if batch.status.ended:
-            return
         with self._lock:
             if self.version != version:
                 return  # what was found may be outdated
@@ -193,7 +203,7 @@ class Tail(Channel):
                 self._restart(batch.generation, batch.size)
                 self.local = found.local
                 self.version += 1
-            self._trust(found.due)
+            self._trust(found.valid_for)
         if moved:
             self.wake()  # others may wait where the tail was: nobody else will tell them
 
@@ -225,8 +235,9 @@ class Tail(Channel):
             self.version += 1
         self.wake()
 
-    def finish(self, end: Position, status: Status, error: str | None, due: float) -> None:
-        """The stream has ended at `end` and lives `due` seconds from now. Wakes all that wait."""
+    def finish(self, end: Position, status: Status, error: str | None, valid_for: float | None) -> None:
+        """The stream has ended at `end`, which holds for `valid_for` seconds from now: the life that it has left.
+        None: not known, so the store is asked when it would next have been checked. Wakes all that wait."""
         with self._lock:
             if end.generation < self.generation:
                 return
@@ -235,7 +246,8 @@ class Tail(Channel):
             else:
                 self._batches = {}  # first: a batch of before would hide the ending
                 self.ending = (status, error)
-                self.good_until = min(self.good_until, time.monotonic() + due + (self._check_seconds or 0.0))
+                good_for = (valid_for or 0.0) + (self._check_seconds or 0.0)
+                self.good_until = min(self.good_until, time.monotonic() + good_for)
             self.version += 1
         self.wake()
 
@@ -246,11 +258,12 @@ class Tail(Channel):
             self.version += 1
         self.wake()
 
-    def confirm(self, known: Position, found: Snapshot | None) -> bool:
-        """A check found this in the store; `known`: up to where the stream was known before it.
+    def is_behind(self, known: Position, found: Snapshot | None) -> bool:
+        """Judge the tail by what a check found in the store; `known`: up to where the stream was known before it.
 
-        False if rows or the ending have yet to come. If they have not by the next check, nobody here can get them:
-        then, and where the store contradicts what is known, the tail is forgotten.
+        True if rows or the ending are missing, which the caller is to fetch. If they have not come by the next
+        check, nobody here can get them: then, and where the store contradicts what is known, the tail is forgotten
+        and there is nothing to fetch for it. Otherwise, unless it has ended, the tail is good again.
         """
         with self._lock:
             if found is not None and found.generation == self.generation == known.generation:
@@ -260,10 +273,10 @@ class Tail(Channel):
                 if found.size >= known.offset and not stuck:
                     self.local = self.local and not missing
                     if self.ending is None:
-                        self._trust(found.due)
-                    return not missing
+                        self._trust(found.valid_for)
+                    return missing
         self.forget()
-        return True
+        return False
 
     def bump(self) -> None:
         """Wake all that wait, though nothing has happened."""
@@ -285,12 +298,12 @@ class Tail(Channel):
         self._missing_at = -1
         self.generation = generation
 
-    def _trust(self, due: float) -> None:
-        """What is known holds for `due` seconds, if nothing else is told."""
+    def _trust(self, valid_for: float) -> None:
+        """What is known holds for `valid_for` seconds, unless something is told."""
         if self._check_seconds is None:
-            self.good_until = time.monotonic() + due
+            self.good_until = time.monotonic() + valid_for
         else:
-            self.check_at = time.monotonic() + min(self._check_seconds, max(_SOONEST_CHECK_SECONDS, due))
+            self.check_at = time.monotonic() + min(self._check_seconds, max(_SOONEST_CHECK_SECONDS, valid_for))
             self.good_until = self.check_at + self._check_seconds
 
     def _add(self, row: Page) -> None:
@@ -313,7 +326,7 @@ class Tail(Channel):
 
 
 class Tails:
-    """The tails of one process. Thread-safe. `_lock` guards `_tails`, and each tail's `listeners`, `followed` and
+    """The tails of one process. Thread-safe. `_lock` guards `_tails`, and each tail's `viewers`, `followed` and
     `idle_since`.
 
     `follow(tail)` is called, without locks, when a viewer has reached the end of a stream in the store; it sees to
@@ -350,26 +363,26 @@ class Tails:
         position, without a wait, and raises as `Store.read`."""
         wakes = self._wakes
         tail = self.enter(stream_id)
-        found = False  # the stream, by this call: then it is no longer missing but lost
-        woken = True
+        seen = False  # whether this call has seen the stream: if it goes then, it is lost, not missing
+        ask_tail = True  # not after a wait that brought no news: then only the store may know more
         try:
             while True:
                 version = tail.version  # before all else: nothing that comes after it is missed
                 batch = None
-                if position is not None and tail.followed and woken:
+                if position is not None and tail.followed and ask_tail:
                     batch = tail.serve(position, max_bytes)
                 if batch is None:
                     try:
                         fetched = fetch(stream_id, position, max_bytes)
                     except (StreamNotFoundError, InvalidCursorError) as gone:
-                        if not found:
+                        if not seen:
                             raise
                         raise StreamLostError(f"stream {stream_id} was lost while it was read: {gone}") from gone
                     batch = fetched.batch
                     position = Position(batch.generation, batch.offset - len(batch.data))
                     if batch.offset == batch.size:
                         self._caught_up(tail, fetched, version)
-                found = True
+                seen = True
                 left = deadline - time.monotonic()
                 if batch.data or batch.status.ended or left <= 0:
                     return batch
@@ -377,7 +390,7 @@ class Tails:
                     raise StoreUnavailableError("the store is closed", transient=False)
                 if self._wakes is not wakes:
                     return batch
-                woken = tail.wait(version, min(left, tail.patience))
+                ask_tail = tail.wait(version, min(left, tail.patience))
         finally:
             self.leave(tail)
 
@@ -387,15 +400,15 @@ class Tails:
             tail = self._tails.get(stream_id)
             if tail is None:
                 tail = self._tails[stream_id] = Tail(stream_id, self._check_seconds)
-            tail.listeners += 1
+            tail.viewers += 1
             return tail
 
     def leave(self, tail: Tail) -> None:
         """The viewer has returned."""
         with self._lock:
-            tail.listeners -= 1
+            tail.viewers -= 1
             tail.idle_since = time.monotonic()
-            if not tail.listeners and not (tail.followed and tail.generation):
+            if not tail.viewers and not (tail.followed and tail.generation):
                 del self._tails[tail.stream_id]
 
     def find(self, stream_id: str) -> Tail | None:
@@ -403,13 +416,22 @@ class Tails:
         return self._tails.get(stream_id)  # a dict is read atomically
 
     def followed(self) -> list[Tail]:
-        """The tails that must be told, without those that nobody came back to, which are dropped."""
+        """The tails that must be told of what happens."""
+        with self._lock:
+            return self._followed()
+
+    def prune(self) -> list[Tail]:
+        """Drop the tails that nobody came back to; returns the others that must be told."""
         with self._lock:
             stale = time.monotonic() - self._linger
             for tail in list(self._tails.values()):
-                if not tail.listeners and tail.idle_since < stale:
+                if not tail.viewers and tail.idle_since < stale:
                     del self._tails[tail.stream_id]
-            return [tail for tail in self._tails.values() if tail.followed]
+            return self._followed()
+
+    def _followed(self) -> list[Tail]:
+        """Called with the lock held."""
+        return [tail for tail in self._tails.values() if tail.followed]
 
     def wake_all(self) -> None:
         """Make every waiting read return."""

@@ -129,9 +129,8 @@ def raw_body(
             data, cursor = batch.data, batch.cursor
             del batch
             between = not framed or (data.endswith(b"\n") if data else between)
-            yield data or (
-                heartbeat if between else b""
-            )  # where empty, it is no write, but granian looks up at it
+            # Where empty, it is no write, but granian looks up at it.
+            yield data or (heartbeat if between else b"")
             del data
             if viewer.late():
                 raise ResponseAbortedError(f"the response lasted its time; go on from {cursor}")

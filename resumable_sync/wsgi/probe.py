@@ -10,6 +10,7 @@ import os
 import select
 import socket
 import sys
+from collections.abc import Callable
 from typing import Any
 
 _RDHUP: int = getattr(select, "POLLRDHUP", 0)  # Linux: the peer closed, even with unread bytes before that
@@ -57,21 +58,48 @@ class Probe:
             return False
 
 
-def find_probe(environ: dict[str, Any]) -> Probe | None:
-    """The probe for a request, None where the server does not show its connection (granian, mod_wsgi)."""
+def _of_its_key(environ: dict[str, Any]) -> Probe | None:
+    """gunicorn, werkzeug: the socket has a key of the environ."""
     for name in ("gunicorn.socket", "werkzeug.socket"):
         if hasattr(environ.get(name), "fileno"):
             return Probe(environ[name])
-    # waitress tells of a disconnect only with channel_request_lookahead > 0; its channel's socket always does.
+    return None
+
+
+def _of_waitress(environ: dict[str, Any]) -> Probe | None:
+    """waitress tells of a disconnect only with channel_request_lookahead > 0; its channel's socket always does."""
     channel = getattr(environ.get("waitress.client_disconnected"), "__self__", None)
     channel_socket = getattr(channel, "socket", None)
-    if hasattr(channel_socket, "fileno"):
-        return Probe(channel_socket)
-    if "uwsgi.version" in environ and "uwsgi" in sys.modules:
-        descriptor = os.dup(sys.modules["uwsgi"].connection_fd())
-        return Probe(socket.socket(fileno=descriptor), owned=True)
-    server_socket = getattr(getattr(environ.get("wsgi.input"), "raw", None), "_sock", None)  # wsgiref
+    return Probe(channel_socket) if hasattr(channel_socket, "fileno") else None
+
+
+def _of_uwsgi(environ: dict[str, Any]) -> Probe | None:
+    """uWSGI: its module names the descriptor."""
+    if "uwsgi.version" not in environ or "uwsgi" not in sys.modules:
+        return None
+    descriptor = os.dup(sys.modules["uwsgi"].connection_fd())
+    return Probe(socket.socket(fileno=descriptor), owned=True)
+
+
+def _of_wsgiref(environ: dict[str, Any]) -> Probe | None:
+    """wsgiref, and what is built on it: the socket under the file that bodies are read from."""
+    server_socket = getattr(getattr(environ.get("wsgi.input"), "raw", None), "_sock", None)
     return Probe(server_socket) if hasattr(server_socket, "fileno") else None
+
+
+PROBES: tuple[Callable[[dict[str, Any]], Probe | None], ...] = (_of_its_key, _of_waitress, _of_uwsgi, _of_wsgiref)
+"""Asked in this order; the first that finds a connection counts. First come those that go by a server's own names:
+their order does not matter, as no two servers share them. Last comes the one that goes by the shape of
+`wsgi.input`, which other servers may have too."""
+
+
+def find_probe(environ: dict[str, Any]) -> Probe | None:
+    """The probe for a request, None where the server does not show its connection (granian, mod_wsgi)."""
+    for probe_of in PROBES:
+        probe = probe_of(environ)
+        if probe is not None:
+            return probe
+    return None
 
 
 def _unpatched_poll() -> Any:

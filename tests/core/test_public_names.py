@@ -9,9 +9,12 @@ from __future__ import annotations
 import enum
 import importlib
 import inspect
+import pkgutil
 import re
 from collections.abc import Iterator
 from pathlib import Path
+
+from resumable_sync import stores
 
 PINNED = Path(__file__).parent.parent / "data" / "public_names.txt"
 
@@ -20,8 +23,7 @@ PACKAGES = [
     "resumable_sync.types",
     "resumable_sync.stores",
     "resumable_sync.stores.base",
-    "resumable_sync.stores.redis",
-    "resumable_sync.stores.sqlite",
+    *(found.name for found in pkgutil.iter_modules(stores.__path__, f"{stores.__name__}.") if found.ispkg),
     "resumable_sync.sources",
     "resumable_sync.wsgi",
     "resumable_sync.assistant",

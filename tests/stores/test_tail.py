@@ -157,7 +157,7 @@ def test_a_fetch_that_something_passed_counts_for_nothing(check_seconds: float |
     for happen in (
         Tail.forget,
         lambda tail: tail.finish(Position(1, 3), Status.DONE, None, 60.0),
-        lambda tail: tail.confirm(tail.known(), None),
+        lambda tail: tail.is_behind(tail.known(), None),
     ):
         tail = Tail("s", check_seconds)
         version = tail.version
@@ -180,14 +180,41 @@ def test_rows_that_do_not_come_by_the_next_check_are_fetched_by_each_viewer() ->
     tail.caught_up(at_end(3)._replace(local=True), tail.version)
     assert tail.awaited() is None
     more = Snapshot(1, Status.STREAMING, 5, 2, None, 60.0)
-    assert not tail.confirm(tail.known(), more)
+    assert tail.is_behind(tail.known(), more)
     assert is_good(tail) and tail.awaited() == Position(1, 3)
     tail.extend(1, [(5, b"ab", None)], 100)
-    assert tail.confirm(tail.known(), more) and is_good(tail)
+    assert not tail.is_behind(tail.known(), more) and is_good(tail)
     much_more = Snapshot(1, Status.STREAMING, 9, 4, None, 60.0)
-    assert not tail.confirm(tail.known(), much_more) and is_good(tail)
-    tail.confirm(tail.known(), much_more)
+    assert tail.is_behind(tail.known(), much_more) and is_good(tail)
+    assert not tail.is_behind(tail.known(), much_more)  # forgotten: nobody is to fetch for it
     assert not is_good(tail)
+
+
+@KINDS
+def test_what_leads_out_of_unknown(check_seconds: float | None) -> None:
+    """A check that agrees, where the tail is only no longer good; rows, where the store is checked."""
+    tail = Tail("s", check_seconds)
+    tail.caught_up(at_end(3), tail.version)
+    tail.good_until = time.monotonic() - 1.0
+    tail.extend(1, [(4, b"d", None)], 100)
+    assert not is_good(tail)
+    found = Snapshot(1, Status.STREAMING, 4, 2, None, 60.0)
+    assert not tail.is_behind(tail.known(), found) and is_good(tail)
+    tail.forget()
+    assert not tail.is_behind(tail.known(), found)  # nothing is known that it could agree with
+    assert not is_good(tail)
+    tail.extend(1, [(5, b"e", None)], 100)
+    assert is_good(tail) == (check_seconds is not None)
+
+
+@KINDS
+def test_an_ending_of_which_the_life_is_not_known_holds_for_the_time_between_checks(
+    check_seconds: float | None,
+) -> None:
+    tail = Tail("s", check_seconds)
+    tail.caught_up(at_end(3), tail.version)
+    tail.finish(Position(1, 3), Status.DONE, None, None)
+    assert tail.ending == (Status.DONE, None) and is_good(tail) == (check_seconds is not None)
 
 
 class Source:
@@ -292,6 +319,17 @@ def test_no_tail_stays_that_nobody_follows() -> None:
     assert source.tails.find("s") is None and not source.followed
 
 
+def test_a_tail_that_nobody_came_back_to_goes_when_they_are_pruned() -> None:
+    source = Source()
+    source.append(b"abc")
+    source.read()
+    tail = source.tails.find("s")
+    assert tail is not None and source.tails.prune() == [tail]
+    tail.idle_since -= 3600.0
+    assert source.tails.followed() == [tail]  # to look drops nothing
+    assert source.tails.prune() == source.tails.followed() == [] and source.tails.find("s") is None
+
+
 def test_nobody_waits_on_a_tail_that_nobody_follows() -> None:
     """Though it was filled by the committing side, for a viewer that has not yet reached the end."""
     source = Source(CHECK_SECONDS)
@@ -385,13 +423,17 @@ class TailMachine(RuleBasedStateMachine):
     def end_fetch(self, number: int) -> None:
         """Others may have ended before it, and anything may have happened meanwhile."""
         tail, version, fetched = self.fetches.pop(number % len(self.fetches))
-        tail.caught_up(fetched, version)
+        self.caught_up(tail, fetched, version)
         self.checks = 0
 
     @rule()
     def fetch(self) -> None:
         for tail in self.tails:
-            tail.caught_up(at_end(len(self.data), self.generation, self.status), tail.version)
+            self.caught_up(tail, at_end(len(self.data), self.generation, self.status), tail.version)
+
+    def caught_up(self, tail: Tail, fetched: Fetched, version: int) -> None:
+        if not fetched.batch.status.ended:
+            tail.caught_up(fetched, version)
 
     @precondition(lambda self: self.ending is None)
     @rule(
@@ -430,7 +472,7 @@ class TailMachine(RuleBasedStateMachine):
             self.told.extend(found.generation, self.rows_after(known), 30)
             if found.status.ended:
                 self.told.finish(Position(found.generation, found.size), found.status, None, 60.0)
-        assert self.told.confirm(known, found)  # nothing is missing now
+        assert not self.told.is_behind(known, found)  # nothing is missing now
         self.untold = False
         if known.generation == self.generation and not lost:
             assert self.told.end == len(self.data) and bool(self.told.ending) == bool(self.ending)
@@ -447,9 +489,9 @@ class TailMachine(RuleBasedStateMachine):
     def check(self) -> None:
         """Twice in a row without any rows: what has not come is not awaited."""
         if self.ending:
-            self.checked.finish(Position(self.generation, len(self.data)), self.ending, None, 0.0)
+            self.checked.finish(Position(self.generation, len(self.data)), self.ending, None, None)
         else:
-            self.checked.confirm(self.checked.known(), self.snapshot())
+            self.checked.is_behind(self.checked.known(), self.snapshot())
         self.checks += 1
         if self.checks > 1 and is_good(self.checked):
             self.is_true(self.checked)
@@ -472,7 +514,7 @@ class TailMachine(RuleBasedStateMachine):
         end, payload, _ = self.rows.pop()
         self.data, self.ending = self.data[: end - len(payload)], None
         for tail, position in zip(self.tails, known):
-            tail.confirm(position, self.snapshot())
+            tail.is_behind(position, self.snapshot())
             tail.bump()  # a fetch of before is not of this stream any more
         self.untold, self.checks = True, 0
 

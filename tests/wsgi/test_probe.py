@@ -8,7 +8,7 @@ import socket
 import sys
 import threading
 import types
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -79,35 +79,60 @@ def test_never_blocks_a_socket_with_a_timeout(pair: tuple[socket.socket, socket.
     assert not thread.is_alive()
 
 
-@pytest.mark.parametrize("where", ["gunicorn.socket", "werkzeug.socket", "waitress", "wsgiref", "uwsgi"])
-def test_where_each_server_shows_its_connection(where: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    ours, theirs = socket.socketpair()
-    environ: dict[str, Any] = {"wsgi.input": io.BytesIO()}
-    if where == "waitress":
+# By probe: the ways in which servers show their connection to it. A new probe of PROBES is a line here.
+Show = Callable[[Any, pytest.MonkeyPatch], dict[str, Any]]
 
-        class Channel:
-            socket = ours
 
-            def check_client_disconnected(self) -> bool:
-                return False
+def in_a_channel(connection: Any, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    class Channel:
+        socket = connection
 
-        environ["waitress.client_disconnected"] = Channel().check_client_disconnected
-    elif where == "wsgiref":
-        environ["wsgi.input"] = ours.makefile("rb")
-    elif where == "uwsgi":
-        environ["uwsgi.version"] = b"2.0"
-        monkeypatch.setitem(sys.modules, "uwsgi", types.SimpleNamespace(connection_fd=ours.fileno))
-    else:
-        environ[where] = ours
-    found = find_probe(environ)
-    assert found is not None and not found.gone()
-    theirs.close()
-    assert found.gone()
-    found.close()
-    found.close()
-    assert ours.fileno() != -1  # the server's own socket stays the server's
-    environ["wsgi.input"].close()
-    ours.close()
+        def check_client_disconnected(self) -> bool:
+            return False
+
+    return {"waitress.client_disconnected": Channel().check_client_disconnected}
+
+
+def in_its_module(connection: Any, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    monkeypatch.setitem(sys.modules, "uwsgi", types.SimpleNamespace(connection_fd=connection.fileno))
+    return {"uwsgi.version": b"2.0"}
+
+
+SHOWN: dict[str, list[Show]] = {
+    "_of_its_key": [
+        lambda connection, _: {"gunicorn.socket": connection},
+        lambda connection, _: {"werkzeug.socket": connection},
+    ],
+    "_of_waitress": [in_a_channel],
+    "_of_uwsgi": [in_its_module],
+    "_of_wsgiref": [lambda connection, _: {"wsgi.input": connection.makefile("rb")}],
+}
+
+
+@pytest.mark.parametrize("probe_of", probe.PROBES)
+def test_where_each_server_shows_its_connection(
+    probe_of: Callable[[dict[str, Any]], Probe | None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for show in SHOWN[probe_of.__name__]:
+        ours, theirs = socket.socketpair()
+        with io.BytesIO() as body, ours:
+            environ = {"wsgi.input": body, **show(ours, monkeypatch)}
+            assert [other for other in probe.PROBES if _finds(other, environ)] == [probe_of]
+            found = find_probe(environ)
+            assert found is not None and not found.gone()
+            theirs.close()
+            assert found.gone()
+            found.close()
+            found.close()
+            assert ours.fileno() != -1  # the server's own socket stays the server's
+            environ["wsgi.input"].close()
+
+
+def _finds(probe_of: Callable[[dict[str, Any]], Probe | None], environ: dict[str, Any]) -> bool:
+    found = probe_of(environ)
+    if found is not None:
+        found.close()
+    return found is not None
 
 
 def test_servers_that_show_none() -> None:

@@ -14,7 +14,7 @@ from typing import Any
 from ...contract import Batch, Lease, Position, Status, StreamInfo
 from ...errors import LimitExceededError, ResumableStreamError, StreamLostError, StreamNotFoundError
 from .. import base, pages
-from ..base import Chunks, Limits, Snapshot, conflict, ownership_error, start_position
+from ..base import Chunks, Limits, Snapshot, conflict_error, ownership_error, start_position
 from ..pages import PAGE_BYTES, Page
 from .connection import Link
 from .keys import Keys
@@ -134,7 +134,7 @@ class Append:
                 self._limits.check_room(self.lease.stream_id, size, entries)
             except LimitExceededError as limit:
                 return limit
-        return error or conflict(self.lease)
+        return error or conflict_error(self.lease)
 
 
 def renewal_error(lease: Lease, reply: Any) -> ResumableStreamError | None:
@@ -144,7 +144,7 @@ def renewal_error(lease: Lease, reply: Any) -> ResumableStreamError | None:
     found = parse_snapshot(reply)
     if isinstance(found, ResumableStreamError):
         return found
-    return ownership_error(lease, found) or conflict(lease)
+    return ownership_error(lease, found) or conflict_error(lease)
 
 
 def finalize_error(lease: Lease, reply: Any, ending: Status) -> ResumableStreamError | None:
@@ -154,7 +154,7 @@ def finalize_error(lease: Lease, reply: Any, ending: Status) -> ResumableStreamE
     found = parse_snapshot(reply)
     if isinstance(found, ResumableStreamError):
         return found
-    return base.finalize_error(lease, found, ending) or conflict(lease)
+    return base.finalize_error(lease, found, ending) or conflict_error(lease)
 
 
 def parse_snapshot(reply: Any) -> Snapshot | ResumableStreamError | None:
@@ -164,14 +164,14 @@ def parse_snapshot(reply: Any) -> Snapshot | ResumableStreamError | None:
     if reply[0] != b"found":
         return None
     generation, status, size, entries = reply[1:5]
-    error, due = reply[5:7] or (b"", 0)
+    error, valid_for = reply[5:7] or (b"", 0)
     return Snapshot(
         int(generation),
         Status(status.decode("ascii")),
         int(size),
         int(entries),
         parse_message(error),
-        int(due) / 1000,
+        int(valid_for) / 1000,
     )
 
 
@@ -218,7 +218,7 @@ def parse_message(message: bytes) -> str | None:
 def fetch(
     link: Link, commands: Commands, stream_id: str, position: Position | None, max_bytes: int
 ) -> tuple[Batch, float]:
-    """What Redis has after `position`, and the seconds until the stream's state may change by itself.
+    """What Redis has after `position`, and for how many seconds that holds unless something happens.
 
     One trip, if a position is given and no chunk is larger than a page; else up to three. The batch is of the
     moment at which the state was taken: rows are only ever added, and newer ones are left out.
@@ -259,7 +259,7 @@ def _fetch(
             reply = link.run([commands.rows(stream_id, start, _LAST_OFFSET, count=1)])[0]
             rows = parse_rows(reply, found.size)
         data, lengths = pages.unpack(rows, start.offset, max_bytes)
-    return Batch(start, data, lengths, size=found.size, status=found.status, error=found.error), found.due
+    return Batch(start, data, lengths, size=found.size, status=found.status, error=found.error), found.valid_for
 
 
 def _as_message(error: str | None) -> str:

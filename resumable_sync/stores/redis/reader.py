@@ -53,11 +53,6 @@ class Reader:
         self._control_id = "0-0"
         self._closed = threading.Event()
 
-    @property
-    def running(self) -> bool:
-        """Whether the thread is there."""
-        return self._thread is not None
-
     def follow(self, tail: Tail) -> None:
         """See to it that the tail's stream is read. One short command if it is not yet, else nothing."""
         awaited = tail.awaited()
@@ -135,7 +130,7 @@ class Reader:
         with self._lock:
             self._nudged = False  # who comes from here on is not among them, or is, and needs no nudge
         found = {}
-        for tail in self._tails.followed():
+        for tail in self._tails.prune():
             awaited = tail.awaited() if self._only in (None, tail.stream_id) else None
             if awaited is not None:
                 found[self._keys.log(tail.stream_id)] = (tail, awaited)
@@ -189,7 +184,7 @@ def deliver(tail: Tail, rows: list[Any], max_bytes: int) -> None:
             ending = dict(zip(fields[::2], fields[1::2]))
             error = parse_message(ending[b"m"])
             status = Status(ending[b"e"].decode("ascii"))
-            tail.finish(Position(generation, int(ending[b"n"])), status, error, 0.0)
+            tail.finish(Position(generation, int(ending[b"n"])), status, error, None)
         else:  # deleted, or begun anew
             tail.forget()
     if pages:

@@ -10,15 +10,15 @@ from typing import Any
 from ...contract import DEFAULT_GRACE, DEFAULT_TTL, Batch, Lease, Position, Status, StreamInfo
 from ...errors import ResumableStreamError
 from ...process import PerProcess
-from ..base import BaseStore, Chunks, check_ttl
+from ..base import BaseStore, Chunks, check_seconds
 from ..tail import Fetched
+from .checks import Checker
 from .cluster import SlotMap
 from .commands import Commands, fetch, finalize_error, renewal_error
 from .connection import Link
 from .index import Index
 from .keys import Keys
 from .settings import Target, from_client, from_url
-from .watch import Watcher
 
 _GROUP_SECONDS = 1.0  # for which a group commit repeats what fails for the moment
 _WRITE_CONNECTIONS = 2  # of a process, to each server
@@ -45,8 +45,8 @@ class _Process:
         least, share = _RENEWAL_SECONDS
         self.renewals = Link(target, min(timeout, max(least, grace * share)), 1, slots)
         self.index = Index(self.reads, commands)
-        self.watcher = Watcher(self.reads, commands, commands.keys.wake(), target.is_cluster)
-        self.tails = self.watcher.tails
+        self.checker = Checker(self.reads, commands, commands.keys.wake(), target.is_cluster)
+        self.tails = self.checker.tails
         self.local: dict[str, int] = {}  # generations that are produced here; single steps, so without a lock
 
     def lost(self, stream_id: str) -> None:
@@ -102,7 +102,7 @@ class RedisStore(BaseStore):
         if wait_replicas is not None and not (wait_replicas[0] >= 1 and wait_replicas[1] > 0):
             raise ValueError(f"wait_replicas must be (replicas >= 1, seconds > 0), not {wait_replicas!r}")
         target = client if isinstance(client, Target) else from_client(client)
-        seconds = check_ttl(timeout, "timeout")
+        seconds = check_seconds(timeout, "timeout")
         commands = self._commands = Commands(Keys(prefix), self._limits, self._grace, self._finished_ttl)
         grace = self._grace
         self._processes = PerProcess(lambda: _Process(target, commands, seconds, grace, wait_replicas))
@@ -176,7 +176,7 @@ class RedisStore(BaseStore):
         process.local.pop(lease.stream_id, None)
         tail = process.tails.find(lease.stream_id)
         if tail is not None:
-            tail.finish(Position(lease.generation, reply), ending, error, 0.0)
+            tail.finish(Position(lease.generation, reply), ending, error, None)
 
     def _cancel(self, stream_id: str) -> bool:
         """One round trip."""
@@ -238,7 +238,7 @@ class RedisStore(BaseStore):
             self._commands.finalize(Lease(stream_id, generation), Status.INTERRUPTED, "the store was closed")
             for stream_id, generation in list(process.local.items())
         ]
-        process.watcher.close()
+        process.checker.close()
         if calls:
             process.reads.run(calls)  # if Redis is away their leases run out
         for link in (process.writes, process.reads, process.renewals):
@@ -247,5 +247,5 @@ class RedisStore(BaseStore):
     def _fetch(self, stream_id: str, position: Position | None, max_bytes: int) -> Fetched:
         self._check_open()
         process = self._processes.get()
-        batch, due = fetch(process.reads, self._commands, stream_id, position, max_bytes)
-        return Fetched(batch, due, local=process.local.get(stream_id) == batch.generation)
+        batch, valid_for = fetch(process.reads, self._commands, stream_id, position, max_bytes)
+        return Fetched(batch, valid_for, local=process.local.get(stream_id) == batch.generation)

@@ -11,7 +11,7 @@ from pathlib import Path
 from ...contract import DEFAULT_GRACE, DEFAULT_TTL, Batch, Lease, Position, Status, StreamInfo
 from ...errors import LimitExceededError, ResumableStreamError, StoreUnavailableError, StreamNotFoundError
 from ...process import PerProcess, at_exit
-from ..base import BaseStore, Chunks, check_ttl, finalize_error, start_position
+from ..base import BaseStore, Chunks, check_seconds, finalize_error, start_position
 from ..pages import Page
 from ..tail import Fetched
 from . import tables, upkeep
@@ -96,7 +96,7 @@ class SQLiteStore(BaseStore):
         # Of several names by symlinks one counts: SQLite and the run directory go by the file itself.
         self.path = Path(os.path.realpath(path))
         self._run_directory = directory = self.path.with_name(self.path.name + "-run")
-        wait = check_ttl(timeout, "timeout")
+        wait = check_seconds(timeout, "timeout")
         self._connections = connections = Connections(self.path, directory, wait, max_file_bytes)
         connections.files.check_alone()
         with connections.read():

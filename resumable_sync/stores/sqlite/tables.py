@@ -302,7 +302,7 @@ class Steps:
             if row.size != lease.offset:  # a repeated append, or the lease was used twice
                 stored, _ = read(connection, lease.generation, lease.offset, length)
                 if stored != b"".join(chunks):
-                    return rules.conflict(lease)
+                    return rules.conflict_error(lease)
                 length, chunks = 0, []  # a sign of life all the same
             self.limits.check_room(lease.stream_id, row.size + length, row.entries + len(chunks))
         except ResumableStreamError as error:

@@ -138,7 +138,7 @@ class Watcher:
                 now = time.monotonic()
                 with self._lock:
                     # A tail is entered before it is followed: it is among these, or `_follow` finds what is set.
-                    tails = {tail.stream_id: tail for tail in self.tails.followed()}
+                    tails = {tail.stream_id: tail for tail in self.tails.prune()}
                     if tails:
                         idle_since = now
                     self._idle = not tails
@@ -184,7 +184,7 @@ class Watcher:
             self._forget_all()  # each viewer fetches for itself and reports the trouble to its caller
             return
         outdated = {
-            name: tails[name] for name, found in changes.items() if not tails[name].confirm(known[name], found)
+            name: tails[name] for name, found in changes.items() if tails[name].is_behind(known[name], found)
         }
         if outdated:
             self._advance(outdated)
@@ -201,8 +201,8 @@ class Watcher:
             if found is not None:
                 tail.extend(found.generation, rows, self.tails.max_bytes)
                 if found.status.ended:
-                    tail.finish(Position(found.generation, found.size), found.status, found.error, found.due)
-            if not tail.confirm(known[stream_id], found):
+                    tail.finish(Position(found.generation, found.size), found.status, found.error, found.valid_for)
+            if tail.is_behind(known[stream_id], found):
                 tail.forget()
 
     def _check(self, tails: Mapping[str, Tail]) -> None:

@@ -2,39 +2,32 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 from resumable_sync.assistant import (
     AssistantMessageAccumulator,
     AssistantStreamChunk,
     AssistantStreamController,
-    AssistantTransportDecoder,
-    AssistantTransportEncoder,
-    DataStreamDecoder,
-    DataStreamEncoder,
-    PlainTextDecoder,
-    PlainTextEncoder,
-    UIMessageStreamDecoder,
-    UIMessageStreamEncoder,
     create_assistant_stream,
 )
+from resumable_sync.assistant.formats.registry import FORMATS
 
 Program = list[list[Any]]
 
-ENCODERS: dict[str, Any] = {
-    "data-stream": DataStreamEncoder,
-    "assistant-transport": AssistantTransportEncoder,
-    "plain-text": PlainTextEncoder,
-    "ui-message-stream": UIMessageStreamEncoder,
-}
-DECODERS: dict[str, Any] = {
-    "data-stream": DataStreamDecoder,
-    "assistant-transport": AssistantTransportDecoder,
-    "plain-text": PlainTextDecoder,
-    "ui-message-stream": UIMessageStreamDecoder,
-}
+ENCODERS: dict[str, Any] = {name: format.encoder for name, format in FORMATS.items()}
+DECODERS: dict[str, Any] = {name: type(format.decoder()) for name, format in FORMATS.items()}
+
+GOLDEN = Path(__file__).with_name("golden")
+CASES: dict[str, Any] = {path.stem: json.loads(path.read_text("utf-8")) for path in sorted(GOLDEN.glob("*.json"))}
+"""The worked examples: what the JavaScript implementations made of each program."""
+
+JAVASCRIPT_FORMATS = sorted(set.intersection(*(set(case["encoders"]) for case in CASES.values())))
+"""The formats that JavaScript has too. One that it does not have is in no worked example: its own tests say what
+its bytes are."""
 
 
 def callback_of(program: Program) -> Callable[[AssistantStreamController], None]:

@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import re
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from resumable_sync.assistant import AssistantStreamChunk
 
-from .programs import DECODERS, ENCODERS, accumulate, chunks_of, cut, normalized
-
-GOLDEN = sorted(Path(__file__).parent.glob("golden/*.json"))
-CASES = {path.stem: json.loads(path.read_text("utf-8")) for path in GOLDEN}
-FORMATS = sorted(ENCODERS)
+from .programs import CASES, DECODERS, ENCODERS, JAVASCRIPT_FORMATS, accumulate, chunks_of, cut, normalized
 
 each_case = pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
-each_format = pytest.mark.parametrize("format_name", FORMATS)
+each_format = pytest.mark.parametrize("format_name", JAVASCRIPT_FORMATS)
 
 
 def unescaped(body: str) -> str:

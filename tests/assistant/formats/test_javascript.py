@@ -14,10 +14,9 @@ from resumable_sync.assistant.message.partial_json import PartialJson
 
 from ...javascript import JavaScript
 from .cases import PROGRAMS
-from .programs import DECODERS, ENCODERS, accumulate, chunks_of, normalized
-from .test_golden import CASES, each_case, unescaped
+from .programs import CASES, DECODERS, ENCODERS, JAVASCRIPT_FORMATS, accumulate, chunks_of, normalized
+from .test_golden import each_case, unescaped
 
-FORMATS = sorted(ENCODERS)
 JS_ENCODERS = ["assistant-transport", "data-stream", "plain-text"]
 
 each_program = pytest.mark.parametrize("name", sorted(PROGRAMS))
@@ -37,7 +36,7 @@ def _without_made_up(message: Any) -> Any:
 
 
 @each_case
-@pytest.mark.parametrize("format_name", FORMATS)
+@pytest.mark.parametrize("format_name", JAVASCRIPT_FORMATS)
 @pytest.mark.parametrize("size", [0, 1])
 def test_their_decoders_read_the_golden_messages(
     javascript: JavaScript, case: dict[str, Any], format_name: str, size: int
@@ -46,7 +45,7 @@ def test_their_decoders_read_the_golden_messages(
     assert same(javascript.decode(format_name, body, size), case["messages"][format_name])
 
 
-@pytest.mark.parametrize("format_name", FORMATS)
+@pytest.mark.parametrize("format_name", JAVASCRIPT_FORMATS)
 def test_heartbeats_change_nothing(javascript: JavaScript, format_name: str) -> None:
     encoder = ENCODERS[format_name]()
     for name in ("parallel tools", "explicit text parts"):
@@ -103,7 +102,7 @@ def test_the_encoders_write_the_same_bytes(javascript: JavaScript, name: str, fo
 
 
 @each_program
-@pytest.mark.parametrize("format_name", FORMATS)
+@pytest.mark.parametrize("format_name", JAVASCRIPT_FORMATS)
 def test_the_decoders_read_the_same_message(javascript: JavaScript, name: str, format_name: str) -> None:
     body = b"".join(ENCODERS[format_name]().encode(chunks_of(PROGRAMS[name])))
     ours = accumulate(DECODERS[format_name]().decode([body]))

@@ -1,6 +1,6 @@
 """The application that gunicorn serves for these tests. Its settings come from the environment.
 
-/api/ui, /api/data-stream, /api/assistant-transport   the endpoints, for their front ends
+/api/FORMAT               the endpoints, for the format's front end
 /golden/FORMAT/CASE       the worked examples
 /resume/ID                any stream
 /                         a page with the real useChat; what it needs lies in TEST_PAGES
@@ -26,27 +26,27 @@ from resumable_sync.assistant import (
     create_resumable_assistant_stream_response,
     create_resume_assistant_stream_response,
 )
+from resumable_sync.assistant.formats.registry import FORMATS
 from resumable_sync.wsgi import ViewerCap
 
-from ..formats.programs import ENCODERS, callback_of
+from ..formats.programs import CASES, ENCODERS, callback_of
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
-PROTOCOLS = ("ui-message-stream", "data-stream", "assistant-transport")
+PROTOCOLS = [name for name, format in FORMATS.items() if format.front_end is not None]
 WORDS = [f"{number} \u00fcnïcödé \U0001f600 \u2028 words. " for number in range(40)]
 HALF = len(WORDS) // 2
 TYPES = {".html": "text/html; charset=utf-8", ".js": "text/javascript; charset=utf-8"}
 
 
 class Application:
-    def __init__(self, store: str, viewers: int, heartbeat: float, gates: Path, pages: Path, golden: Path) -> None:
+    def __init__(self, store: str, viewers: int, heartbeat: float, gates: Path, pages: Path) -> None:
         self.context = ResumableStreamContext(open_store(store), heartbeat=0.5)
         self.cap = ViewerCap(viewers)
         self.heartbeat = heartbeat
         self.gates = gates
         self.pages = pages
-        self.golden = golden
         self.endpoints = {
             protocol: AssistantEndpoints(
                 self.context,
@@ -92,10 +92,9 @@ class Application:
         if route == "api":
             return self.endpoints[rest[0]](environ, start_response)
         if route == "golden":
-            case = json.loads((self.golden / f"{rest[1]}.json").read_text("utf-8"))
             return create_resumable_assistant_stream_response(
                 stream_id=f"{rest[0]}.{rest[1]}",
-                callback=callback_of(case["ops"]),
+                callback=callback_of(CASES[rest[1]]["ops"]),
                 encoder=ENCODERS[rest[0]],
                 format_error=lambda error: f"Error: {error}",
                 **options,
@@ -114,7 +113,7 @@ class Application:
 
 def from_environment() -> Application:
     """For gunicorn: made once in each worker."""
-    names = ("TEST_GATES", "TEST_PAGES", "TEST_GOLDEN")
+    names = ("TEST_GATES", "TEST_PAGES")
     return Application(
         os.environ["TEST_STORE"],
         int(os.environ["TEST_VIEWERS"]),

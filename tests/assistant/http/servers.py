@@ -11,8 +11,6 @@ from pathlib import Path
 
 from ...wsgi.servers import Gunicorn
 
-GOLDEN = Path(__file__).parent.parent / "formats" / "golden"
-
 
 class ChatServer(Gunicorn):
     """`store` is a URL; processes of their own."""
@@ -30,7 +28,7 @@ class ChatServer(Gunicorn):
             str(workers),
             viewers=16,
             application="tests.assistant.http.application:from_environment()",
-            settings={"TEST_GATES": str(self.gates), "TEST_PAGES": str(self.pages), "TEST_GOLDEN": str(GOLDEN)},
+            settings={"TEST_GATES": str(self.gates), "TEST_PAGES": str(self.pages)},
         )
 
     def url(self, path: str, port: int = 0) -> str:

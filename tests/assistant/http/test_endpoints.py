@@ -20,6 +20,7 @@ from resumable_sync.assistant import (
     assistant_blueprint,
     read_assistant_message,
 )
+from resumable_sync.assistant.formats.registry import FORMATS
 from resumable_sync.assistant.newest import ActiveStreams
 from resumable_sync.contract import Status
 from resumable_sync.wsgi import ViewerCap
@@ -28,7 +29,8 @@ from ..formats.programs import accumulate
 from .support import Script, call
 
 SEND = {"id": "c", "messages": [{"role": "user", "parts": []}]}
-TRANSPORTS = ["data-stream", "assistant-transport"]
+PROTOCOLS = [name for name, format in FORMATS.items() if format.front_end is not None]
+TRANSPORTS = [name for name in PROTOCOLS if FORMATS[name].front_end == "transport"]
 
 
 def endpoints(context: ResumableStreamContext, answer: Any, **options: Any) -> AssistantEndpoints:
@@ -179,7 +181,7 @@ def test_streams_that_are_no_chats_of_these_endpoints_are_not_shown(context: Res
         assert "x-resumable-stream-id" not in reply.headers
 
 
-@pytest.mark.parametrize("protocol", ["ui-message-stream", *TRANSPORTS])
+@pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_bad_requests(context: ResumableStreamContext, protocol: str) -> None:
     app = endpoints(context, Script(), protocol=protocol, max_body_bytes=200, cors_origins="*")
     cases: list[tuple[int, Any, dict[str, str]]] = [

@@ -12,13 +12,15 @@ import pytest
 import requests
 import sseclient
 
-from ..formats.programs import DECODERS, accumulate, normalized
-from .servers import GOLDEN, ChatServer
+from ..formats.programs import CASES, DECODERS, ENCODERS, JAVASCRIPT_FORMATS, accumulate, normalized
+from .servers import ChatServer
 from .support import unescaped
 
-CASES = {path.stem: json.loads(path.read_text("utf-8")) for path in sorted(GOLDEN.glob("*.json"))}
-FORMATS = ["assistant-transport", "data-stream", "plain-text", "ui-message-stream"]
-EVENTS = ["assistant-transport", "ui-message-stream"]
+EVENTS = [
+    format_name
+    for format_name in JAVASCRIPT_FORMATS
+    if ENCODERS[format_name]().headers["Content-Type"].startswith("text/event-stream")
+]
 
 each_case = pytest.mark.parametrize("name", CASES)
 
@@ -31,7 +33,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ChatServer]:
 
 
 @each_case
-@pytest.mark.parametrize("format_name", FORMATS)
+@pytest.mark.parametrize("format_name", JAVASCRIPT_FORMATS)
 def test_golden_cases_over_http(server: ChatServer, name: str, format_name: str) -> None:
     expected = CASES[name]["encoders"][format_name]
     for path in (f"/golden/{format_name}/{name}", f"/resume/{format_name}.{name}"):

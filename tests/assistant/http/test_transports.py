@@ -5,8 +5,7 @@ from __future__ import annotations
 import http.client
 import itertools
 import json
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -14,9 +13,8 @@ import pytest
 from resumable_sync import ResumableStreamContext, open_store
 from resumable_sync.assistant import AssistantEndpoints
 
-from ...backends import BACKEND_PARAMS
+from ...backends import BACKEND_PARAMS, BACKENDS
 from ...javascript import JavaScript
-from ...stores.redis.server import shared_server
 from ...wsgi.support import wait_until
 from .application import HALF, WORDS
 from .servers import ChatServer, wire
@@ -25,19 +23,12 @@ CLIENTS = ["ai-5", "ai-6", "ai-7", "assistant-ui"]
 MARK = b'"toolName":"wait","input"'  # behind the first half of an answer
 numbers = itertools.count()
 
-# The store's URL and the workers: one where the store is a process's own, else two.
-STORES: dict[str, tuple[Callable[[Path], str], int]] = {
-    "memory": (lambda directory: "memory://", 1),
-    "sqlite": (lambda directory: f"sqlite:///{directory}/streams.db", 2),
-    "redis": (lambda directory: shared_server().url, 2),
-}
-
 
 @pytest.fixture(scope="module", params=BACKEND_PARAMS)
 def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ChatServer]:
     directory = tmp_path_factory.mktemp("chat")
-    store, workers = STORES[request.param]
-    with ChatServer(directory, store(directory), workers) as running:
+    kind = BACKENDS[request.param]
+    with ChatServer(directory, kind.url(directory), workers=2 if kind.shared else 1) as running:
         yield running
 
 

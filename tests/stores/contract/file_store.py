@@ -88,7 +88,7 @@ class FileStore(base.BaseStore):
                     file.writelines(part for chunk in chunks for part in (len(chunk).to_bytes(8, "big"), chunk))
                 state.size, state.entries = state.size + length, state.entries + len(chunks)
             elif b"".join(self._chunks(lease.stream_id))[lease.offset :] != b"".join(chunks):
-                raise base.conflict(lease)
+                raise base.conflict_error(lease)
             self._renew_life(lease.stream_id, state)
         lease.offset = state.size
         return lease.cursor

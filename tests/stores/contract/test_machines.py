@@ -10,7 +10,7 @@ from hypothesis.stateful import run_state_machine_as_test
 from resumable_sync.contract import Store
 from resumable_sync.testing import StoreMachine, compare_stores
 
-from ...backends import BACKEND_PARAMS, BACKENDS, Backend
+from ...backends import BACKEND_PARAMS, BACKENDS, WITHOUT_REDIS, Backend
 
 
 @pytest.mark.parametrize("name", BACKEND_PARAMS)
@@ -33,7 +33,8 @@ def test_store_and_model(name: str) -> None:
 
 
 def test_all_stores_alike(pytestconfig: pytest.Config) -> None:
-    names = [name for name in BACKENDS if name != "redis" or not pytestconfig.getoption("--without-redis")]
+    left_out = pytestconfig.getoption(WITHOUT_REDIS)
+    names = [name for name, kind in BACKENDS.items() if not (kind.needs_server and left_out)]
     backends: dict[str, Backend] = {}
 
     def make(name: str, **options: Any) -> Store:

@@ -74,11 +74,11 @@ def test_states(server: RedisServer, store: RedisStore, commands: Commands) -> N
         3,
         2,
     )
-    assert found.error is None and 0 < found.due <= 3.0  # the lease runs out before the life
+    assert found.error is None and 0 < found.valid_for <= 3.0  # the lease runs out before the life
     store.finalize(lease, "error", "Größe")
     found = parse_snapshot(ask(server, commands.check("s")))
     assert isinstance(found, Snapshot)
-    assert found.status is Status.ERROR and found.error == "Größe" and 500 < found.due <= 600
+    assert found.status is Status.ERROR and found.error == "Größe" and 500 < found.valid_for <= 600
     lost = StreamLostError("x")
     assert parse_snapshot(lost) is lost
 
@@ -97,7 +97,7 @@ def test_a_dead_producer(server: RedisServer, open_store: OpenStore, commands: C
 
     while (found := parse_snapshot(ask(server, commands.state("s", None)))) and time.monotonic() < deadline:
         assert isinstance(found, Snapshot)
-        if found.due == 0:
+        if found.valid_for == 0:
             break
     assert status(commands.state("s", None)) is Status.STREAMING
     assert status(commands.state("s", Position(lease.generation, 2))) is Status.STREAMING

@@ -35,10 +35,8 @@ def test_deleted_streams_leave_little_and_not_for_long(client: Any, prefix: str,
         store.append(acquired(store, f"s{number}"), b"abc")
         assert store.delete(f"s{number}")
     left = {key: client.pttl(key) for key in client.scan_iter(f"{prefix}:{{s*", count=1000)}
-    assert {key.rpartition(":")[2] for key in left} <= {
-        "fence",
-        "log",
-    }  # the log tells blocked readers, for seconds
+    kinds = {key.rpartition(":")[2] for key in left}
+    assert kinds <= {"fence", "log"}  # the log tells blocked readers, for seconds
     for key, milliseconds in left.items():
         assert 0 < milliseconds <= (HOUR if key.endswith("fence") else 10_000)
 

@@ -51,7 +51,7 @@ def test_any_client(settings: dict[str, Any], server: RedisServer, prefix: str) 
         data = bytes(range(256)) * 4
         follower = Follower(other, "s")
         tails = other._processes.get().tails
-        wait_until(lambda: getattr(tails.find("s"), "listeners", 0) == 1)
+        wait_until(lambda: getattr(tails.find("s"), "viewers", 0) == 1)
         store.append(lease, data, data)
         wait_until(lambda: len(follower.data) == 2048)
         store.finalize(lease, "error", "Größe")
@@ -304,7 +304,7 @@ def test_a_user_with_only_the_documented_rights(protocol: int) -> None:
         assert follower_data == b"ab"
         lease = acquired(store, "t")
         follower = Follower(other, "t")
-        wait_until(lambda: getattr(other._processes.get().tails.find("t"), "listeners", 0) == 1)
+        wait_until(lambda: getattr(other._processes.get().tails.find("t"), "viewers", 0) == 1)
         store.append(lease, b"x")
         lease.offset = 0
         store.append(lease, b"x")

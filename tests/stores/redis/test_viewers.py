@@ -43,7 +43,7 @@ def test_many_viewers_of_one_stream(rounds: int, open_store: OpenStore, report: 
         lease = acquired(store, "s")
         followers = [Follower(other, "s") for _ in range(rounds)]
         process = other._processes.get()
-        wait_until(lambda: getattr(process.tails.find("s"), "listeners", 0) == rounds, what="all wait")
+        wait_until(lambda: getattr(process.tails.find("s"), "viewers", 0) == rounds, what="all wait")
         opened = connections(server) - before
         assert opened <= MOST_CONNECTIONS + 2  # and those of the producer
         used = commands(server)
@@ -92,7 +92,7 @@ def test_viewers_of_a_local_producer_need_no_xread(open_store: OpenStore) -> Non
         lease = acquired(store, "s")
         followers = [Follower(store, "s") for _ in range(10)]
         process = store._processes.get()
-        wait_until(lambda: getattr(process.tails.find("s"), "listeners", 0) == 10)
+        wait_until(lambda: getattr(process.tails.find("s"), "viewers", 0) == 10)
         for number in range(50):
             store.append(lease, b"%06d" % number)
         store.finalize(lease, "done")
@@ -109,7 +109,7 @@ def test_a_viewer_of_a_new_stream_is_taken_up_at_once(open_store: OpenStore) -> 
     for lease in leases:
         follower = Follower(other, lease.stream_id)
         tails = other._processes.get().tails
-        wait_until(lambda: getattr(tails.find(lease.stream_id), "listeners", 0) == 1)
+        wait_until(lambda: getattr(tails.find(lease.stream_id), "viewers", 0) == 1)
         wait_until(lambda: getattr(tails.find(lease.stream_id), "generation", 0) > 0)
         began = time.monotonic()
         store.append(lease, b"now")
@@ -119,7 +119,7 @@ def test_a_viewer_of_a_new_stream_is_taken_up_at_once(open_store: OpenStore) -> 
 
 def test_a_slow_viewer_pages_by_itself(open_store: OpenStore) -> None:
     """It is behind what the shared buffer holds; the others are not slowed and memory stays bounded."""
-    from resumable_sync.stores.redis.watch import TAIL_BYTES
+    from resumable_sync.stores.redis.checks import TAIL_BYTES
 
     store, other = open_store(), open_store()
     lease = acquired(store, "s")

@@ -106,9 +106,8 @@ def test_a_file_is_made_once_by_many(path: Path) -> None:
 
 
 def test_a_schema_is_made_whole_or_not_at_all(path: Path, connections: Connections) -> None:
-    alter(
-        path, f"PRAGMA application_id = {APPLICATION_ID}", "CREATE TABLE trash (taken)"
-    )  # the last table to make
+    last_to_make = "CREATE TABLE trash (taken)"
+    alter(path, f"PRAGMA application_id = {APPLICATION_ID}", last_to_make)
     with pytest.raises(StoreUnavailableError, match="trash already exists"):
         with connections.read():
             pass

@@ -1,9 +1,10 @@
-"""How a waiting viewer of the Redis store learns that something was stored, here or in another process.
+"""Checks of the streams that viewers of this process wait for; not on the way of a chunk.
 
-In this process the committing side tells it directly, and what it stored (see tail.py); what other processes store
-comes by the shared XREAD (see reader.py). Both only ever add what lies right after what is known, so it makes no
-difference which is first. Neither tells of a deletion or a dead producer: for these a thread checks each followed
-stream now and then. Viewers near the end of their stream need not ask Redis; the others page by themselves.
+A waiting viewer learns of what is stored without it. In this process the committing side tells its tail directly
+(see tail.py); what other processes store comes by the shared XREAD (see reader.py). Both only ever add what lies
+right after what is known, so it makes no difference which is first. Neither tells of a deletion or a dead
+producer: for these a thread checks each followed stream now and then. It also has the reader begin where somebody
+else writes. Viewers near the end of their stream need not ask Redis; the others page by themselves.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ _CHECKS_OF_A_TRIP = 100
 _IDLE_SECONDS = 1.0  # between checks whether any tail is left, while there is nothing else to do
 
 
-class Watcher:
+class Checker:
     """Keeps the tails of one process true: checks them all by one thread, a command for each followed stream in
     CHECK_SECONDS, and has them read. Thread-safe. `_lock` guards `_thread`, `_closed`, `_next` and `_readers`.
 
@@ -77,7 +78,7 @@ class Watcher:
                 return
             if self._thread is None:
                 # May fail, then the next viewer tries it.
-                self._thread = start_thread(self._run, "resumable-sync-redis-watch")
+                self._thread = start_thread(self._run, "resumable-sync-redis-checks")
             elif check_at < self._next:
                 self._next = check_at
                 self._kick.notify()
@@ -97,7 +98,7 @@ class Watcher:
     def _run(self) -> None:
         try:
             while True:
-                tails = self.tails.followed()
+                tails = self.tails.prune()
                 with self._lock:
                     if self._closed or not (tails or self.tails.followed()):
                         self._thread = None
@@ -106,9 +107,9 @@ class Watcher:
                     for name in [name for name in self._readers if name and name not in kept]:
                         self._readers.pop(name).close()
                 now = time.monotonic()
-                due = [(tail.next_check(), tail) for tail in tails]
-                soonest = min([now + _IDLE_SECONDS, *(check_at for check_at, _ in due)])
-                soon = [tail for check_at, tail in due if check_at <= now + _EARLY_SECONDS]
+                checks = [(tail.next_check(), tail) for tail in tails]
+                soonest = min([now + _IDLE_SECONDS, *(check_at for check_at, _ in checks)])
+                soon = [tail for check_at, tail in checks if check_at <= now + _EARLY_SECONDS]
                 if soonest <= now:
                     self._check(soon)
                     continue
@@ -137,6 +138,6 @@ class Watcher:
             tail.forget()  # gone, or out of reach: each viewer finds out and tells its caller
             return
         if snapshot.status.ended:
-            tail.finish(Position(snapshot.generation, snapshot.size), snapshot.status, snapshot.error, 0.0)
-        elif not tail.confirm(known, snapshot):
+            tail.finish(Position(snapshot.generation, snapshot.size), snapshot.status, snapshot.error, None)
+        elif tail.is_behind(known, snapshot):
             self._follow(tail)  # somebody else writes
