@@ -168,7 +168,9 @@ def check_restart(restart: Collection[Status | str]) -> frozenset[Status]:
     except TypeError as error:
         raise ValueError(f"restart must be a collection of endings, not {restart!r}") from error
     if not endings <= ENDINGS:
-        raise ValueError(f"restart must name endings ({', '.join(sorted(ENDINGS))}), not {sorted(endings - ENDINGS)}")
+        raise ValueError(
+            f"restart must name endings ({', '.join(sorted(ENDINGS))}), not {sorted(endings - ENDINGS)}"
+        )
     return endings
 
 

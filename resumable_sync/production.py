@@ -73,9 +73,7 @@ class Production:
         self._owner = None if owner is None else weakref.ref(owner)
         self._on_abandoned = on_abandoned
         self._committer = committer_for(store, lease.stream_id)
-        self._outbox = self._committer.open(
-            lease, heartbeat, self._stopped, max_pending_bytes, owner=self._owner
-        )
+        self._outbox = self._committer.open(lease, heartbeat, self._stopped, max_pending_bytes, owner=self._owner)
         if idle_timeout is not None:
             try:
                 start_thread(self._watch_idle, f"resumable-sync-idle-{self.stream_id}")

@@ -110,7 +110,8 @@ class Limits:
         """Raise unless a stream may grow to `size` bytes in `entries` chunks."""
         if size > self.max_stream_bytes:
             raise LimitExceededError(
-                f"stream {stream_id} would exceed max_stream_bytes={self.max_stream_bytes}", limit="max_stream_bytes"
+                f"stream {stream_id} would exceed max_stream_bytes={self.max_stream_bytes}",
+                limit="max_stream_bytes",
             )
         if entries > self.max_entries:
             raise LimitExceededError(

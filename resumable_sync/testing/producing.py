@@ -92,7 +92,9 @@ class AcquireContract(ContractKit):
         assert store.acquire("s", restart={"error"}) is not None
 
     @guarantee("G10")
-    @pytest.mark.parametrize("restart", ["error", Status.ERROR, ["streaming"], ["missing"], ["ended"], 7, [7], None])
+    @pytest.mark.parametrize(
+        "restart", ["error", Status.ERROR, ["streaming"], ["missing"], ["ended"], 7, [7], None]
+    )
     def test_what_is_no_collection_of_endings_is_refused(self, restart: Any) -> None:
         store = self.new()
         with pytest.raises(ValueError):
