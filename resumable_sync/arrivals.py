@@ -1,4 +1,4 @@
-"""Waiting for streams that have not begun yet: the store is asked once for each id and process, however many wait."""
+"""Waiting for streams that have not begun yet: of those that wait for one id in a process, one asks the store."""
 
 from __future__ import annotations
 

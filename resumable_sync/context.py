@@ -90,10 +90,10 @@ class ResumableStreamContext:
 
     `on_acquire(stream_id, "producer" | "consumer")` is called in the caller's thread, `on_append(stream_id,
     byte_length)`, `on_finalize(stream_id, status, error)` and `on_error(stream_id, exception)` mostly in the
-    producer's; in another one where `close` or an idle timeout ends a stream whose source blocks, and then they may
-    overlap. All are called outside of all locks; a hook that raises is logged and harms nothing. `on_append` comes
-    in order, some time after the chunk was stored. Without `on_error` a source that fails is logged as an error,
-    with its traceback: its viewers are told little.
+    producer's; in another one where `close` or an idle timeout ends a stream whose source blocks, and then they
+    may overlap. All are called outside of all locks; a hook that raises is logged and harms nothing. `on_append`
+    comes in order, some time after the chunk was stored. Without `on_error` a source that fails is logged as an
+    error, with its traceback: its viewers are told little.
 
     `executor` runs the producers instead of threads of their own; its workers must be threads. Note that
     Python itself waits for an executor's threads at exit. `heartbeat`: seconds between signs of life of a
@@ -206,7 +206,8 @@ class ResumableStreamContext:
         """As `start`, but in the calling thread, to the end: for a task of Celery or RQ, or a command.
 
         Returns the ending that is stored, `done` or `cancelled`, or whatever it is if an earlier run stored it;
-        `streaming` while somebody else produces the stream: then a task that was delivered twice tries again later.
+        `streaming` while somebody else produces the stream: then a task that was delivered twice tries again
+        later.
 
         What the source raises goes on to the caller once `error` is stored (KeyboardInterrupt and SystemExit:
         `interrupted`). Otherwise, beside what `run` raises: ProducerInterruptedError if the context was closed or
@@ -241,8 +242,8 @@ class ResumableStreamContext:
         """Produce the stream by writing it: `with context.writer(stream_id) as out: out.write(chunk)`.
 
         Entering the block elects, and raises StreamTakenError if somebody produces the stream or did, and what
-        `run` raises. See Writer for what can be done inside, and how the stream ends. `idle_timeout` counts between
-        writes.
+        `run` raises. See Writer for what can be done inside, and how the stream ends. `idle_timeout` counts
+        between writes.
         """
 
         def elect(writer: Writer) -> Production:
@@ -352,10 +353,10 @@ class ResumableStreamContext:
         that time, the endings are tried on in the background; at interpreter exit, where Python may start no
         thread any more, one call of the store is waited for.
 
-        `drain`: let the sources end by themselves, for `timeout` seconds; what is left is ended as above. From now on
-        nothing is started or followed (StoreUnavailableError: 503), and viewers are sent away, since another process
-        serves them; of a store that is this process's alone they stay until they have everything. A close without
-        `drain` ends a drain that is under way, also in another thread.
+        `drain`: let the sources end by themselves, for `timeout` seconds; what is left is ended as above. From now
+        on nothing is started or followed (StoreUnavailableError: 503), and viewers are sent away, since another
+        process serves them; of a store that is this process's alone they stay until they have everything. A close
+        without `drain` ends a drain that is under way, also in another thread.
         """
         seconds = _CLOSE_SECONDS if timeout is None else timeout
         deadline = time.monotonic() + seconds

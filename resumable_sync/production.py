@@ -34,8 +34,8 @@ class Production:
     """Takes the chunks of one stream, renews its lease, and ends it.
 
     `put`, `flush` and `end` are for whoever produces; `stop` and `interrupt` for whoever closes the context.
-    Thread-safe: `_lock` guards `_ending_claimed`; `_idle_since` is one assignment at a time; `status` and `failure`
-    are written by whoever claimed the ending, before `ended` is set.
+    Thread-safe: `_lock` guards `_ending_claimed`; `_idle_since` is one assignment at a time; `status` and
+    `failure` are written by whoever claimed the ending, before `ended` is set.
 
     `owner`: held weakly. Once it is collected the lease is renewed no longer and `on_abandoned` is called, in a
     thread of the library. A child that is forked carries a copy of this: it touches nothing, since the stream is

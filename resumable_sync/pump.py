@@ -24,9 +24,8 @@ def check_source(make_stream: object) -> None:
     if not callable(make_stream):
         kind = type(make_stream).__name__
         raise TypeError(
-            f"make_stream must be a function that returns the chunks, not {kind}: it is called by the one producer "
-            "that is elected, so that nobody else makes them. Write `lambda: chunks`, or hand over the generator "
-            "function itself, without calling it"
+            f"make_stream must be a function that returns the chunks, not {kind}: only the elected producer calls "
+            "it. Write `lambda: chunks`, or hand over the generator function itself, without calling it"
         )
     function: Any = make_stream
     while isinstance(function, functools.partial):
@@ -54,9 +53,9 @@ def as_bytes(chunk: object) -> bytes:
 class Pump:
     """Pumps one source into the store and ends the stream, in a producer's thread or in its caller's.
 
-    Whatever raises, and wherever, the stream ends or its lease is renewed no longer: `run` reaches the production's
-    `end`. `foreground`: the caller wants the source's exception, see `result`, so it is not logged as an error; and
-    KeyboardInterrupt and SystemExit are the caller's own end, not a fault of the source.
+    Whatever raises, and wherever, the stream ends or its lease is renewed no longer: `run` reaches the
+    production's `end`. `foreground`: the caller wants the source's exception, see `result`, so it is not logged as
+    an error; and KeyboardInterrupt and SystemExit are the caller's own end, not a fault of the source.
     """
 
     def __init__(self, production: Production, make_stream: Source, *, foreground: bool = False) -> None:

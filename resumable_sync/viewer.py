@@ -84,8 +84,8 @@ class ViewerLoop:
             self._reads.following.discard(self)
 
     def stored(self, first: Batch) -> Iterator[Batch]:
-        """Yield what is stored, without waiting for more. The last batch says how the stream stood there; an ending
-        is not raised."""
+        """Yield what is stored, without waiting for more. The last batch says how the stream stood there; an
+        ending is not raised."""
         batch = first
         del first
         while batch.offset < batch.size:

@@ -72,9 +72,9 @@ class Writer:
     def write(self, data: bytes | str) -> int:
         """Hand over a chunk (text as UTF-8), to be stored soon, and return its length.
 
-        Waits while too much is pending. Up to the store's `max_chunk_bytes` it is one chunk, whatever other threads
-        write; more is split. Raises StreamFinalizedError once the stream has ended, here or elsewhere, or the error
-        with which the store refused; TypeError for what is neither bytes nor text.
+        Waits while too much is pending. Up to the store's `max_chunk_bytes` it is one chunk, whatever other
+        threads write; more is split. Raises StreamFinalizedError once the stream has ended, here or elsewhere, or
+        the error with which the store refused; TypeError for what is neither bytes nor text.
         """
         production = self._production
         chunk = as_bytes(data)
@@ -107,8 +107,8 @@ class Writer:
     def close(self) -> None:
         """End the stream as `done`, as leaving the block does. Idempotent.
 
-        Raises StreamFinalizedError if it has another ending, which stands, or the error of the store that could not
-        take the rest or the ending.
+        Raises StreamFinalizedError if it has another ending, which stands, or the error of the store that could
+        not take the rest or the ending.
         """
         production = self._production
         if self._left:

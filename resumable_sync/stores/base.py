@@ -359,8 +359,8 @@ class BaseStore(ABC):
     def _acquire(
         self, stream_id: str, ttl: float, metadata: dict[str, str], restart: frozenset[Status]
     ) -> Lease | None:
-        """Begin a new generation (see `new_generation`) unless there is a stream that has not expired, nor ended as
-        one of `restart`. LimitExceededError if there is no room for it, also after a sweep."""
+        """Begin a new generation (see `new_generation`) unless there is a stream that has not expired, nor ended
+        as one of `restart`. LimitExceededError if there is no room for it, also after a sweep."""
 
     def append(self, lease: Lease, *chunks: bytes) -> str:
         """Store all chunks in one atomic step; see `Store.append`."""

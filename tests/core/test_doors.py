@@ -373,7 +373,7 @@ async def asynchronous() -> Any:
         functools.partial(functools.partial(asynchronous)),
         AsyncCallable(),
     ],
-    ids=repr,
+    ids=lambda mistake: type(mistake).__name__,
 )
 def test_what_can_never_be_a_source_is_refused_at_the_call(mistake: Any) -> None:
     store = MemoryStore()

@@ -113,7 +113,8 @@ def create_resume_assistant_stream_response(
     one), or a status such as 204 for an empty answer with `headers`; by default 404 and
     `{"error":"stream not found"}`. None of these names the stream, lest assistant-ui keep asking for it.
     `after`, a Last-Event-ID and the query parameter `after` begin after a cursor, as for
-    `resumable_sync.wsgi.resume_response`, where `wait` is explained, too. The header `Aui-Replay-Content-Length` says how much is replay.
+    `resumable_sync.wsgi.resume_response`, where `wait` is explained, too. The header `Aui-Replay-Content-Length`
+    says how much is replay.
     """
     make_encoder = encoder_factory(encoder)
     given = None if make_encoder is None else make_encoder()
