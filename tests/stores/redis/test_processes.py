@@ -57,7 +57,7 @@ def test_a_killed_producer(rounds: int, server: RedisServer, open_store: OpenSto
     report(rounds=rounds, worst=worst)
 
 
-@rounds(1, 50, 900)
+@rounds(1, 200, 1800)
 def test_a_frozen_producer(rounds: int, server: RedisServer, open_store: OpenStore) -> None:
     """G4: declared lost, taken over, woken: not one foreign byte."""
     store = open_store(prefix="resumable", grace=GRACE)
