@@ -1,4 +1,4 @@
-"""A server that is there and says "not now": a replica for a while (READONLY), or busy loading its data (LOADING)."""
+"""A server that says "not now": it is a replica for a while (READONLY), or busy loading its data (LOADING)."""
 
 from __future__ import annotations
 
