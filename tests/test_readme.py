@@ -20,14 +20,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from flask import Flask
+from flask import Flask, request
 from werkzeug.test import TestResponse
 
 import resumable_sync
 from resumable_sync import ResumableStreamContext, Status, Store
 from resumable_sync.assistant import AssistantMessage, create_resumable_assistant_stream_response
 from resumable_sync.cli.main import build_parser
-from resumable_sync.wsgi import close_on_sigterm
+from resumable_sync.wsgi import close_on_sigterm, resume_sse_response
 
 from .support import ROOT
 
@@ -73,18 +73,32 @@ class Database:
         self.saved[key] = message
 
 
+class Celery:
+    """Runs its tasks at once, in the calling thread."""
+
+    def task(self, **options: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+        def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+            function.delay = function  # type: ignore[attr-defined]
+            return function
+
+        return decorate
+
+
 def stand_ins(store: Store, context: ResumableStreamContext) -> dict[str, Any]:
     """What the blocks leave to the reader."""
     return {
         **{name: getattr(resumable_sync, name) for name in resumable_sync.__all__},
         "__name__": __name__,
         "app": Flask(__name__),
+        "celery": Celery(),
         "close_on_sigterm": close_on_sigterm,
         "context": context,
         "database": Database(),
         "look_up": lambda city: {"weather": "sunny"},
         "model": lambda messages: ["an ", "answer"],
         "model_tokens": lambda question: ["an ", "answer"],
+        "request": request,
+        "resume_sse_response": resume_sse_response,
         "owns": lambda user, chat_id: True,
         "run_the_build": lambda: [b"built"],
         "store": store,
