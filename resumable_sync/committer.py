@@ -98,6 +98,10 @@ class Offer(enum.Enum):
     DIRECT = enum.auto()  # the turn is the caller's: execute it
 
 
+# What every chunk asks for: a global is found several times as fast as a member of an enumeration.
+_IDLE, _QUEUED, _FULL = Place.IDLE, Offer.QUEUED, Offer.FULL
+
+
 class Outbox:
     """What one producer has made and the store has not acknowledged yet. Made by `Committer.open`.
 
@@ -166,20 +170,21 @@ class Schedule:
         stopped = outbox.error or outbox.refusal
         if stopped is not None:
             raise stopped
+        pending = outbox.pending
         size = outbox.pending_bytes + len(chunk)
-        if outbox.pending and (size > outbox.max_pending_bytes or len(outbox.pending) >= MAX_PENDING_CHUNKS):
-            return Offer.FULL  # a chunk that is larger than the bound goes alone
-        if slow and outbox.place is Place.IDLE and self.turn is None and not self.queue:
+        if pending and (size > outbox.max_pending_bytes or len(pending) >= MAX_PENDING_CHUNKS):
+            return _FULL  # a chunk that is larger than the bound goes alone
+        if slow and outbox.place is _IDLE and self.turn is None and not self.queue:
             outbox.in_flight = [chunk]
             self.turn = Turn([outbox], now)
             self._begin_writing(outbox)
             return Offer.DIRECT
-        outbox.pending.append(chunk)
+        pending.append(chunk)
         outbox.pending_bytes = size
-        if outbox.place is not Place.IDLE:
-            return Offer.QUEUED
+        if outbox.place is not _IDLE:
+            return _QUEUED
         self._enqueue(outbox)
-        return Offer.WAKE if self.turn is None and len(self.queue) == 1 else Offer.QUEUED
+        return Offer.WAKE if self.turn is None and len(self.queue) == 1 else _QUEUED
 
     def next_turn(self, now: float) -> Turn | float | None:
         """What the thread does next: a turn, which has begun; seconds to wait for one; None: it ends."""
@@ -222,6 +227,8 @@ class Schedule:
         if turn is None:
             return []
         broken_off = [outbox for outbox in turn.writes if outbox.place is Place.WRITING]
+        if not broken_off:
+            return []
         unknown = StoreUnavailableError("the append was broken off")
         results: list[str | ResumableStreamError] = [
             outbox.lease.cursor if outbox.lease.offset > outbox.begin else unknown for outbox in broken_off
@@ -332,14 +339,19 @@ class Committer:
             now = time.monotonic()
             # Measured from the end of the last put: how long the store takes says nothing about the source.
             slow = now - outbox.put_ended_at >= _SLOW_SOURCE_SECONDS
-            while (offer := self._schedule.offer(outbox, chunk, now, slow)) is Offer.FULL:
+            offer = self._schedule.offer(outbox, chunk, now, slow)
+            while offer is _FULL:
                 outbox.room.wait(self._schedule.grace)
                 now = time.monotonic()
+                offer = self._schedule.offer(outbox, chunk, now, slow)
+            outbox.put_ended_at = now
+            if offer is _QUEUED:
+                return
             if offer is Offer.WAKE:
                 self._work.notify()
-            outbox.put_ended_at = now
+                return
             turn = self._schedule.turn
-        if offer is Offer.DIRECT and turn is not None:
+        if turn is not None:
             self._execute(turn)
             outbox.put_ended_at = time.monotonic()
             if outbox.error is not None:
@@ -404,6 +416,7 @@ class Committer:
                     if not isinstance(turn, Turn):
                         self._work.wait(turn)
                         continue
+                    _notify_room(turn.writes)  # what was pending is in flight now
                 self._execute(turn)
             except BaseException:
                 with contextlib.suppress(BaseException):  # logging may be what failed
@@ -413,19 +426,19 @@ class Committer:
     def _execute(self, turn: Turn) -> None:
         """Call the store for a turn, record what came of it, and give the turn back, whatever happens."""
         stopped: list[Outbox] = []
+        results: Sequence[str | ResumableStreamError] = ()
         try:
-            with self._lock:
-                _notify_room(turn.writes)  # what was pending is in flight now
-            cursors = self._append(turn.writes)
-            with self._lock:
-                stopped += self._schedule.record_appends(turn.writes, cursors, time.monotonic())
-                _notify_room(turn.writes)
+            results = self._append(turn.writes)
         finally:
             with self._lock:
-                stopped += self._schedule.end_turn(time.monotonic())
-                _notify_room([*turn.writes, *stopped])
-                if self._schedule.queue:
-                    self._work.notify()
+                now = time.monotonic()
+                try:
+                    stopped += self._schedule.record_appends(turn.writes, results, now)
+                finally:
+                    stopped += self._schedule.end_turn(now)  # what was not recorded was broken off
+                    _notify_room(turn.writes)
+                    if self._schedule.queue:
+                        self._work.notify()
             for outbox in stopped:
                 outbox.on_stop()
 

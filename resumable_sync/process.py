@@ -18,7 +18,9 @@ logger = logging.getLogger("resumable_sync")
 
 T = TypeVar("T")
 
-_forks = 0  # of which this process is the result
+forks = 0
+"""Forks of which this process is the result, but for those that bypass Python. Read it as `process.forks`: cheap
+enough for what is done for every chunk."""
 
 
 def process_identity() -> tuple[int, int]:
@@ -27,12 +29,12 @@ def process_identity() -> tuple[int, int]:
     The process id alone would not do: a descendant may get the id of an ancestor that is gone. The count of
     forks alone would not do either: uWSGI forks without Python's hooks.
     """
-    return os.getpid(), _forks
+    return os.getpid(), forks
 
 
 def _count_fork() -> None:
-    global _forks
-    _forks += 1
+    global forks
+    forks += 1
 
 
 if hasattr(os, "register_at_fork"):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
 import weakref
 from collections.abc import Callable
 
+from . import process
 from .committer import committer_for
 from .contract import Lease, Status, Store
 from .errors import (
@@ -17,7 +19,7 @@ from .errors import (
     StoreUnavailableError,
     StreamFinalizedError,
 )
-from .process import process_identity, start_thread
+from .process import start_thread
 from .producer import Hooks, Producer, call_hook_in_thread
 
 logger = logging.getLogger("resumable_sync")
@@ -67,7 +69,8 @@ class Production:
         self._lease = lease
         self._lock = threading.Lock()
         self._ending_claimed = False
-        self._process = process_identity()
+        self._forks = process.forks
+        self._max_chunk_bytes = store.max_chunk_bytes
         self._idle_timeout = idle_timeout
         self._idle_since: float | None = None  # monotonic: since when the next chunk is waited for
         self._owner = None if owner is None else weakref.ref(owner)
@@ -83,8 +86,8 @@ class Production:
 
     @property
     def forked(self) -> bool:
-        """Whether this is a child of the process that produces."""
-        return process_identity() != self._process
+        """Whether this is a child of the process that produces: the source has forked."""
+        return process.forks != self._forks
 
     def wait_for_chunk(self) -> None:
         """From now on the next chunk is waited for: `idle_timeout` counts."""
@@ -96,23 +99,23 @@ class Production:
         One that is larger than the store's bound is split, never dropped. An empty one stores nothing, and is a
         point at which a source is stopped like any other.
         """
-        if self.forked or (not data and self.producer.cancelled.is_set()):
+        if process.forks != self._forks or (not data and self.producer.cancelled.is_set()):
             raise Stopped
-        if self._idle_timeout is not None:
-            self._idle_since = None
-        size = self._store.max_chunk_bytes
+        self._idle_since = None
+        outbox, size = self._outbox, self._max_chunk_bytes
         try:
             if len(data) <= size:
                 if data:
-                    self._committer.put(self._outbox, data)
+                    self._committer.put(outbox, data)
             else:
                 for begin in range(0, len(data), size):
-                    self._committer.put(self._outbox, data[begin : begin + size])
+                    self._committer.put(outbox, data[begin : begin + size])
         except ResumableStreamError as reason:
             raise Stopped from reason
         if self._idle_timeout is not None:
             self.wait_for_chunk()
-        self._report_appends()
+        if outbox.acknowledged:
+            self._report_appends()
 
     def flush(self) -> None:
         """Wait until all that was put is stored. Raises the error of the store, or why the stream was stopped."""
@@ -192,12 +195,13 @@ class Production:
             self.end(Status.ERROR, str(silence), silence)
 
     def _report_appends(self) -> None:
-        acknowledged = self._outbox.acknowledged  # a deque: thread-safe
-        try:
+        acknowledged, hook = self._outbox.acknowledged, self.hooks.on_append
+        if hook is None:
+            acknowledged.clear()
+            return
+        with contextlib.suppress(IndexError):  # a deque is thread-safe: another thread may be at it, too
             while True:
-                call_hook_in_thread(self.hooks.on_append, self.stream_id, acknowledged.popleft())
-        except IndexError:
-            pass
+                call_hook_in_thread(hook, self.stream_id, acknowledged.popleft())
 
     def _store_ending(self, status: Status, error: str | None, timeout: float | None) -> None:
         deadline = time.monotonic() + (self._store.grace if timeout is None else timeout)

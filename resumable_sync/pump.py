@@ -120,8 +120,9 @@ class Pump:
             chunks = iter(_checked(source))
             if chunks is not source:
                 closers.insert(0, chunks)
+            put = production.put
             for chunk in chunks:
-                production.put(as_bytes(chunk))
+                put(chunk if type(chunk) is bytes else as_bytes(chunk))
             if cancelled.is_set():  # it may have returned because it was told to: then it is not done
                 raise Stopped
         except Stopped:

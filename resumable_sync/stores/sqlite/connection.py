@@ -404,11 +404,12 @@ class _Transaction:
 
 
 class _WriteTransaction(_Transaction):
-    __slots__ = ("_patience",)
+    __slots__ = ("_patience", "_borrowed_at")
 
     def __init__(self, connections: Connections, pool: _Pool, patience: float | None) -> None:
         super().__init__(connections, pool)
         self._patience = patience
+        self._borrowed_at = 0.0  # monotonic
 
     @property
     def _turns(self) -> Turns:
@@ -426,6 +427,7 @@ class _WriteTransaction(_Transaction):
         while True:
             self._take_turn(limit, frame)
             try:
+                self._borrowed_at = time.monotonic()
                 connection = self._borrow()
                 if self._begin(connection, deadline):
                     return connection
@@ -456,8 +458,10 @@ class _WriteTransaction(_Transaction):
 
     def _end(self) -> None:
         connection = self._connection
-        # Before: it may have waited long. After: what went into a log that was taken away is not acknowledged.
-        self._check_files(connection)
+        # Before, if it has waited for another writer since it was borrowed. After: what went into a log that was
+        # taken away is not acknowledged.
+        if time.monotonic() - self._borrowed_at > _SLICE_SECONDS / 10:
+            self._check_files(connection)
         connection.execute("COMMIT")
         self._check_files(connection)
 
