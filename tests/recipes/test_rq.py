@@ -1,0 +1,24 @@
+"""RQ: its worker forks a process for each job, which ends at once when the job returns."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ..stores.redis.server import RedisServer
+from .support import Background, Place, need
+
+pytestmark = pytest.mark.redis
+
+
+def test_jobs_that_nobody_waits_for_lose_nothing(tmp_path: Path, broker: RedisServer) -> None:
+    need("rq")
+    place = Place(tmp_path, broker=broker.url)
+    words = " ".join(f"word-{number}" for number in range(200))
+    with place.application("rq_app") as app:
+        viewers = [Background(lambda name=f"a-{number}": b"".join(app.ask(name, words))) for number in range(3)]
+        with place.process("rq.cli", "worker", "--url", broker.url):
+            for viewer in viewers:
+                assert viewer.result().decode().split() == words.split()
+        app.queue.connection.close()
