@@ -141,7 +141,10 @@ class Site:
         assert status == 200, (status, body)
         events = list(sse.parse_events([body]))
         assert events[-1].event == "end", events
-        return "".join(each.data for each in events if each.event == "message"), json.loads(events[-1].data)["status"]
+        return (
+            "".join(each.data for each in events if each.event == "message"),
+            json.loads(events[-1].data)["status"],
+        )
 
     def __enter__(self) -> Site:
         return self
@@ -155,5 +158,3 @@ class Site:
 def waits_for(context: Any, stream_id: str) -> None:
     """Wait until somebody waits for a stream that has not begun."""
     wait_until(lambda: stream_id in context._running.get().arrivals._awaited, what="a viewer that waits")
-
-

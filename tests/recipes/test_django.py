@@ -22,7 +22,9 @@ def test_a_view_follows_a_management_command(place: Place) -> None:
         with Site(application) as site:
             viewer = Background(lambda: site.ask("GET", "/builds/b"))
             waits_for(context, "b")
-            with place.process("tests.recipes.apps.django_site.manage", "build", "b", "half", "PAUSE", "whole") as command:
+            with place.process(
+                "tests.recipes.apps.django_site.manage", "build", "b", "half", "PAUSE", "whole"
+            ) as command:
                 place.held()
                 later = Background(lambda: site.ask("GET", "/builds/b"))
                 place.release()

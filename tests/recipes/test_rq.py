@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,12 +14,16 @@ from .support import Background, Place, need
 pytestmark = pytest.mark.redis
 
 
+def whole(app: Any, answer_id: str, words: str) -> bytes:
+    return b"".join(app.ask(answer_id, words))
+
+
 def test_jobs_that_nobody_waits_for_lose_nothing(tmp_path: Path, broker: RedisServer) -> None:
     need("rq")
     place = Place(tmp_path, broker=broker.url)
     words = " ".join(f"word-{number}" for number in range(200))
     with place.application("rq_app") as app:
-        viewers = [Background(lambda name=f"a-{number}": b"".join(app.ask(name, words))) for number in range(3)]
+        viewers = [Background(partial(whole, app, f"a-{number}", words)) for number in range(3)]
         with place.process("rq.cli", "worker", "--url", broker.url):
             for viewer in viewers:
                 assert viewer.result().decode().split() == words.split()

@@ -15,9 +15,12 @@ tasks.conf.broker_connection_retry_on_startup = True
 context = ResumableStreamContext(open_store(os.environ["STREAMS"]))
 
 
-@tasks.task(acks_late=True, reject_on_worker_lost=True)
-def answer(answer_id, question):
-    return context.produce(answer_id, lambda: model_tokens(question), restart={"interrupted"})
+@tasks.task(bind=True, acks_late=True, reject_on_worker_lost=True, max_retries=30)
+def answer(self, answer_id, question):
+    status = context.produce(answer_id, lambda: model_tokens(question), restart={"interrupted"})
+    if status == "streaming":  # by a worker that lives, or whose death is not known yet: see to it again
+        raise self.retry(countdown=1)
+    return status
 
 
 @tasks.task

@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def model_tokens(question):
-    """The words of the question. At the word PAUSE it says which process it is, and waits until the test lets it go."""
+    """The words of the question. At the word PAUSE it says which process it is, and waits for the test."""
     for word in question.split():
         if word == "PAUSE":
             place = Path(os.environ["PLACE"])
