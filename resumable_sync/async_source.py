@@ -9,7 +9,9 @@ import asyncio
 import inspect
 import logging
 import os
+import signal
 import threading
+import traceback
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from typing import Any
 
@@ -41,8 +43,8 @@ def from_async(make: AsyncSource) -> Source:
     """
     if not callable(make):
         raise TypeError(
-            f"from_async takes a function that returns an async iterable, not {type(make).__name__}: hand over the "
-            "async generator function itself, without calling it"
+            f"from_async takes a function that returns an async iterable, not {type(make).__name__}: hand over "
+            "the async generator function itself, without calling it"
         )
 
     def make_stream() -> Iterator[Chunk]:
@@ -62,6 +64,13 @@ def _loop_runs_here() -> bool:
     except RuntimeError:
         return False
     return True
+
+
+def _by_signal_handler(raised: BaseException) -> bool:
+    """Whether one of the handlers that are set has raised it: they run within whatever the main thread does."""
+    handlers = [signal.getsignal(number) for number in signal.valid_signals()]
+    codes = {getattr(handler, "__code__", None) for handler in handlers} - {None}
+    return any(frame.f_code in codes for frame, _ in traceback.walk_tb(raised.__traceback__))
 
 
 def _chunks(make: AsyncSource) -> Iterator[Chunk]:
@@ -96,7 +105,9 @@ class _Run:
         self._pulling = False  # the source is at work, and may be cancelled
         self._chunk: list[Chunk] = []  # one at most
         self._task: asyncio.Task[None] | None = None
+        self._thrown: BaseException | None = None  # by a signal handler, into a callback of the loop
         self._loop = asyncio.new_event_loop()
+        self._loop.set_exception_handler(self._report)
         self._wanted: asyncio.Future[bool] = self._loop.create_future()  # True: make another; False: close
 
     def advance(self) -> bool:
@@ -104,15 +115,17 @@ class _Run:
         with self._lock:
             if self._stopped:
                 return False
+        self._raise_thrown()
         self._pulling = True
         if self._task is None:
             self._task = self._begin(self._drive())
         else:
             self._wanted.set_result(True)
-        while not self._chunk and not self._task.done():
+        while not self._chunk and not self._thrown and not self._task.done():
             self._loop.run_forever()
         if self._chunk:
             return True
+        self._raise_thrown()
         self._task.result()
         return False
 
@@ -140,10 +153,25 @@ class _Run:
             if task is not None and not task.cancelled():
                 task.exception()  # it was raised already
             self._run_to_end(self._begin(self._end_others()))
+            self._raise_thrown()
         finally:
             with self._lock:
                 self._closed = True
             self._loop.close()  # does not wait for the threads of asyncio.to_thread
+
+    def _report(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """The loop's exception handler. asyncio would log the time limit of a task queue, and go on."""
+        raised = context.get("exception")
+        if raised is not None and _by_signal_handler(raised):
+            self._thrown = raised
+            loop.stop()
+        else:
+            loop.default_exception_handler(context)
+
+    def _raise_thrown(self) -> None:
+        thrown, self._thrown = self._thrown, None
+        if thrown is not None:
+            raise thrown
 
     def _begin(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = self._loop.create_task(work)

@@ -21,8 +21,14 @@ async def source() -> AsyncIterator[bytes]:
         raise
 
 
+def raise_timeout(*_: object) -> None:
+    """As the time limits of task queues do."""
+    raise TimeoutError
+
+
 def main(path: str) -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    signal.signal(signal.SIGUSR1, raise_timeout)
     context = ResumableStreamContext(SQLiteStore(path))
     try:
         context.produce("s", from_async(source))

@@ -562,17 +562,63 @@ def test_a_slow_store_holds_the_source_back() -> None:
     store.close()
 
 
-@pytest.mark.parametrize("number, left_by", [(signal.SIGINT, "KeyboardInterrupt"), (signal.SIGTERM, "SystemExit")])
-def test_a_signal_while_a_command_awaits(number: int, left_by: str, tmp_path: Path) -> None:
-    """As in a management command that is stopped by Ctrl-C, or by a handler that raises SystemExit."""
+@pytest.mark.parametrize(
+    "number, left_by, status",
+    [
+        (signal.SIGINT, "KeyboardInterrupt", Status.INTERRUPTED),
+        (signal.SIGTERM, "SystemExit", Status.INTERRUPTED),
+        (signal.SIGUSR1, "TimeoutError", Status.ERROR),
+    ],
+)
+def test_a_signal_while_a_command_awaits(number: int, left_by: str, status: Status, tmp_path: Path) -> None:
+    """As in a management command that is stopped by Ctrl-C, or by a handler that raises."""
     path = tmp_path / "streams.db"
     with Process("tests.core.async_program", path) as process:
         process.until("awaiting")
         process.signal(number)
         assert process.until("cleaned up after ") == "CancelledError"
         assert process.until("left by ") == left_by
-        assert process.until("status ") == "interrupted"
+        assert process.until("status ") == status
         assert process.wait() == 0
+
+
+def test_a_signal_handler_that_raises_into_a_callback_of_the_loop(context: ResumableStreamContext) -> None:
+    """asyncio itself would log it and go on, and the time limit of a task queue would be lost."""
+    closed = []
+
+    def out_of_time(number: int, frame: object) -> None:
+        raise TimeoutError("out of time")
+
+    async def source() -> AsyncIterator[bytes]:
+        try:
+            yield b"so far"
+            asyncio.get_running_loop().call_soon(signal.raise_signal, signal.SIGUSR1)
+            await asyncio.Event().wait()
+        finally:
+            closed.append(True)
+
+    before = signal.signal(signal.SIGUSR1, out_of_time)
+    try:
+        with pytest.raises(TimeoutError, match="out of time"):
+            context.produce("s", from_async(source))
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert closed and context.status("s") is Status.ERROR
+
+
+def test_a_callback_that_fails_by_itself_is_logged(
+    context: ResumableStreamContext, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fails() -> None:
+        raise Fault("in a callback")
+
+    async def source() -> AsyncIterator[bytes]:
+        asyncio.get_running_loop().call_soon(fails)
+        await asyncio.sleep(0)
+        yield b"x"
+
+    assert context.produce("s", from_async(source)) is Status.DONE
+    assert "in a callback" in caplog.text
 
 
 def test_a_forked_child_leaves_the_loop_to_its_parent(context: ResumableStreamContext) -> None:

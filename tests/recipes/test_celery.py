@@ -60,7 +60,7 @@ def test_a_worker_that_is_killed(queue: Queue) -> None:
 
 @pytest.mark.parametrize("queue", ["sqlite", "redis"], indirect=True)
 def test_a_task_that_is_delivered_again_begins_anew(queue: Queue) -> None:
-    """On Redis it comes before the first one's death is known: it finds the stream `streaming`, and retries."""
+    """On Redis it may come before the first one's death is known: then it finds `streaming`, and retries."""
     queue.app.answer.delay("a", "so far PAUSE and on")
     killed = queue.place.held()
     viewer = queue.app.context.require_resume("a")
