@@ -55,8 +55,8 @@ class Place:
     @contextlib.contextmanager
     def application(self, name: str, context: str = "", **more: str) -> Iterator[Any]:
         """An application imported anew, as in a process of its own; `context` names the module that has it."""
-        mine = [each for each in sys.modules if each.startswith(APPS)]
-        for each in mine:
+        own = f"{APPS}.{name.partition('.')[0]}"
+        for each in [each for each in sys.modules if each == own or each.startswith(own + ".")]:
             del sys.modules[each]
         with self.environment(**more):
             module = importlib.import_module(f"{APPS}.{name}")
