@@ -13,7 +13,7 @@ import pytest
 from resumable_sync import ProducerInterruptedError, Status, StreamLostError
 
 from ..stores.redis.server import RedisServer
-from ..support import PATIENCE, Process
+from ..support import PATIENCE, Process, wait_until
 from .support import APPS, Background, Place, Site, need, waits_for
 
 pytestmark = pytest.mark.redis
@@ -54,7 +54,9 @@ def test_a_worker_that_is_killed(queue: Queue) -> None:
     """Its task is not delivered again: viewers learn that it was interrupted, after what it had made."""
     queue.app.answer_once.delay("a", "so far PAUSE never")
     viewer = Background(lambda: queue.site.events("/answers/a"))
-    os.kill(queue.place.held(), signal.SIGKILL)
+    producing = queue.place.held()
+    wait_until(lambda: queue.app.context.store.read("a").size == len("so far "))  # what is not stored dies with it
+    os.kill(producing, signal.SIGKILL)
     assert viewer.result() == ("so far ", "interrupted")
 
 
