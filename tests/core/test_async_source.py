@@ -91,7 +91,7 @@ class Agent:
 
 
 @pytest.mark.parametrize(
-    "make", [three, Iterable, lambda: Iterable(), later, lambda: later(), Agent().stream, Agent()], ids=repr
+    "make", [three, Iterable, lambda: Iterable(), later, lambda: later(), Agent().stream, Agent()]
 )
 def test_what_a_source_may_be(context: ResumableStreamContext, make: Any) -> None:
     assert b"".join(context.run("run", from_async(make))).decode() == "one zwö three"
