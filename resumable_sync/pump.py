@@ -84,6 +84,8 @@ class Pump:
         """After `run`: the ending that is stored. Raises what kept the stream from its end, unless it was
         cancelled; see `ResumableStreamContext.produce`."""
         production = self.production
+        if production.forked:
+            raise ProducerInterruptedError(f"stream {production.stream_id} stays the parent's: its source forked")
         production.ended.wait()  # another thread may be storing it
         status, failure = production.status, production.failure
         if status is Status.DONE or status is Status.CANCELLED:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import os
 import re
 import threading
 import time
@@ -106,6 +107,27 @@ def test_a_process_that_is_told_to_end_while_it_produces_says_so(
     with pytest.raises(leaving):
         context.produce("s", source)
     assert context.status("s") is Status.INTERRUPTED and context.store.read("s").data == b"so far"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_child_that_the_source_forks_is_told_whose_stream_it_is(context: ResumableStreamContext) -> None:
+    def source() -> Iterator[bytes]:
+        yield b"the parent's"
+        if os.fork() == 0:
+            yield b"the child's"
+        else:
+            assert os.wait()[1] == 0
+
+    parent = os.getpid()
+    try:
+        status = context.produce("s", source)
+    except ProducerInterruptedError:
+        if os.getpid() != parent:
+            os._exit(0)
+        raise
+    if os.getpid() != parent:
+        os._exit(1)
+    assert status is Status.DONE and context.store.read("s").data == b"the parent's"
 
 
 def test_produce_beside_another_producer(context: ResumableStreamContext) -> None:

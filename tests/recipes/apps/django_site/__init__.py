@@ -1,0 +1,1 @@
+"""A Django project: a management command publishes, a view resumes."""
