@@ -24,7 +24,8 @@ from resumable_sync import (
 )
 from resumable_sync.heartbeat import Heartbeat, Pulse, take_due
 
-from ..support import wait_until
+from ..backends import BACKEND_PARAMS, BACKENDS
+from ..support import PATIENCE, wait_until
 
 TIMEOUT = 20.0
 NOW = 1000.0
@@ -258,3 +259,56 @@ def test_a_server_that_hangs_holds_up_no_stream_of_another() -> None:
         free.set()
         assert b"".join(context.require_resume("a-silent")) == b"x"
     store.close()
+
+
+class Distant:
+    """A store some time away: every append and renewal takes that much longer."""
+
+    def __init__(self, store: Store, seconds: float) -> None:
+        self._store = store
+        self._seconds = seconds
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    def append_many(self, batches: Sequence[tuple[Lease, Sequence[bytes]]]) -> list[str | ResumableStreamError]:
+        time.sleep(self._seconds)
+        return self._store.append_many(batches)
+
+    def renew(self, leases: Sequence[Lease]) -> list[ResumableStreamError | None]:
+        time.sleep(self._seconds)
+        return self._store.renew(leases)
+
+
+@pytest.mark.parametrize("seconds", [0, 0.001, 0.005])
+@pytest.mark.parametrize("kind", BACKEND_PARAMS)
+def test_a_busy_process_renews_its_silent_producer_and_hears_of_cancels(kind: str, seconds: float) -> None:
+    """G7, G8, G9: beside a source that is always ready, at whatever distance the store is."""
+    backend = BACKENDS[kind]()
+    store = backend.make(grace=1.5, max_entries=1_000_000_000)
+    stop, told = threading.Event(), threading.Event()
+
+    def busy() -> Iterator[bytes]:
+        while not stop.is_set():
+            yield b"x"
+
+    def silent() -> Iterator[bytes]:
+        producer = current_producer()
+        yield b"x"
+        if producer.cancelled.wait(PATIENCE):
+            told.set()
+
+    with ResumableStreamContext(cast(Store, Distant(store, seconds))) as context:
+        context.start("silent", silent)
+        context.start("busy", busy)
+        until = time.monotonic() + 2.5 * store.grace
+        while time.monotonic() < until:
+            assert store.status("silent") == store.status("busy") == "streaming"
+            stop.wait(0.05)
+        assert store.cancel("silent")  # as another process would do it
+        assert told.wait(PATIENCE)
+        stop.set()
+        for _ in context.batches("busy"):
+            pass
+    store.close()
+    backend.close()
