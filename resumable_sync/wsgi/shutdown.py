@@ -37,16 +37,16 @@ def close_on_sigterm(
 ) -> None:
     """Close the contexts as soon as this process is told to end.
 
-    A server that is told to end waits for its responses, and a viewer of a living stream would keep it waiting until
-    it is killed, with its producers. With this, what runs here ends as `interrupted` within `timeout` seconds (see
-    `ResumableStreamContext.close`), viewers come back to another process, and the server exits. `drain`: seconds for
-    which the sources may run on to their own ends first, after SIGTERM. The viewers leave at once all the same, and
-    the interpreter's exit waits for the rest. A second signal ends a drain at once.
+    A server that is told to end waits for its responses, and a viewer of a living stream would keep it waiting
+    until it is killed, with its producers. With this, what runs here ends as `interrupted` within `timeout`
+    seconds (see `ResumableStreamContext.close`), viewers come back to another process, and the server exits.
+    `drain`: seconds for which the sources may run on to their own ends first, after SIGTERM. The viewers leave at
+    once all the same, and the interpreter's exit waits for the rest. A second signal ends a drain at once.
 
     Call it in the main thread of each worker once the server has set its own handlers; under gunicorn
-    `close_with_worker` does so and more. It goes on to the former handler of SIGTERM at once; the closing is done in
-    a thread. Where there was none, SystemExit is raised in the main thread. SIGINT and SIGQUIT close without a drain
-    where the server handles them. ValueError outside the main thread. Returns at once.
+    `close_with_worker` does so and more. It goes on to the former handler of SIGTERM at once; the closing is done
+    in a thread. Where there was none, SystemExit is raised in the main thread. SIGINT and SIGQUIT close without a
+    drain where the server handles them. ValueError outside the main thread. Returns at once.
     """
     _Shutdown(contexts, timeout, drain)
 

@@ -19,9 +19,10 @@ def post_fork(server: Any, worker: Any) -> None:
 
 
 def _write_down() -> None:
-    path = Path(os.environ["TEST_DIRECTORY"]) / f"exit-{os.getpid()}"
-    path.with_suffix(".new").write_text(str(time.monotonic()))
-    path.with_suffix(".new").rename(path)
+    path = Path(os.environ["TEST_DIRECTORY"], f"exit-{os.getpid()}")
+    unfinished = path.with_name(f"new-{path.name}")
+    unfinished.write_text(str(time.monotonic()))
+    unfinished.rename(path)
 
 
 def post_worker_init(worker: Any) -> None:

@@ -1,5 +1,4 @@
-"""Deploys under a real gunicorn: sources run on to their own ends, their viewers go on elsewhere, and the server answers
-all the time."""
+"""Deploys under a real gunicorn: sources run to their own ends, viewers go on elsewhere, requests are answered."""
 
 from __future__ import annotations
 
@@ -151,8 +150,8 @@ class Answer:
 
 @contextlib.contextmanager
 def asking(server: Deployed) -> Iterator[list[float]]:
-    """Ask for something short all the time, on a new connection each. Nothing but 200 may come; yields how long each
-    took."""
+    """Ask for something short all the time, on a new connection each. Nothing but 200 may come. Yields the seconds
+    that each took."""
     seconds: list[float] = []
     faults: list[object] = []
     over = threading.Event()
@@ -221,7 +220,7 @@ def test_a_reload_interrupts_no_answer(tmp_path: Path, count: int, report: Calla
 def test_workers_that_reach_max_requests_take_turns(
     tmp_path: Path, jitter: str, report: Callable[..., None]
 ) -> None:
-    arguments = ("--workers", "2", "--max-requests", "60", "--max-requests-jitter", jitter, "--timeout", "3")
+    arguments = ("--workers", "2", "--max-requests", "30", "--max-requests-jitter", jitter, "--timeout", "3")
     with Deployed(tmp_path, *arguments) as server:
         with asking(server) as asked:
             answers = begin(server, 12, 2.5)
@@ -230,7 +229,6 @@ def test_workers_that_reach_max_requests_take_turns(
             wait_until(lambda: len(server.exits()) >= 2)
         report(slowest_short=max(asked), exits=len(server.exits()), cuts=sum(a.cuts for a in answers))
         assert max(asked) < 10.0  # while one boots it may wait
-        assert sum(answer.cuts for answer in answers)
     text = server.log.read_text()
     assert "Traceback" not in text and "WORKER TIMEOUT" not in text, text
     assert not list(tmp_path.glob("resumable-sync-*"))
@@ -276,6 +274,7 @@ def test_a_server_that_ends_lets_its_sources_end(tmp_path: Path, worker_class: s
     assert "SIGKILL" not in text and text.count("Traceback") == 1, text  # of the failing source
 
 
+@pytest.mark.heavy
 def test_a_drain_in_worker_exit_goes_together_with_it(tmp_path: Path) -> None:
     with Deployed(tmp_path, "--timeout", "2", TEST_WORKER_EXIT="1") as server:
         server.get("/start/one/2.5").leave()
