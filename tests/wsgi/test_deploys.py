@@ -105,6 +105,9 @@ class Answer:
         route = "again" if self._cursor else "begin"
         connection = self._server.get(f"/{route}/{self.stream_id}/{self._seconds}{query}")
         try:
+            if connection.status == 204 and events:  # it had come to the end, but not to the event that says so
+                self.ending = "over"
+                return
             if connection.status != 200:
                 self.refusals[connection.status] += 1
                 assert connection.status == 503 and int(connection.headers["retry-after"]) > 0, connection.status
@@ -234,6 +237,20 @@ def test_workers_that_reach_max_requests_take_turns(
     assert not list(tmp_path.glob("resumable-sync-*"))
 
 
+def test_one_worker_accepts_while_the_other_drains(tmp_path: Path) -> None:
+    with Deployed(tmp_path, "--workers", "2", "--max-requests", "20") as server:
+        names = [f"long-{number}" for number in range(8)]
+        for name in names:
+            server.get(f"/start/{name}/{2 * PATIENCE}").leave()
+        with asking(server) as asked:
+            wait_until(lambda: len(asked) > 150)  # each worker has answered more than it is to
+            assert max(asked) < 10.0
+            assert all(server.store.status(name) == "streaming" for name in names)
+            for name in names:
+                server.store.cancel(name)
+            wait_until(lambda: len(server.exits()) >= 2)
+
+
 def test_a_single_worker_that_reaches_max_requests_waits_for_a_quiet_moment(tmp_path: Path) -> None:
     with Deployed(tmp_path, "--max-requests", "20") as server:
         old = server.worker()
@@ -247,6 +264,7 @@ def test_a_single_worker_that_reaches_max_requests_waits_for_a_quiet_moment(tmp_
         assert len(asked) > 20 and max(asked) < 10.0
 
 
+@pytest.mark.heavy
 def test_a_single_worker_that_reaches_max_requests_does_not_wait_for_ever(tmp_path: Path) -> None:
     with Deployed(tmp_path, "--max-requests", "5", drain=1.5) as server:
         answer = Answer(server, 1, 60.0)
@@ -257,9 +275,16 @@ def test_a_single_worker_that_reaches_max_requests_does_not_wait_for_ever(tmp_pa
         assert max(asked) < 10.0
 
 
-@pytest.mark.parametrize("worker_class", ["gthread", "sync"])
-def test_a_server_that_ends_lets_its_sources_end(tmp_path: Path, worker_class: str) -> None:
-    with Deployed(tmp_path, "--worker-class", worker_class) as server:
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        pytest.param((), id="gthread"),
+        pytest.param(("--preload", "--workers", "2"), id="preload", marks=pytest.mark.heavy),
+        pytest.param(("--worker-class", "sync"), id="sync", marks=pytest.mark.heavy),
+    ],
+)
+def test_a_server_that_ends_lets_its_sources_end(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    with Deployed(tmp_path, *arguments) as server:
         names = ["one", "two", "failing"]
         for name in names:
             connection = server.get(f"/start/{name}/1.5")
@@ -324,6 +349,7 @@ def test_a_kept_connection_to_a_draining_worker_is_refused_or_closed(tmp_path: P
         wait_until(lambda: server.store.status("long") == "done")
 
 
+@pytest.mark.heavy
 def test_gevent(tmp_path: Path) -> None:
     pytest.importorskip("gevent")
     with Deployed(tmp_path, "--worker-class", "gevent") as server:
