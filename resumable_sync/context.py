@@ -363,8 +363,8 @@ class ResumableStreamContext:
         running = self._running.get()
         if drain:
             self._drain(running, deadline)
-            deadline = max(deadline, time.monotonic() + _CLOSE_SECONDS)
-            seconds = deadline - time.monotonic()
+            seconds = _CLOSE_SECONDS  # the drain may have ended early, and is over
+            deadline = time.monotonic() + seconds
         with running.lock:
             running.closed = True
             running.reads.close()
@@ -393,15 +393,19 @@ class ResumableStreamContext:
             if not alone:
                 running.reads.close()
         running.arrivals.close()
-        self._wake()
-        with running.lock:
-            while not running.closed and (left := deadline - time.monotonic()) > 0:
-                if running.producers or running.starting:
-                    running.changed.wait(left)
-                elif alone and running.reads.following:
-                    running.changed.wait(min(left, _DRAIN_SECONDS))  # nothing tells that a viewer has gone
-                else:
-                    break
+        while True:
+            # Again and again: a viewer that was on its way into a wait was not reached by the wake before.
+            leaving = not alone and bool(running.reads.viewers)
+            if leaving:
+                self._wake()
+            with running.lock:
+                left = deadline - time.monotonic()
+                busy = running.producers or running.starting
+                following = alone and running.reads.following
+                if running.closed or left <= 0 or not (busy or following or leaving):
+                    return
+                # Nothing tells that a viewer has gone.
+                running.changed.wait(left if busy and not leaving else min(left, _DRAIN_SECONDS))
 
     def _interrupt(self, productions: Collection[Production], deadline: float) -> None:
         """End what these produce although their sources do not return; waits until `deadline` at most."""
@@ -594,9 +598,13 @@ def _deleted_again_and_again(stream_id: str) -> StreamNotFoundError:
 def _close_at_exit(context: ResumableStreamContext) -> None:
     """End what still runs when the interpreter exits; daemon threads live until then."""
     running = context._running.peek()
-    if running is not None:
-        until = running.draining_until
+    if running is None:
+        return
+    until = running.draining_until
+    try:
         if until is not None and not running.closed:
             context.close(max(0.0, until - time.monotonic()), drain=True)
         else:
             context.close()
+    except (KeyboardInterrupt, SystemExit):  # of a signal handler, while this waits: no more drain
+        context.close()

@@ -9,14 +9,17 @@ from __future__ import annotations
 import contextlib
 import importlib
 import importlib.util
+import os
 import re
 import shlex
 import signal
 import sys
+import tempfile
 import textwrap
 from collections.abc import Callable, Iterator
 from configparser import ConfigParser
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import pytest
@@ -27,7 +30,7 @@ import resumable_sync
 from resumable_sync import ResumableStreamContext, Status, Store
 from resumable_sync.assistant import AssistantMessage, create_resumable_assistant_stream_response
 from resumable_sync.cli.main import build_parser
-from resumable_sync.wsgi import close_on_sigterm, resume_sse_response
+from resumable_sync.wsgi import close_with_worker, resume_sse_response
 
 from .support import ROOT
 
@@ -91,7 +94,7 @@ def stand_ins(store: Store, context: ResumableStreamContext) -> dict[str, Any]:
         "__name__": __name__,
         "app": Flask(__name__),
         "celery": Celery(),
-        "close_on_sigterm": close_on_sigterm,
+        "close_with_worker": close_with_worker,
         "context": context,
         "database": Database(),
         "look_up": lambda city: {"weather": "sunny"},
@@ -119,7 +122,10 @@ def keep_the_message(names: dict[str, Any]) -> None:
 
 
 def end_at_sigterm(names: dict[str, Any]) -> None:
-    names["post_worker_init"](None)
+    with tempfile.TemporaryFile() as life:
+        tmp = SimpleNamespace(fileno=life.fileno, notify=lambda: None)
+        worker = SimpleNamespace(alive=False, ppid=os.getppid(), tmp=tmp, nr=0, max_requests=10, sockets=[])
+        names["post_worker_init"](worker)
     assert signal.getsignal(signal.SIGTERM) not in (signal.SIG_DFL, signal.SIG_IGN)
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -270,7 +271,7 @@ class Endpoint:
     def _open(
         self, environ: dict[str, Any], position: Position | None, seen_end: bool, place: Place | None
     ) -> Answer:
-        first, metadata = self._fetch(position)
+        first, metadata = self._fetch(environ, position)
         start = Position(first.generation, first.offset - len(first.data))
         snapshot = Snapshot(self.stream_id, first.status, first.size, start, metadata)
         if position is not None and self.over(snapshot, seen_end):  # else it has seen nothing, not even the ending
@@ -281,13 +282,13 @@ class Endpoint:
         viewer = Viewer(snapshot, batches, find_probe(environ), self.options.max_seconds)
         return self._ok(snapshot, Body(self.body(viewer), place, viewer.probe))
 
-    def _fetch(self, position: Position | None) -> tuple[Batch, Mapping[str, str]]:
+    def _fetch(self, environ: dict[str, Any], position: Position | None) -> tuple[Batch, Mapping[str, str]]:
         """Begin the stream if that was asked for, and read what the viewer gets first. StreamNotFoundError."""
         begin = self.begin if position is None else None
         for _ in range(_ELECTION_ROUNDS):
             started = begin.start() if begin is not None else None
             try:
-                return self._read(position, begin.metadata if begin is not None and started is True else None)
+                return self._read(environ, position, begin.metadata if begin and started is True else None)
             except StreamNotFoundError:
                 if started is not False:
                     raise
@@ -295,12 +296,12 @@ class Endpoint:
         raise StreamNotFoundError(f"stream {self.stream_id} was deleted again and again")
 
     def _read(
-        self, position: Position | None, metadata: Mapping[str, str] | None
+        self, environ: dict[str, Any], position: Position | None, metadata: Mapping[str, str] | None
     ) -> tuple[Batch, Mapping[str, str]]:
         after = "" if position is None else str(position)
         first: Batch | None = None
         if self.options.wait and position is None and self.begin is None:
-            first = self.context._require_open(self.stream_id, "", self.options.wait)
+            first = self._wait(environ)
         if metadata is None and self.needs_metadata:
             info = self.context.info(self.stream_id)
             if info is None:
@@ -312,6 +313,26 @@ class Endpoint:
         if first is None:
             first = self.context._require_open(self.stream_id, after)
         return first, metadata or {}
+
+    def _wait(self, environ: dict[str, Any]) -> Batch:
+        """What a viewer gets first of a stream that may begin within `wait` seconds. StreamNotFoundError: it did
+        not, or the viewer has left, which is noticed within a heartbeat."""
+        deadline = time.monotonic() + self.options.wait
+        probe = find_probe(environ)
+        try:
+            while True:
+                left = max(0.0, deadline - time.monotonic())
+                seconds = min(left, self.options.heartbeat)
+                try:
+                    return self.context._require_open(self.stream_id, "", seconds)
+                except StreamNotFoundError as missing:
+                    if self.context.closed:  # it may well begin, but not here
+                        raise StoreUnavailableError("the context is closed", transient=False) from missing
+                    if seconds == left or (probe is not None and probe.gone()):
+                        raise
+        finally:
+            if probe is not None:
+                probe.close()
 
     def _ok(self, snapshot: Snapshot, body: Iterable[bytes] = ()) -> Answer:
         headers = self._headers(snapshot)

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from resumable_sync import ResumableStreamContext, open_store
 from resumable_sync.wsgi import close_on_sigterm
+from resumable_sync.wsgi.shutdown import _Accepting
 
 SCRIPT = """
 import os, signal, sys, threading
@@ -121,3 +124,56 @@ def test_a_forked_child_leaves_the_parents_streams_alone(context: ResumableStrea
     finally:
         for number, former in formers.items():
             signal.signal(number, former)
+
+
+class Worker:
+    """What tells a gunicorn worker from those of another server."""
+
+    def __init__(self, directory: Path, listener: socket.socket) -> None:
+        self.ppid = os.getppid()
+        self.sockets = [listener]
+        self.cfg = self
+        self.worker_tmp_dir = str(directory)
+
+
+@pytest.fixture
+def listener() -> Iterator[socket.socket]:
+    with socket.create_server(("127.0.0.1", 0)) as made:
+        yield made
+
+
+def test_of_workers_that_would_go_at_once_one_goes_on_accepting(tmp_path: Path, listener: socket.socket) -> None:
+    for _ in range(20):
+        workers = [_Accepting(Worker(tmp_path, listener)) for _ in range(5)]
+        stayed: list[_Accepting] = []
+        together = threading.Barrier(len(workers))
+
+        def leave(
+            worker: _Accepting, together: threading.Barrier = together, stayed: list[_Accepting] = stayed
+        ) -> None:
+            together.wait(30)
+            if not worker.leave_to_others():
+                stayed.append(worker)
+
+        threads = [threading.Thread(target=leave, args=(worker,)) for worker in workers]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(30)
+        (last,) = stayed
+        successor = _Accepting(Worker(tmp_path, listener))  # and now the one that stayed may go
+        assert last.leave_to_others() and not successor.leave_to_others()
+        for worker in [*workers, successor]:
+            worker.stop()
+            worker.stop()
+            assert not worker.leave_to_others()
+        assert not list(tmp_path.iterdir())
+
+
+def test_where_workers_cannot_know_of_one_another_each_is_alone(
+    tmp_path: Path, listener: socket.socket, caplog: pytest.LogCaptureFixture
+) -> None:
+    missing = [_Accepting(Worker(tmp_path / "missing", listener)) for _ in range(2)]
+    assert not any(worker.leave_to_others() for worker in missing) and "only one" in caplog.text
+    for worker in missing:
+        worker.stop()
