@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
-import queue
+import select
 import shutil
 import threading
 from collections.abc import Iterator
@@ -42,9 +42,6 @@ class _Publication:
         self._tee = tee
         self._signals = signals
         self._producer: Producer | None = None
-        self._wakes: queue.SimpleQueue[None] = (
-            queue.SimpleQueue()
-        )  # by signals, whose handlers may put, and the end
         self._over = threading.Event()
         self.elected = False
         self.ending: Status | None = None  # that is stored
@@ -78,27 +75,28 @@ class _Publication:
     def attended(self, context: ResumableStreamContext, progress: Progress) -> Iterator[None]:
         """Defer signals during the block, and have a thread attend to them and to the progress."""
 
-        def attend() -> None:
-            while True:
-                try:
-                    self._wakes.get(timeout=_PROGRESS_SECONDS)
-                    break
-                except queue.Empty:
+        def attend(announced: int) -> None:
+            while not self._over.is_set():
+                if not select.select([announced], [], [], _PROGRESS_SECONDS)[0]:
                     progress.show(self.stored)
-            if not self._over.is_set():
+                    continue
+                signum = os.read(announced, 1)[0]
+                if not signum:  # it is over
+                    break
+                self._signals.wake(signum)
                 context.close()  # stores what was read, ends the stream as interrupted, stops the source
                 while not self._over.wait(_HURRY_SECONDS):
                     if self.ending is None:  # the store does not answer; otherwise the command takes its time
                         self._signals.hurry()
 
-        with self._signals.deferred(lambda: self._wakes.put(None)):
-            thread = start_thread(attend, "resumable-sync-publish")
+        with self._signals.announced() as (announced, announce), self._signals.deferred():
+            thread = start_thread(lambda: attend(announced), "resumable-sync-publish")
             try:
                 yield
             finally:
                 self._signals.disarm()  # the outcome is certain
                 self._over.set()
-                self._wakes.put(None)
+                os.write(announce, b"\0")
                 thread.join()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import threading
 import time
@@ -47,6 +48,29 @@ class Signals:
         for signum in _SIGNALS:
             if signal.getsignal(signum) not in (signal.SIG_IGN, None):
                 signal.signal(signum, self._handle)
+
+    @contextlib.contextmanager
+    def announced(self) -> Iterator[tuple[int, int]]:
+        """A pipe that gets the number of each signal that comes during the block, to whichever thread.
+
+        One that another thread got does not break a wait of the main thread, whose handler then does not run:
+        `wake` makes it.
+        """
+        reader, writer = os.pipe()
+        os.set_blocking(writer, False)
+        before = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+        try:
+            yield reader, writer
+        finally:
+            signal.set_wakeup_fd(before)
+            os.close(reader)
+            os.close(writer)
+
+    def wake(self, signum: int) -> None:
+        """Have the main thread handle a signal that was announced. For another thread."""
+        main = threading.main_thread().ident
+        if self._first is None and main is not None:
+            signal.pthread_kill(main, signum)
 
     @property
     def pending(self) -> Stopped | None:
