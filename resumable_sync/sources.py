@@ -94,9 +94,11 @@ class DescriptorSource:
 class CommandSource:
     """Runs a command and yields what it writes to its stdout. It inherits stdin and stderr.
 
-    `command` is the program and its arguments; no shell is involved. `stderr`: its stderr goes the same way, through
-    one pipe, so that both come in the order in which they were written, as with `2>&1`. The command leads a session and a process
-    group of its own, so that Ctrl-C in a terminal reaches this program alone, which can end the stream in order.
+    `command` is the program and its arguments; no shell is involved. `stderr`: its stderr goes the same way,
+    through one pipe, so that both come in the order in which they were written, as with `2>&1`. The command leads
+    a session and a process group of its own, so that Ctrl-C in a terminal reaches this program alone, which can
+    end the stream in order.
+
     When `chunks` is stopped, closed or fails, the whole group is ended: the command and what it started, unless
     that left the group. A command that ends by itself leaves what it started in the background alone, as in a
     shell. `chunks` is run once, by one thread; `stop` may be called from any thread, at any time.

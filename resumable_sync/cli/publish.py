@@ -66,8 +66,8 @@ class _Publication:
                     self._tee.write(piece, producer.cancelled)
         finally:
             self._source.stop()
-        # Ctrl-C in a terminal reaches a whole pipeline at once: the program that feeds us dies of it, and its end of
-        # file is not to be taken for `done`. The kernel has sent our signal by then; its handler runs in this thread.
+        # Ctrl-C in a terminal reaches a whole pipeline at once: the program that feeds us dies of it, and its end
+        # of file is not to be taken for `done`. The kernel has sent our signal by then; its handler runs here.
         if self._signals.pending is not None:
             producer.cancelled.wait()  # the thread of `attended` is closing the context
 
