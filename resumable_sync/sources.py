@@ -1,4 +1,4 @@
-"""Ready-made sources: the bytes of a descriptor, and the stdout of a command.
+"""Ready-made sources: the bytes of a descriptor, and the output of a command.
 
 Each is made first and run by one producer, as `context.run(stream_id, source.chunks)`. `stop` breaks its wait from
 another thread; hand it to `current_producer().on_cancel`, so that a cancel need not wait for the next byte.
@@ -94,15 +94,19 @@ class DescriptorSource:
 class CommandSource:
     """Runs a command and yields what it writes to its stdout. It inherits stdin and stderr.
 
-    `command` is the program and its arguments; no shell is involved. The command leads a session and a process
-    group of its own, so that Ctrl-C in a terminal reaches this program alone, which can end the stream in order.
+    `command` is the program and its arguments; no shell is involved. `stderr`: its stderr goes the same way,
+    through one pipe, so that both come in the order in which they were written, as with `2>&1`. The command leads
+    a session and a process group of its own, so that Ctrl-C in a terminal reaches this program alone, which can
+    end the stream in order.
+
     When `chunks` is stopped, closed or fails, the whole group is ended: the command and what it started, unless
     that left the group. A command that ends by itself leaves what it started in the background alone, as in a
     shell. `chunks` is run once, by one thread; `stop` may be called from any thread, at any time.
     """
 
-    def __init__(self, command: Sequence[str]) -> None:
+    def __init__(self, command: Sequence[str], *, stderr: bool = False) -> None:
         self._command = list(command)
+        self._stderr = subprocess.STDOUT if stderr else None
         self._lock = threading.Lock()  # guards the fields below; held while the command is started, so that
         self._stopped = False  # a stop comes either before that, or finds the process
         self._process: subprocess.Popen[bytes] | None = None  # while there may be something to end
@@ -122,7 +126,7 @@ class CommandSource:
                 return
             try:
                 process = self._process = subprocess.Popen(
-                    self._command, stdout=subprocess.PIPE, bufsize=0, start_new_session=True
+                    self._command, stdout=subprocess.PIPE, stderr=self._stderr, bufsize=0, start_new_session=True
                 )
             except OSError as error:
                 code = 127 if isinstance(error, FileNotFoundError) else 126

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import select
 import shlex
-import threading
-import time
-from collections.abc import Iterator
 
 from ..context import ResumableStreamContext
-from ..contract import Batch
-from ..errors import ResumableStreamError, StreamNotFoundError
+from ..contract import Batch, Status, Store
+from ..errors import ProducerInterruptedError, ResumableStreamError
 from .exits import OUTPUT_CLOSED, PROGRAM, Exit, exit_code, id_argument, say
 from .location import named_store
 from .signals import Signals, Stopped
@@ -20,7 +18,6 @@ from .signals import Signals, Stopped
 _STDOUT = 1
 _READ_BYTES = 1024 * 1024
 _CHECK_SECONDS = 1.0  # between checks that somebody still reads the output of a silent stream
-_MISSING_SECONDS = 0.1  # between checks for a stream that does not exist yet
 
 
 class _Output:
@@ -38,21 +35,22 @@ class _Output:
         begin = batch.offset - len(batch.data)
         self.cursor = batch.start
         rest = memoryview(batch.data)
-        stop = threading.Event()
+        stopped = False
 
         def unblock() -> None:
-            stop.set()
+            nonlocal stopped
+            stopped = True
             # Python repeats a write that waited for a slow reader; it returns if it may not wait.
             os.set_blocking(_STDOUT, False)
 
         try:
             with self._signals.deferred(unblock):
-                while rest and not stop.is_set():
+                while rest and not stopped:
                     try:
                         count = os.write(_STDOUT, rest)
                     except BlockingIOError:
                         # A signal, or somebody who shares the terminal, made stdout non-blocking.
-                        if not stop.is_set():
+                        if not stopped:
                             select.select([], [_STDOUT], [], _CHECK_SECONDS)
                         continue
                     rest = rest[count:]
@@ -60,7 +58,7 @@ class _Output:
                     self.written += count
                     self.cursor = f"{batch.generation}-{begin}"
         finally:
-            if stop.is_set():
+            if stopped:
                 os.set_blocking(_STDOUT, True)
 
     def check(self) -> None:
@@ -76,12 +74,20 @@ def follow(arguments: argparse.Namespace, signals: Signals) -> int:
     try:
         with named_store(arguments.store) as store:
             with ResumableStreamContext(store, read_bytes=_READ_BYTES) as context:
-                for batch in _open(context, arguments):
-                    if batch.data:
-                        output.write(batch)
-                    else:
-                        output.cursor = batch.cursor
-                        output.check()
+                # A follower may be started before its publisher.
+                batches = context.batches(
+                    arguments.id, arguments.after, wait=arguments.wait, heartbeat=_CHECK_SECONDS
+                )
+                try:
+                    for batch in batches:
+                        if batch.data:
+                            output.write(batch)
+                        else:
+                            output.cursor = batch.cursor
+                            output.check()
+                except ProducerInterruptedError as error:
+                    say(_interruption(store, error, arguments.id))
+                    return exit_code(error)
         return Exit.DONE
     except Stopped as stopped:
         _tell(arguments, output, f"stopped by {stopped}")
@@ -101,20 +107,13 @@ def follow(arguments: argparse.Namespace, signals: Signals) -> int:
         return Exit.FAILED
 
 
-def _open(context: ResumableStreamContext, arguments: argparse.Namespace) -> Iterator[Batch]:
-    """Check the id and the cursor, and wait for the stream to begin.
-
-    So a follower may be started before its publisher. With a cursor there is no wait: its stream had begun.
-    """
-    deadline = time.monotonic() + (0.0 if arguments.after else arguments.wait)
-    while True:
-        try:
-            return context.batches(arguments.id, arguments.after, heartbeat=_CHECK_SECONDS)
-        except StreamNotFoundError:
-            left = deadline - time.monotonic()
-            if left <= 0:
-                raise
-            time.sleep(min(left, _MISSING_SECONDS))  # no store announces that a stream begins
+def _interruption(store: Store, error: ProducerInterruptedError, stream_id: str) -> str:
+    """Why the producer did not come to its end: stopped in order, it has said so; one that is dead could not."""
+    with contextlib.suppress(ResumableStreamError):
+        info = store.info(stream_id)
+        if info is not None and info.status is Status.INTERRUPTED and info.error:
+            return f"stream {stream_id} was interrupted at {info.cursor}: {info.error}"
+    return str(error)
 
 
 def _tell(arguments: argparse.Namespace, output: _Output, why: str) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import logging
+import math
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from typing import NoReturn
 
 from .._version import __version__
-from ..contract import MAX_WAIT
+from ..contract import MAX_WAIT, Status, check_restart
 from ..errors import ResumableStreamError
 from .exits import EXIT_HELP, OUTPUT_CLOSED, PROGRAM, CommandError, Exit, exit_code, say
 from .location import ENVIRONMENT_VARIABLE
@@ -44,16 +46,19 @@ _PUBLISH_HELP = f"""\
 examples:
   pg_dump shop | {PROGRAM} publish dump-7 --content-type application/sql
   {PROGRAM} publish dump-8 big.sql --ttl 3600 --metadata owner=ada
-  {PROGRAM} publish build -- make -j8
+  {PROGRAM} publish build --tee --stderr -- make -j8
+  {PROGRAM} publish nightly --restart error,interrupted -- ./export.sh
   {PROGRAM} publish -- -x               an id that begins with "-"
 
-An id can be used again when its stream has expired or was deleted; until then
-publish exits with 8. Ctrl-C, SIGTERM and SIGHUP end the stream as interrupted,
-after everything read so far is stored, and end the command.
+An id can be used again when its stream has expired or was deleted, or with
+--restart; until then publish exits with 8. Ctrl-C, SIGTERM and SIGHUP end the
+stream as interrupted, after everything read so far is stored, and end the
+command.
 
 A command that fails ends the stream as error; publish exits with its exit
 code. If somebody cancels the stream, the command is ended or the input is
-closed, and publish exits with 5.
+closed, and publish exits with 5. If --tee cannot write to stdout any more, it
+says so once, and the stream goes on; a slow reader slows the source down.
 
 {EXIT_HELP}"""
 
@@ -65,7 +70,8 @@ examples:
   {PROGRAM} follow tomorrow --wait 600
 
 Exit code 0 means that the stream is done and every byte was written; no other
-exit code does. Ctrl-C stops this follower only, which then prints the cursor
+exit code does. With 4 the message tells whether the producer was stopped (by Ctrl-C,
+say) or was lost: killed, or cut off. Ctrl-C stops this follower only, which then prints the cursor
 to continue from.
 
 {EXIT_HELP}"""
@@ -92,7 +98,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         code = _run(sys.argv[1:] if argv is None else list(argv), signals)
         signals.disarm()
         return code
-    except Stopped as stopped:  # raised once: none can follow
+    except Stopped as stopped:
+        signals.disarm()
         discard_stdout()  # its reader may be slow
         say(f"stopped by {stopped}")
         return stopped.exit_code
@@ -156,12 +163,20 @@ def _parse_words(argv: list[str]) -> argparse.Namespace:
     return arguments
 
 
+class _Parser(argparse.ArgumentParser):
+    """Tells where an id goes that looks like an option."""
+
+    def error(self, message: str) -> NoReturn:
+        dashed = message.endswith("required: ID") or message.startswith("unrecognized arguments: -")
+        super().error(message + '; an id that begins with "-" goes after "--"' * dashed)
+
+
 def build_parser() -> argparse.ArgumentParser:
     """The parser of the whole command line."""
-    common = argparse.ArgumentParser(add_help=False)
+    common = _Parser(add_help=False)
     # No default, which would overwrite the same option given before the command.
     _add_common(common, argparse.SUPPRESS)
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog=PROGRAM,
         description="Streams that survive their connection: publish once, follow anywhere,\nresume at any byte.",
         epilog=_EXAMPLES,
@@ -234,6 +249,21 @@ def _add_publish(parser: argparse.ArgumentParser) -> None:
         help="keep this with the stream; may be repeated",
     )
     parser.add_argument("--content-type", metavar="TYPE", help="short for --metadata content-type=TYPE")
+    parser.add_argument("--tee", action="store_true", help="also write to stdout what is published")
+    parser.add_argument("--stderr", action="store_true", help="publish the command's stderr, too (as 2>&1)")
+    parser.add_argument(
+        "--idle-timeout",
+        type=_timeout,
+        metavar="SECONDS",
+        help="end the stream as error when the source is silent for so long (default: never)",
+    )
+    parser.add_argument(
+        "--restart",
+        type=_endings,
+        metavar="ENDING[,ENDING]",
+        default=(),
+        help="replace a stream of this id that has ended so: done, error, cancelled, interrupted",
+    )
     parser.add_argument("--quiet", action="store_true", help="show no progress on a terminal")
 
 
@@ -274,6 +304,25 @@ def _seconds(text: str) -> float:
     if not 0 <= seconds <= MAX_WAIT:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds from 0 to {MAX_WAIT:g}")
     return seconds
+
+
+def _timeout(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number of seconds")
+    return seconds
+
+
+def _endings(text: str) -> frozenset[Status]:
+    try:
+        return check_restart([Status(word.strip()) for word in text.split(",")])
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a list of endings: done, error, cancelled, interrupted"
+        ) from error
 
 
 # Each command is imported when it runs: `follow` does not pay for what only `demo` needs.

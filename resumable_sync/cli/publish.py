@@ -3,115 +3,101 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
+import select
 import shutil
 import threading
-import time
 from collections.abc import Iterator
 
 from ..context import ResumableStreamContext
 from ..contract import Status, Store
-from ..errors import ResumableStreamError
+from ..errors import ProducerInterruptedError, ResumableStreamError, StreamFinalizedError
+from ..process import start_thread
 from ..producer import Producer, current_producer
 from ..sources import CommandFailed, CommandSource, DescriptorSource
 from .exits import CommandError, Exit, exit_code, say
 from .location import named_store
+from .progress import Progress
 from .signals import Signals, Stopped
-from .terminal import terminal_columns, write_stderr
+from .tee import Tee
 
 _HEARTBEAT_SECONDS = 1.0  # so that a silent source learns within this time that its stream was cancelled
 _PENDING_BYTES = 1024 * 1024
 _PROGRESS_SECONDS = 0.2
+_HURRY_SECONDS = (
+    1.0  # after a close, which takes 2 s at most: for a command to be gone, before a store is given up
+)
 
 
 class _Publication:
-    """What becomes of the producer. Written by its thread; the main thread reads it after the end.
+    """A source on its way into a stream, and what becomes of it.
 
-    The source's end counts only when the main thread has confirmed it. Ctrl-C in a terminal reaches a whole
-    pipeline at once: the program that feeds us dies of it, and its end of file must not be taken for `done`
-    before our own signal has been seen.
+    The main thread produces, with signals deferred: none breaks into the store's work or the start of a command. A
+    thread beside it shows the progress, and closes the context when a signal has come.
     """
 
-    def __init__(self, source: DescriptorSource | CommandSource) -> None:
+    def __init__(self, source: DescriptorSource | CommandSource, tee: Tee | None, signals: Signals) -> None:
         self._source = source
-        self._through = threading.Event()  # the source has ended or failed, or was never run
-        self._confirmed = threading.Event()
-        self.producer: Producer | None = None
-        self.status: Status | None = None
-        self.error: BaseException | None = None
-
-    def make_stream(self) -> Iterator[bytes]:
-        self.producer = current_producer()
-        self.producer.on_cancel(self.stop)
-        return self._chunks()
-
-    def _chunks(self) -> Iterator[bytes]:
-        try:
-            yield from self._source.chunks()
-            self._through.set()
-            self._confirmed.wait()  # the main thread confirms, or stops the source
-        finally:
-            self._through.set()
-
-    def stop(self) -> None:
-        """Stop the source and wait until its command is gone. Idempotent."""
-        self._source.stop()
-        self._confirmed.set()
-
-    def on_finalize(self, stream_id: str, status: Status, error: str | None) -> None:
-        self.status = status
-        self._through.set()
-
-    def on_error(self, stream_id: str, error: BaseException) -> None:
-        self.error = error
-        self._through.set()
+        self._tee = tee
+        self._signals = signals
+        self._producer: Producer | None = None
+        self._over = threading.Event()
+        self.elected = False
+        self.ending: Status | None = None  # that is stored
 
     @property
     def stored(self) -> int:
-        return self.producer.offset if self.producer is not None else 0
+        return self._producer.offset if self._producer is not None else 0
 
-    def wait(self, seconds: float) -> bool:
-        """Wait for the end, and tell whether it has come. For the main thread: pending signals are raised here."""
-        if not self._through.wait(seconds):
-            return False
-        self._confirmed.set()
-        return self.producer is None or self.producer.ended.wait(seconds)
+    def on_acquire(self, stream_id: str, role: str) -> None:
+        self.elected = role == "producer"
 
+    def on_finalize(self, stream_id: str, status: Status, error: str | None) -> None:
+        self.ending = status
 
-class _Progress:
-    """Bytes and rate on one line of a terminal, rewritten in place."""
+    def make_stream(self) -> Iterator[bytes]:
+        self._producer = producer = current_producer()
+        producer.on_cancel(self._source.stop)
+        try:
+            for piece in self._source.chunks():
+                yield piece
+                if self._tee is not None:
+                    self._tee.write(piece, producer.cancelled)
+        finally:
+            self._source.stop()
+        # Ctrl-C in a terminal reaches a whole pipeline at once: the program that feeds us dies of it, and its end
+        # of file is not to be taken for `done`. The kernel has sent our signal by then; its handler runs here.
+        if self._signals.pending is not None:
+            producer.cancelled.wait()  # the thread of `attended` is closing the context
 
-    def __init__(self, stream_id: str, quiet: bool) -> None:
-        self._stream_id = stream_id
-        self._shown = os.isatty(2) and not quiet
-        self._began = time.monotonic()
+    @contextlib.contextmanager
+    def attended(self, context: ResumableStreamContext, progress: Progress) -> Iterator[None]:
+        """Defer signals during the block, and have a thread attend to them and to the progress."""
 
-    def show(self, size: int, ending: str = "") -> None:
-        """Rewrite the line; with `ending` it stays."""
-        if not self._shown:
-            return
-        seconds = max(time.monotonic() - self._began, 1e-3)
-        figures = f": {human_bytes(size)}, {human_bytes(size / seconds)}/s"
-        if ending:
-            figures += f" {ending} in {seconds:.1f} s"
-        # A line that wraps could not be rewritten in place.
-        room = max(terminal_columns() - len(figures) - 1, 4)
-        name = self._stream_id if len(self._stream_id) <= room else f"{self._stream_id[: room - 3]}..."
-        write_stderr(f"\r\x1b[K{name}{figures}" + "\n" * bool(ending))
+        def attend(announced: int) -> None:
+            while not self._over.is_set():
+                if not select.select([announced], [], [], _PROGRESS_SECONDS)[0]:
+                    progress.show(self.stored)
+                    continue
+                signum = os.read(announced, 1)[0]
+                if not signum:  # it is over
+                    break
+                self._signals.wake(signum)
+                context.close()  # stores what was read, ends the stream as interrupted, stops the source
+                while not self._over.wait(_HURRY_SECONDS):
+                    if self.ending is None:  # the store does not answer; otherwise the command takes its time
+                        self._signals.hurry()
 
-    def clear(self) -> None:
-        """Remove the line, for a message to take its place."""
-        if self._shown:
-            write_stderr("\r\x1b[K")
-
-
-def human_bytes(size: float) -> str:
-    """`size` with a decimal unit, for people."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if size < 1000:
-            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1000
-    return f"{size:.1f} TB"
+        with self._signals.announced() as (announced, announce), self._signals.deferred():
+            thread = start_thread(lambda: attend(announced), "resumable-sync-publish")
+            try:
+                yield
+            finally:
+                self._signals.disarm()  # the outcome is certain
+                self._over.set()
+                os.write(announce, b"\0")
+                thread.join()
 
 
 def publish(arguments: argparse.Namespace, signals: Signals) -> int:
@@ -119,70 +105,85 @@ def publish(arguments: argparse.Namespace, signals: Signals) -> int:
     metadata = dict(arguments.metadata)
     if arguments.content_type:
         metadata["content-type"] = arguments.content_type
-    publication = _Publication(_open_source(arguments))
+    # On a terminal that shows the bytes themselves, the line of progress would overwrite them.
+    progress = Progress(arguments.id, arguments.quiet or (arguments.tee and os.isatty(1)))
+    publication = _Publication(_open_source(arguments), Tee(progress.say) if arguments.tee else None, signals)
+    failure: BaseException | None = None
     with named_store(arguments.store) as store:
         context = ResumableStreamContext(
             store,
-            ttl=arguments.ttl,
+            on_acquire=publication.on_acquire,
             on_finalize=publication.on_finalize,
-            on_error=publication.on_error,
             heartbeat=_HEARTBEAT_SECONDS,
             max_pending_bytes=_PENDING_BYTES,
         )
-        progress = _Progress(arguments.id, arguments.quiet)
-        elected = False
-        try:
-            with signals.deferred():  # the election and the start of the producer are one step
-                try:
-                    elected = context.start(arguments.id, publication.make_stream, metadata=metadata)
-                except ValueError as error:  # of the ttl or the metadata
-                    raise CommandError(str(error), Exit.USAGE) from error
-            if not elected:
-                raise CommandError(_taken(store, arguments.id), Exit.TAKEN)
-            while not publication.wait(_PROGRESS_SECONDS):
-                progress.show(publication.stored)
-            signals.disarm()  # the stream has ended, and is not to be reported as stopped
-        except Stopped as stopped:
-            if not elected:
-                raise
-            progress.clear()
-            context.close()  # stores what was read, ends the stream as interrupted, stops the source
-            publication.stop()
-            if publication.status is Status.DONE:  # it had ended by itself
-                return Exit.DONE
-            ending = publication.status or Status.INTERRUPTED
-            say(f"stopped by {stopped}: stream {arguments.id} ends as {ending} after {publication.stored} bytes")
-            return stopped.exit_code
-        if publication.status is Status.DONE:
+        with publication.attended(context, progress):
+            try:
+                context.produce(
+                    arguments.id,
+                    publication.make_stream,
+                    ttl=arguments.ttl,
+                    metadata=metadata,
+                    restart=arguments.restart,
+                    idle_timeout=arguments.idle_timeout,
+                )
+            except (Exception, Stopped) as raised:
+                failure = raised
+        stopped = signals.pending
+        if publication.ending is Status.DONE:  # also if a signal came too late
             progress.show(publication.stored, "done")
             return Exit.DONE
         progress.clear()
-        return _tell_failure(arguments.id, publication)
+        if not publication.elected:
+            raise stopped or _refusal(store, arguments.id, failure)
+    if stopped is not None:
+        ending = publication.ending or Status.INTERRUPTED
+        say(f"stopped by {stopped}: stream {arguments.id} ends as {ending} after {publication.stored} bytes")
+        return stopped.exit_code
+    return _tell_failure(arguments.id, publication, failure)
 
 
-def _tell_failure(stream_id: str, publication: _Publication) -> int:
+def _refusal(store: Store, stream_id: str, failure: BaseException | None) -> BaseException:
+    """Why nothing was published."""
+    if failure is None:
+        info = store.info(stream_id)
+        now, instead = "in use", "delete that stream first"
+        if info is not None:
+            now = f"in use ({info.status}, {info.size} bytes)"
+            if info.status.ended:
+                instead += f", or replace it with --restart {info.status}"
+        return CommandError(f"the id {stream_id} is {now}; choose another one, or {instead}", Exit.TAKEN)
+    if isinstance(failure, ValueError):  # of the ttl or the metadata
+        return CommandError(str(failure), Exit.USAGE)
+    return failure
+
+
+def _tell_failure(stream_id: str, publication: _Publication, failure: BaseException | None) -> int:
     """Say why the stream is not done."""
     stored = f"{publication.stored} bytes of stream {stream_id} are stored"
-    error = publication.error
-    if publication.status is Status.CANCELLED:
+    ended = f"ended as {publication.ending}" if publication.ending else "its end could not be stored"
+    if publication.ending is Status.CANCELLED:
         say(f"stream {stream_id} was cancelled by somebody else; the source is closed; {stored}")
         return Exit.CANCELLED
-    if isinstance(error, CommandFailed):
-        say(f"{error}; {stored}, ended as error")
-        return error.exit_code
-    if isinstance(error, ResumableStreamError):
-        code = exit_code(error)
+    if isinstance(failure, CommandFailed):
+        say(f"{failure}; {stored}, {ended}")
+        return failure.exit_code
+    refused = failure.__cause__ if isinstance(failure, ProducerInterruptedError) else failure
+    if isinstance(refused, ResumableStreamError) and not isinstance(refused, StreamFinalizedError):
+        code = exit_code(refused)
         # A lost stream's bytes are gone, or another stream's.
-        say(f"{error}; the source is closed" if code == Exit.LOST else f"{error}; {stored}, the source is closed")
+        say(
+            f"{refused}; the source is closed"
+            if code == Exit.LOST
+            else f"{refused}; {stored}, the source is closed"
+        )
         return code
-    if publication.status is Status.INTERRUPTED:
+    if isinstance(failure, ProducerInterruptedError):
         say(f"stream {stream_id} was declared lost: its heartbeats came too late; the source is closed; {stored}")
         return Exit.INTERRUPTED
-    if publication.status is Status.ERROR:
-        say(f"reading failed: {error}; {stored}, ended as error")
-        return Exit.ERROR
-    say(f"stream {stream_id} was deleted or replaced, or its end could not be stored; the source is closed")
-    return Exit.LOST
+    what = "the source was silent for too long" if isinstance(failure, TimeoutError) else "reading failed"
+    say(f"{what}: {failure}; {stored}, {ended}")
+    return Exit.ERROR
 
 
 def _open_source(arguments: argparse.Namespace) -> DescriptorSource | CommandSource:
@@ -192,7 +193,9 @@ def _open_source(arguments: argparse.Namespace) -> DescriptorSource | CommandSou
             raise CommandError("give a file or a command, not both", Exit.USAGE)
         if shutil.which(arguments.command[0]) is None:
             raise CommandError(f"command not found: {arguments.command[0]}", 127)
-        return CommandSource(arguments.command)
+        return CommandSource(arguments.command, stderr=arguments.stderr)
+    if arguments.stderr:
+        raise CommandError("--stderr needs a command: publish ID --stderr -- COMMAND", Exit.USAGE)
     stdin = arguments.file in (None, "-")
     try:
         descriptor = os.dup(0) if stdin else os.open(arguments.file, os.O_RDONLY | os.O_CLOEXEC)
@@ -201,9 +204,3 @@ def _open_source(arguments: argparse.Namespace) -> DescriptorSource | CommandSou
         name = "standard input" if stdin else arguments.file
         raise CommandError(f"cannot read {name}: {error.strerror}") from error
     return DescriptorSource(descriptor)
-
-
-def _taken(store: Store, stream_id: str) -> str:
-    info = store.info(stream_id)
-    now = "in use" if info is None else f"in use ({info.status}, {info.size} bytes)"
-    return f"the id {stream_id} is {now}; choose another one, or delete that stream first"

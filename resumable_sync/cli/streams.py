@@ -9,7 +9,7 @@ import time
 from ..contract import Maintenance, Status, StreamInfo
 from .exits import CommandError, Exit, say
 from .location import named_store
-from .publish import human_bytes
+from .progress import human_bytes
 from .terminal import printable
 
 
