@@ -570,15 +570,16 @@ class ResumableStreamContext:
         if not (math.isfinite(wait) and wait >= 0):
             raise ValueError(f"wait must be a number of seconds, not {wait!r}")
         running = self._running.get()
-        if running.refusing:
-            raise StoreUnavailableError("the context is closed; resume elsewhere", transient=False)
         deadline = time.monotonic() + wait
         while True:
+            if running.refusing:
+                raise StoreUnavailableError("the context is closed; resume elsewhere", transient=False)
             try:
                 return self.store.read(stream_id, after, max_bytes=self._read_bytes)
             except StreamNotFoundError:
                 is_there = functools.partial(self._is_there, stream_id)
-                if after or not wait or not running.arrivals.wait(stream_id, deadline, is_there):
+                found = not after and wait > 0 and running.arrivals.wait(stream_id, deadline, is_there)
+                if not found and not running.refusing:
                     raise
             # It has begun; should it be deleted at once, the rest of the time is waited.
 
