@@ -9,6 +9,9 @@
     POST    /{chat}/stop        stops the chat's newest stream: {"stopped": true or false}; also DELETE, and DELETE
                                 of /{chat}/stream
 
+    new AssistantChatTransport({ api: "/api/chat", resumable: {
+      storage: createResumableSessionStorage(), resumeApi: (id) => `/api/chat/streams/${id}` } })
+
 `protocol="data-stream"` or `"assistant-transport"`, for assistant-ui's `useAssistantTransportRuntime`:
 
     POST    /                   JSON with `commands`, `state` and `threadId`; answers the stream
