@@ -25,9 +25,8 @@ from .tee import Tee
 _HEARTBEAT_SECONDS = 1.0  # so that a silent source learns within this time that its stream was cancelled
 _PENDING_BYTES = 1024 * 1024
 _PROGRESS_SECONDS = 0.2
-_HURRY_SECONDS = (
-    1.0  # after a close, which takes 2 s at most: for a command to be gone, before a store is given up
-)
+# After a close, which takes 2 s at most: for a command to be gone, before a store is given up.
+_HURRY_SECONDS = 1.0
 
 
 class _Publication:
