@@ -54,6 +54,7 @@ class _Running:
         self.failed: deque[Production] = deque()
         self.draining_until: float | None = None  # monotonic; None: not draining
         self.closed = False
+        self.interrupted = False  # a close had to end a producer
         self.reads = OpenReads()
         self.arrivals = Arrivals()
 
@@ -369,6 +370,7 @@ class ResumableStreamContext:
             running.closed = True
             running.reads.close()
             productions = list(running.producers)
+            running.interrupted = running.interrupted or bool(productions)
             running.changed.notify_all()
         running.arrivals.close()
         for production in productions:
@@ -383,7 +385,7 @@ class ResumableStreamContext:
         while running.reads.viewers and time.monotonic() < deadline:
             self._wake()
             time.sleep(_WAKE_SECONDS)  # nothing tells that a read has begun to wait
-        return not productions
+        return not (productions or (drain and running.interrupted))
 
     def _drain(self, running: _Running, deadline: float) -> None:
         """Wait until the sources have ended, `deadline` at most, or until another thread closes."""

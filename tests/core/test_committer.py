@@ -24,7 +24,7 @@ from resumable_sync import (
 )
 from resumable_sync.committer import _registries, committer_for
 
-from ..support import wait_until
+from ..support import PATIENCE, wait_until
 
 TIMEOUT = 20.0
 
@@ -239,10 +239,11 @@ def test_each_context_has_its_own_bound() -> None:
     """G10: how far a source may run ahead of the store."""
 
     class Standing(MemoryStore):
-        go_on = threading.Event()
+        standing, go_on = threading.Event(), threading.Event()
 
         def append_many(self, batches: Any) -> Any:
-            assert self.go_on.wait(TIMEOUT)
+            self.standing.set()
+            assert self.go_on.wait(PATIENCE)
             return super().append_many(batches)
 
     store, made = Standing(), [0]
@@ -254,6 +255,7 @@ def test_each_context_has_its_own_bound() -> None:
 
     with ResumableStreamContext(store) as wide, ResumableStreamContext(store, max_pending_bytes=500) as narrow:
         wide.run("first", lambda: [b"x"])
+        assert store.standing.wait(TIMEOUT)  # so that the second stream's thread does not append itself
         viewer = narrow.run("s", source)
         wait_until(lambda: made[0] >= 600)
         time.sleep(0.1)
