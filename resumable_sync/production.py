@@ -141,18 +141,9 @@ class Production:
     ) -> bool:
         """Store what is pending, then the ending, then call the hooks. Only the first call does it, and returns
         True. Raises nothing of the store's: see `status` and `failure`."""
-        if self.forked:
+        if not self._claim_ending(failure):
             return False
-        with self._lock:
-            if self._ending_claimed:
-                return False
-            self._ending_claimed = True
-        self.failure = failure  # before anybody can read that the stream has ended
-        try:
-            self._store_ending(status, error, timeout)
-        finally:
-            self._committer.close(self._outbox)
-            self.producer._end()
+        self._finish(status, error, timeout)
         return True
 
     def report_failure(self, failure: BaseException, *, loud: bool = True) -> None:
@@ -186,13 +177,29 @@ class Production:
             if self.ended.wait(left):
                 return
         silence = TimeoutError(f"the source of stream {self.stream_id} made no chunk for {timeout:g} s")
-        self._committer.refuse(self._outbox, ProducerInterruptedError(str(silence)))
-        with self._lock:
-            late = self._ending_claimed
-        if not late:
+        if self._claim_ending(silence):  # first: a source that is told may return at once, and would be faster
+            self._committer.refuse(self._outbox, ProducerInterruptedError(str(silence)))
             self.report_failure(silence)
             self.producer._cancel()
-            self.end(Status.ERROR, str(silence), silence)
+            self._finish(Status.ERROR, str(silence), None)
+
+    def _claim_ending(self, failure: BaseException | None) -> bool:
+        """True for the one call that is to end the stream."""
+        if self.forked:
+            return False
+        with self._lock:
+            if self._ending_claimed:
+                return False
+            self._ending_claimed = True
+        self.failure = failure  # before anybody can read that the stream has ended
+        return True
+
+    def _finish(self, status: Status, error: str | None, timeout: float | None) -> None:
+        try:
+            self._store_ending(status, error, timeout)
+        finally:
+            self._committer.close(self._outbox)
+            self.producer._end()
 
     def _report_appends(self) -> None:
         acknowledged, hook = self._outbox.acknowledged, self.hooks.on_append
