@@ -220,7 +220,8 @@ def test_a_viewer_that_comes_before_the_producer_waits(backend: Backend, store: 
         threads = [threading.Thread(target=view) for _ in range(5)]
         for thread in threads:
             thread.start()
-        wait_until(lambda: context._running.get().arrivals._awaited["s"].waiting == 5)
+        awaited = context._running.get().arrivals._awaited
+        wait_until(lambda: "s" in awaited and awaited["s"].waiting == 5)
         worker.start("s", lambda: [b"whole"])
         for thread in threads:
             thread.join(PATIENCE)
