@@ -31,7 +31,7 @@ def check_source(make_stream: object) -> None:
     while isinstance(function, functools.partial):
         function = function.func
     if not inspect.isroutine(function) and not inspect.isclass(function):
-        function = getattr(function, "__call__", function)  # noqa: B004  of an object that can be called
+        function = function.__call__  # of an object that can be called
     if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
         raise TypeError(f"make_stream is asynchronous, and producers are threads; {_USE_ASYNC}")
 
@@ -154,7 +154,7 @@ class Pump:
                 self.production.report_failure(raised, loud=False)
 
 
-def _checked(source: object) -> Iterable[bytes | str]:
+def _checked(source: Any) -> Iterable[bytes | str]:
     """What `make_stream` returned, if it can be iterated; TypeError with what to do instead."""
     if inspect.iscoroutine(source):
         source.close()  # or Python warns that it was never awaited
@@ -168,4 +168,5 @@ def _checked(source: object) -> Iterable[bytes | str]:
         raise TypeError("make_stream returned bytes; it must return an iterable of chunks: return [data]")
     if not hasattr(kind, "__iter__") and not hasattr(kind, "__getitem__"):
         raise TypeError(f"make_stream returned {kind.__name__}, which is no iterable of chunks")
-    return source  # type: ignore[return-value]
+    chunks: Iterable[bytes | str] = source
+    return chunks

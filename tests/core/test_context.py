@@ -30,18 +30,7 @@ from resumable_sync import (
 )
 from resumable_sync.stores.sqlite import SQLiteStore
 
-from ..backends import BACKEND_PARAMS, BACKENDS
-
 TIMEOUT = 20.0  # for what must happen; far above what it takes
-
-
-@pytest.fixture(params=BACKEND_PARAMS)
-def store(request: pytest.FixtureRequest) -> Iterator[Store]:
-    backend = BACKENDS[request.param]()
-    made = backend.make()
-    yield made
-    made.close()
-    backend.close()
 
 
 @pytest.fixture

@@ -27,24 +27,10 @@ from resumable_sync import (
     current_producer,
 )
 
-from ..backends import BACKEND_PARAMS, BACKENDS, Backend
+from ..backends import Backend
 from ..support import PATIENCE, wait_until
 
 TIMEOUT = 30.0
-
-
-@pytest.fixture(params=BACKEND_PARAMS)
-def backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
-    made = BACKENDS[request.param]()
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def store(backend: Backend) -> Iterator[Store]:
-    made = backend.make()
-    yield made
-    made.close()
 
 
 @pytest.fixture
