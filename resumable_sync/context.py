@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import Executor, Future
 from types import TracebackType
+from typing import NamedTuple
 
 from .arrivals import Arrivals
 from .committer import MAX_PENDING_BYTES, end_and_tell
@@ -84,6 +85,15 @@ class _Running:
                 if self.known.get(each.stream_id) is each:
                     del self.known[each.stream_id]
             self.changed.notify_all()
+
+
+class _Terms(NamedTuple):
+    """On which a stream is to be produced; what the doors that produce have in common. See `run`."""
+
+    ttl: float | None
+    metadata: Mapping[str, str] | None
+    restart: Collection[Status | str]
+    idle_timeout: float | None
 
 
 class ResumableStreamContext:
@@ -164,7 +174,7 @@ class ResumableStreamContext:
         and again.
         """
         for _ in range(_ELECTION_ROUNDS):
-            production = self._start(stream_id, make_stream, ttl, metadata, restart, idle_timeout)
+            production = self._start(stream_id, make_stream, _Terms(ttl, metadata, restart, idle_timeout))
             if production is not None:
                 first = Batch(Position(production.generation, 0), b"", (), size=0, status=Status.STREAMING)
                 return self._loop(stream_id, production).pieces(first)
@@ -189,7 +199,7 @@ class ResumableStreamContext:
 
         True if this call was elected and now produces; False if somebody else does, or did.
         """
-        elected = self._start(stream_id, make_stream, ttl, metadata, restart, idle_timeout) is not None
+        elected = self._start(stream_id, make_stream, _Terms(ttl, metadata, restart, idle_timeout)) is not None
         if not elected:
             call_hook(self._hooks.on_acquire, stream_id, "consumer")
         return elected
@@ -217,7 +227,7 @@ class ResumableStreamContext:
         """
         check_source(make_stream)
         for _ in range(_ELECTION_ROUNDS):
-            production = self._elect(stream_id, ttl, metadata, restart, idle_timeout)
+            production = self._elect(stream_id, _Terms(ttl, metadata, restart, idle_timeout))
             if production is not None:
                 pump = Pump(production, make_stream, foreground=True)
                 try:
@@ -248,7 +258,7 @@ class ResumableStreamContext:
         """
 
         def elect(writer: Writer) -> Production:
-            production = self._elect(stream_id, ttl, metadata, restart, idle_timeout, owner=writer)
+            production = self._elect(stream_id, _Terms(ttl, metadata, restart, idle_timeout), owner=writer)
             if production is None:
                 raise StreamTakenError(f"the stream {stream_id} is {self.store.status(stream_id)} already")
             return production
@@ -440,14 +450,11 @@ class ResumableStreamContext:
         self,
         stream_id: str,
         make_stream: Source,
-        ttl: float | None,
-        metadata: Mapping[str, str] | None,
-        restart: Collection[Status | str],
-        idle_timeout: float | None,
+        terms: _Terms,
     ) -> Production | None:
         """Stand for the election, and have the stream produced in the background if it was won."""
         check_source(make_stream)
-        production = self._elect(stream_id, ttl, metadata, restart, idle_timeout)
+        production = self._elect(stream_id, terms)
         if production is not None:
             try:
                 self._launch(Pump(production, make_stream))
@@ -459,13 +466,11 @@ class ResumableStreamContext:
     def _elect(
         self,
         stream_id: str,
-        ttl: float | None,
-        metadata: Mapping[str, str] | None,
-        restart: Collection[Status | str],
-        idle_timeout: float | None,
+        terms: _Terms,
         owner: Writer | None = None,
     ) -> Production | None:
         """Stand for the election. None if somebody else produces the stream, or did."""
+        idle_timeout = terms.idle_timeout
         if idle_timeout is not None and not (math.isfinite(idle_timeout) and idle_timeout > 0):
             raise ValueError(f"idle_timeout must be a positive number of seconds, not {idle_timeout!r}")
         running = self._running.get()
@@ -475,10 +480,10 @@ class ResumableStreamContext:
             full = len(running.producers) + running.starting >= self._max_producers
             running.starting += not full
         if full:
-            self._refuse_if_free(stream_id, restart)
+            self._refuse_if_free(stream_id, terms.restart)
             return None
         try:
-            return self._acquire(running, stream_id, ttl, metadata, restart, idle_timeout, owner)
+            return self._acquire(running, stream_id, terms, owner)
         finally:
             with running.lock:
                 running.starting -= 1
@@ -496,15 +501,14 @@ class ResumableStreamContext:
         self,
         running: _Running,
         stream_id: str,
-        ttl: float | None,
-        metadata: Mapping[str, str] | None,
-        restart: Collection[Status | str],
-        idle_timeout: float | None,
+        terms: _Terms,
         owner: Writer | None,
     ) -> Production | None:
-        options = {"restart": check_restart(restart)} if restart else {}  # a store of the first edition knows none
-        life = self._ttl if ttl is None else ttl
-        lease = self.store.acquire(stream_id, ttl=life, metadata=metadata, **options)
+        options = (
+            {"restart": check_restart(terms.restart)} if terms.restart else {}
+        )  # a store of the first edition knows none
+        life = self._ttl if terms.ttl is None else terms.ttl
+        lease = self.store.acquire(stream_id, ttl=life, metadata=terms.metadata, **options)
         if lease is None:
             return None
         production: Production | None = None
@@ -516,7 +520,7 @@ class ResumableStreamContext:
                 self._hooks,
                 heartbeat=self._heartbeat,
                 max_pending_bytes=self._max_pending_bytes,
-                idle_timeout=idle_timeout,
+                idle_timeout=terms.idle_timeout,
                 owner=owner,
                 on_abandoned=running.discard,
             )
