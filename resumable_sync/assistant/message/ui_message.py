@@ -6,6 +6,7 @@ The rules are those of the AI SDK 7's reader, with the parts that 5 and 6 build 
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,6 +15,7 @@ from .jsontext import join_surrogates, parse_json
 from .partial_json import PartialJson
 from .parts import UNSET
 
+_DECODER = json.JSONDecoder()
 _UNSAFE_KEYS = ("__proto__", "constructor", "prototype")  # JavaScript merges objects without them
 
 
@@ -41,11 +43,12 @@ class UIMessageAccumulator:
         self._parts: list[dict[str, Any]] = message["parts"]
         self._texts: dict[tuple[str, str], _Text] = {}
         self._inputs: dict[str, _Input] = {}
+        self._step = 0
         for part in self._current_step():
             if _is_tool(part) and part.get("state") == "input-streaming":
-                streaming = _Input(part.get("inputEncoding"), part)
+                name = part["toolName"] if part["type"] == "dynamic-tool" else part["type"][len("tool-") :]
+                self._inputs[part["toolCallId"]] = streaming = _Input(part, name, part, self._step)
                 streaming.pieces = [part.get("rawInput") or ""]
-                self._inputs[part["toolCallId"]] = streaming
 
     @property
     def message(self) -> dict[str, Any]:
@@ -86,6 +89,7 @@ class UIMessageAccumulator:
             self._parts.append({"type": kind, "id": _text(frame, "id"), "parts": frame.get("parts")})
         elif kind == "start-step":
             self._parts.append({"type": "step-start"})
+            self._step += 1
         elif kind == "reset-step":
             self._reset_step()
         elif kind in ("start", "message-metadata", "finish"):
@@ -167,9 +171,13 @@ class UIMessageAccumulator:
         if kind == "tool-input-delta":
             if streaming is None:
                 raise MalformedStreamError(f"a {kind} frame for no streaming call: {call_id!r:.80}")
-            streaming.pieces.append(_text(frame, "inputTextDelta"))
-            if streaming.part.get("state") != "input-streaming":
-                _update(streaming.part, {"state": "input-streaming"}, call={"inputEncoding": streaming.encoding})
+            delta = _text(frame, "inputTextDelta")
+            if streaming.part["state"] != "input-streaming" or streaming.step != self._step:
+                # The AI SDK's reader streams it anew: over what came meanwhile, or in the new step.
+                streaming.settle()
+                streaming.part, streaming.step = self._tool_part(call_id, streaming.name, streaming.dynamic), self._step
+                _update(streaming.part, {"state": "input-streaming"}, streaming.again)
+            streaming.pieces.append(delta)
             streaming.grown = True
             return
         if streaming is not None:
@@ -186,25 +194,36 @@ class UIMessageAccumulator:
 
     def _tool_input(self, kind: str, frame: Mapping[str, Any], call_id: str) -> None:
         name, dynamic = _text(frame, "toolName"), bool(frame.get("dynamic"))
-        here = [part for part in self._current_step() if _is_tool(part) and part.get("toolCallId") == call_id]
-        if kind == "tool-input-error" and here:  # it stays of the kind that it was begun as
-            dynamic = here[0]["type"] == "dynamic-tool"
-        part = next((part for part in here if (part["type"] == "dynamic-tool") == dynamic), None)
+        starts = kind == "tool-input-start"
         fields: dict[str, Any] = {"state": "input-streaming"}
-        if kind != "tool-input-start":
+        if not starts:
             fields = {"state": "input-available", "input": _needed(frame, "input")}
         if kind == "tool-input-error":
             fields = {**fields, "state": "output-error", "errorText": _text(frame, "errorText")}
+            begun = self._in_step(call_id)  # it stays of the kind that it was begun as
+            dynamic = begun["type"] == "dynamic-tool" if begun else dynamic
+        part = self._tool_part(call_id, name, dynamic)
+        # The reader of the AI SDK takes the title of a broken input from the call's beginning alone.
+        _update(part, fields, frame, title=kind != "tool-input-error")
+        if starts:
+            self._inputs[call_id] = _Input(part, name, frame, self._step)
+
+    def _in_step(self, call_id: str, dynamic: bool | None = None) -> dict[str, Any] | None:
+        """The call of this id in the current step, one that is dynamic or not if that is asked."""
+        for part in self._current_step():
+            if _is_tool(part) and part.get("toolCallId") == call_id:
+                if dynamic is None or (part["type"] == "dynamic-tool") == dynamic:
+                    return part
+        return None
+
+    def _tool_part(self, call_id: str, name: str, dynamic: bool) -> dict[str, Any]:
+        """The part of a call in the current step, a new one if there is none."""
+        part = self._in_step(call_id, dynamic)
         if part is None:
             part = {"type": "dynamic-tool" if dynamic else f"tool-{name}", "toolCallId": call_id}
             self._parts.append(part)
         part.update({"toolName": name} if dynamic else {"type": f"tool-{name}"})
-        starts = kind == "tool-input-start"
-        kept = _present(frame, "inputEncoding") if starts else {}
-        # The reader of the AI SDK keeps the title of a broken input only where the call began with one.
-        _update(part, fields, frame, kept, title=kind != "tool-input-error")
-        if starts:
-            self._inputs[call_id] = _Input(frame.get("inputEncoding"), part)
+        return part
 
     def _tool_output(self, kind: str, frame: Mapping[str, Any], part: dict[str, Any]) -> None:
         fields = {"input": part["input"]} if "input" in part else {}
@@ -218,9 +237,9 @@ class UIMessageAccumulator:
 
     def _call(self, call_id: str) -> dict[str, Any]:
         """The newest call of this id, one of the current step if there is one."""
-        for part in self._current_step():
-            if _is_tool(part) and part.get("toolCallId") == call_id:
-                return part
+        here = self._in_step(call_id)
+        if here is not None:
+            return here
         for part in reversed(self._parts):
             if _is_tool(part) and part.get("toolCallId") == call_id:
                 return part
@@ -262,9 +281,14 @@ class _Text:
 class _Input:
     """The input of a call while it is streamed. Read when somebody asks, not with each piece."""
 
-    def __init__(self, encoding: str | None, part: dict[str, Any]) -> None:
-        self.encoding = encoding
+    def __init__(self, part: dict[str, Any], name: str, begun: Mapping[str, Any], step: int) -> None:
         self.part = part
+        self.name = name
+        self.step = step
+        self.dynamic = part["type"] == "dynamic-tool"
+        self.encoding = begun.get("inputEncoding")
+        self.again = _present(begun, "title", "toolMetadata", "inputEncoding")
+        """What of the call's beginning counts once more where it is streamed anew."""
         self.pieces: list[str] = []
         self.grown = False
 
@@ -287,11 +311,17 @@ def _partial_value(text: str) -> Any:
     except ValueError:
         pass
     parser = PartialJson()
-    if text.lstrip(" \t\r\n")[:1] in ("{", "["):
+    bare = text.lstrip(" \t\r\n")
+    if bare[:1] in ("{", "["):
         unread: list[Any] = []
         parser.value = unread
         value = parser.feed(text)
         return UNSET if value is unread else value
+    if bare[:1] in tuple('"-0123456789'):  # a value that is whole counts, whatever is behind it
+        try:
+            return _DECODER.raw_decode(bare)[0]
+        except ValueError:
+            pass
     value = parser.feed("[" + text)  # it reads objects and arrays alone
     return value[0] if isinstance(value, list) and value else UNSET
 
@@ -303,8 +333,7 @@ def _is_tool(part: Mapping[str, Any]) -> bool:
 def _update(
     part: dict[str, Any],
     fields: Mapping[str, Any],
-    frame: Mapping[str, Any] | None = None,
-    call: Mapping[str, Any] | None = None,
+    frame: Mapping[str, Any],
     *,
     title: bool = True,
 ) -> None:
@@ -312,9 +341,8 @@ def _update(
     for name in ("input", "output", "errorText", "rawInput", "preliminary", "inputEncoding"):
         part.pop(name, None)
     part.update(fields)
-    part.update({name: value for name, value in (call or {}).items() if value is not None})
-    if frame is None:
-        return
+    if part["state"] == "input-streaming":
+        part.update(_present(frame, "inputEncoding"))
     names = ("title", "toolMetadata", "providerExecuted") if title else ("toolMetadata", "providerExecuted")
     part.update(_present(frame, *names))
     metadata = frame.get("providerMetadata")
