@@ -1,7 +1,10 @@
-// Answers questions about the JavaScript implementations: one JSON request per line, one JSON answer per line.
+// node driver.mjs [PACKAGE]: answers questions about the JavaScript implementations, one JSON request per line, one
+// JSON answer per line. PACKAGE is the assistant-stream that is asked, by the name it is installed under.
 import { createInterface } from "node:readline";
-import * as aui from "assistant-stream";
-import { parsePartialJsonObject } from "assistant-stream/utils";
+
+const installed = process.argv[2] ?? "assistant-stream";
+const aui = await import(installed);
+const { parsePartialJsonObject } = await import(`${installed}/utils`);
 
 const encoders = {
   "data-stream": aui.DataStreamEncoder,
@@ -61,6 +64,8 @@ const initial = {
 
 const tick = () => new Promise((resolve) => setTimeout(resolve, 0));
 
+const reasoningOptions = (given) => (typeof given === "string" ? { unstable_summary: given } : given);
+
 const perform = (root, handles, [name, ...args]) => {
   let controller = root;
   if (name.startsWith("@")) {
@@ -72,24 +77,19 @@ const perform = (root, handles, [name, ...args]) => {
   switch (name) {
     case "throw": throw new Error(args[0]);
     case "add_tool_call_part": handles[args[0]] = controller.addToolCallPart(args[1]); return;
-    case "add_text_part": handles[args[0]] = controller.addTextPart(); return;
-    case "add_reasoning_part":
-      handles[args[0]] = controller.addReasoningPart(
-        args[1] === undefined ? undefined : { unstable_summary: args[1] },
-      );
-      return;
-    case "append_reasoning":
-      controller.appendReasoning(args[0], args[1] === undefined ? undefined : { unstable_summary: args[1] });
-      return;
+    case "add_text_part": handles[args[0]] = controller.addTextPart(args[1]); return;
+    case "add_reasoning_part": handles[args[0]] = controller.addReasoningPart(reasoningOptions(args[1])); return;
+    case "append_reasoning": controller.appendReasoning(args[0], reasoningOptions(args[1])); return;
     case "append_source": controller.appendSource({ type: "source", ...args[0] }); return;
     case "append_file": controller.appendFile({ type: "file", ...args[0] }); return;
     case "append_data": controller.appendData({ type: "data", ...args[0] }); return;
     case "tool.args_append": handle.argsText.append(args[1]); return;
     case "tool.args_close": handle.argsText.close(); return;
     case "tool.set_response": handle.setResponse(args[1]); return;
-    case "part.append": handle.append(args[1]); return;
-    case "tool.close":
-    case "part.close": handle.close(); return;
+    case "tool.set_approval": handle.setApproval(args[1]); return;
+    case "part.append": handle.append(...args.slice(1)); return;
+    case "tool.close": handle.close(); return;
+    case "part.close": handle.close(...args.slice(1)); return;
     default: controller[camel](...args);
   }
 };
