@@ -89,9 +89,16 @@ def running(driver: str, *arguments: str) -> Iterator[JavaScript | str]:
     if missing is not None:
         yield missing
         return
+    with started(NODE, driver, *arguments) as process:
+        yield process
+
+
+@contextmanager
+def started(directory: Path, driver: str, *arguments: str) -> Iterator[JavaScript]:
+    """A driver that is started in `directory`, with the packages that are installed there."""
     with subprocess.Popen(
         ["node", driver, *arguments],
-        cwd=NODE,
+        cwd=directory,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
