@@ -385,7 +385,7 @@ class Writer:
                 self._has_metadata = True
                 self._write({"type": "message-metadata", "messageMetadata": frame["messageMetadata"]})
         elif kind in ("text-end", "reasoning-end"):
-            self._end_newest(kind, frame)
+            self._end_of(kind, chunk)
         elif kind == "abort":
             self._end_blocks()
             self._aborted = True
@@ -397,12 +397,16 @@ class Writer:
             self._content()
             self._write(frame)
 
-    def _end_newest(self, kind: str, frame: Mapping[str, Any]) -> None:
-        """What only the AI SDK's end of a block can say, such as citations, ends the block opened last."""
+    def _end_of(self, kind: str, chunk: UIFrame) -> None:
+        """What only the AI SDK's end of a block can say, such as citations.
+
+        It ends the block of the part that it addresses, or the block that was opened last.
+        """
         of = kind.partition("-")[0]
-        for index in reversed(self._open):
-            if self._open[index].startswith(of):
-                self._end_block(index, {name: frame[name] for name in frame if name not in ("type", "id")})
+        for index in chunk.path[:1] or reversed(self._open):
+            if self._open.get(index, "").startswith(of):
+                more = {name: value for name, value in chunk.frame.items() if name not in ("type", "id")}
+                self._end_block(index, more)
                 return
 
     def _nothing(self, chunk: AssistantStreamChunk) -> None:
