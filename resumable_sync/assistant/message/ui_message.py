@@ -175,7 +175,10 @@ class UIMessageAccumulator:
             if streaming.part["state"] != "input-streaming" or streaming.step != self._step:
                 # The AI SDK's reader streams it anew: over what came meanwhile, or in the new step.
                 streaming.settle()
-                streaming.part, streaming.step = self._tool_part(call_id, streaming.name, streaming.dynamic), self._step
+                streaming.part, streaming.step = (
+                    self._tool_part(call_id, streaming.name, streaming.dynamic),
+                    self._step,
+                )
                 _update(streaming.part, {"state": "input-streaming"}, streaming.again)
             streaming.pieces.append(delta)
             streaming.grown = True

@@ -58,7 +58,11 @@ class Steps:
         if kind.startswith("tool-input-"):
             if not frame.get("providerExecuted") and kind != "tool-input-delta":
                 self._calls[call_id] = kind == "tool-input-error"
-        elif call_id in self._calls and kind in ("tool-output-available", "tool-output-error", "tool-output-denied"):
+        elif call_id in self._calls and kind in (
+            "tool-output-available",
+            "tool-output-error",
+            "tool-output-denied",
+        ):
             self._calls[call_id] = not frame.get("preliminary")
 
     @property

@@ -72,7 +72,9 @@ class _Call:
     def __init__(self, part: ToolCallPart) -> None:
         self.part = part
         self.text: list[str] = []
-        self.begin = f'data: {{"type":"tool-input-delta","toolCallId":{wire_json(part.tool_call_id)},"inputTextDelta":'
+        self.begin = (
+            f'data: {{"type":"tool-input-delta","toolCallId":{wire_json(part.tool_call_id)},"inputTextDelta":'
+        )
         self.closed = False
         """Whether nothing more is written of the arguments."""
         self.available = False
