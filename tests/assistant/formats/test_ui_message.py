@@ -380,6 +380,25 @@ def test_an_approval_waits_for_the_whole_input() -> None:
     assert frames[at + 1] == asks
 
 
+def test_a_call_of_an_earlier_response_is_answered_without_a_new_card() -> None:
+    chunks: list[Any] = []
+    builder = ChunkBuilder(chunks.append)
+    builder.respond(builder.start(ToolCallPart(tool_name="", tool_call_id="t")), {"paid": True})
+    builder.append_text("Paid.")
+    builder.finish()
+    frames = frames_of(encoded(chunks, "A"))
+    assert frames[:3] == [
+        {"type": "start", "messageId": "A"},
+        {"type": "tool-output-available", "toolCallId": "t", "output": {"paid": True}},
+        {"type": "start-step"},
+    ]
+    assert frames[-1] == {"type": "finish"}
+    call, text = accumulate(UIMessageStreamDecoder().decode([encoded(chunks)]))["parts"]
+    assert (call["toolCallId"], call["toolName"], call["result"]) == ("t", "", {"paid": True})
+    nothing_more = [chunk for chunk in chunks if chunk.path == (0,) or chunk is chunks[0]]
+    assert _steps(frames_of(encoded(nothing_more, "A"))) == "so[s]"
+
+
 FRAMES: list[dict[str, Any]] = [
     {"type": "custom", "kind": "a.b", "providerMetadata": {"p": {"k": 1}}},
     {"type": "reasoning-file", "url": "data:text/plain;base64,aGk=", "mediaType": "text/plain"},

@@ -75,11 +75,13 @@ class _Call:
         self.begin = (
             f'data: {{"type":"tool-input-delta","toolCallId":{wire_json(part.tool_call_id)},"inputTextDelta":'
         )
-        self.closed = False
+        self.earlier = not part.tool_name
+        """Whether the call is one of an earlier response, which the client has: here it has outputs alone."""
+        self.closed = self.earlier
         """Whether nothing more is written of the arguments."""
-        self.available = False
+        self.available = self.earlier
         """Whether the client was told that they are complete."""
-        self.answered = False
+        self.answered = self.earlier
         self.approvals: list[Mapping[str, Any]] = []  # came before the arguments were complete
         self.approval: Mapping[str, Any] = {}
         self.decision: tuple[object, object] | None = None
@@ -194,8 +196,10 @@ class Writer:
             self._content(said=True)
             self._begin_block(index, part, part.provider_metadata)
         elif isinstance(part, ToolCallPart):
-            self._content(said=True)
             self._calls[index] = call = _Call(part)
+            if call.earlier:
+                return
+            self._content(said=True)
             start = {"type": "tool-input-start", "toolCallId": part.tool_call_id, "toolName": part.tool_name}
             self._write({**start, **call.fields(), **present(inputEncoding=part.input_encoding)})
         elif isinstance(part, SourcePart):
