@@ -277,7 +277,6 @@ class Writer:
             call.closed = True
             return
         if not self._make_available(call):
-            call.answered = True
             error = {"input": join_surrogates("".join(call.text)), "errorText": NO_JSON_TEXT}
             self._input_frame("tool-input-error", call, error)
 
