@@ -20,7 +20,7 @@ from resumable_sync.assistant import (
 )
 from resumable_sync.assistant.formats.ui_message.writer import NO_JSON_TEXT, file_url, finish_reason
 from resumable_sync.assistant.message.builder import ChunkBuilder
-from resumable_sync.assistant.message.chunks import MessageFinish, ToolCallApproval, UIFrame
+from resumable_sync.assistant.message.chunks import MessageFinish, Result, ToolCallApproval, UIFrame
 from resumable_sync.assistant.message.parts import FilePart, ReasoningPart, SourcePart, TextPart, ToolCallPart
 from resumable_sync.assistant.message.ui_message import UIMessageAccumulator
 
@@ -383,7 +383,7 @@ def test_an_approval_waits_for_the_whole_input() -> None:
 def test_a_call_of_an_earlier_response_is_answered_without_a_new_card() -> None:
     chunks: list[Any] = []
     builder = ChunkBuilder(chunks.append)
-    builder.respond(builder.start(ToolCallPart(tool_name="", tool_call_id="t")), {"paid": True})
+    builder.respond(builder.start(ToolCallPart(tool_name="", tool_call_id="t")), Result(result={"paid": True}))
     builder.append_text("Paid.")
     builder.finish()
     frames = frames_of(encoded(chunks, "A"))
@@ -559,10 +559,10 @@ def _draw_tool(draw: st.DrawFn, builder: ChunkBuilder, call_id: str) -> None:
                 ToolCallApproval(path=(index,), approval={**approval, "approved": True, "reason": "r"})
             )
     for _ in range(draw(st.integers(0, 2))):
-        builder.respond(index, draw(_values), is_preliminary=True)
+        builder.respond(index, Result(result=draw(_values), is_preliminary=True))
     if draw(st.booleans()):
         failed = draw(st.booleans())
-        builder.respond(index, "failed" if failed else draw(_values), is_error=failed)
+        builder.respond(index, Result(result="failed" if failed else draw(_values), is_error=failed))
     else:
         builder.close_part(index)
 
