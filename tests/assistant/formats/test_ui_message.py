@@ -271,7 +271,7 @@ def test_arguments_and_response_at_once_are_one_piece() -> None:
     assert ["tool-input-available", "tool-output-available"] in pieces
 
 
-def test_no_call_is_completed_behind_an_exception() -> None:
+def test_no_call_is_completed_after_an_exception() -> None:
     def answer(c: AssistantStreamController) -> None:
         c.append_text("x")
         c.add_tool_call_part("f", tool_call_id="c").args_text.append('{"path": "/home"}')
@@ -448,7 +448,7 @@ def test_an_abort_of_the_application() -> None:
 
 
 def _lost(answer: Answer, status: str) -> list[list[Any]]:
-    """The frames of a message that was lost behind each of its pieces, with its closing frames."""
+    """The frames of a message that was lost after each of its pieces, with its closing frames."""
     encoder = UIMessageStreamEncoder("m")
     pieces = list(encoder.encode(create_assistant_stream(answer)))
     bodies = [b"".join(pieces[:count]) for count in range(len(pieces))]

@@ -74,7 +74,7 @@ class UIMessageStreamDecoder:
     """Decodes what UIMessageStreamEncoder or the AI SDK writes, as the JavaScript decoder of it does.
 
     Blocks of text and reasoning are told apart by their ids; a tool call appears once its input is complete,
-    or at the end; `start` and a `start-step` behind it are one step; `abort` is an end for the reason `other`.
+    or at the end; `start` and a `start-step` after it are one step; `abort` is an end for the reason `other`.
     `strict`: MalformedStreamError for an end without `[DONE]` and for events with a name; otherwise a warning
     in the log. Unknown chunks are ignored, broken ones dropped with a warning.
     """

@@ -271,7 +271,7 @@ class Writer:
     def _close_input(self, call: _Call) -> None:
         """The answer has closed the arguments. A client may run the call if they are whole.
 
-        Behind an error nobody knows who closed them: then the call stays as it is, and no client runs it.
+        After an error nobody knows who closed them: then the call stays as it is, and no client runs it.
         """
         if call.closed or self._failed:
             call.closed = True
@@ -408,7 +408,7 @@ class Writer:
         It ends the block of the part that it addresses, or the block that was opened last.
         """
         of = kind.partition("-")[0]
-        for index in chunk.path[:1] or reversed(self._open):
+        for index in chunk.path[:1] or tuple(reversed(self._open)):
             if self._open.get(index, "").startswith(of):
                 more = {name: value for name, value in chunk.frame.items() if name not in ("type", "id")}
                 self._end_block(index, more)
