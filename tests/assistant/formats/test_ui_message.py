@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -23,6 +22,7 @@ from resumable_sync.assistant.message.builder import ChunkBuilder
 from resumable_sync.assistant.message.chunks import MessageFinish, Result, ToolCallApproval, UIFrame
 from resumable_sync.assistant.message.parts import FilePart, ReasoningPart, SourcePart, TextPart, ToolCallPart
 from resumable_sync.assistant.message.ui_message import UIMessageAccumulator
+from resumable_sync.errors import MalformedStreamError
 
 from ...javascript import JavaScript
 from .programs import accumulate, cut, normalized
@@ -590,12 +590,18 @@ def test_all_versions_of_the_ai_sdk_take_it(javascript: JavaScript) -> None:
     check()
 
 
-def test_an_event_may_be_of_any_size_up_to_the_bound() -> None:
-    data = base64.b64encode(bytes(3 << 20)).decode()
-    body = encoded(
-        [*_text("x"), {"type": "part-start", "part": {"type": "file", "data": data, "mimeType": "a/b"}}]
-    )
-    assert accumulate(UIMessageStreamDecoder().decode([body]))["parts"][-1]["data"].endswith(data)
+def test_long_texts_are_cut_into_events_that_clients_take() -> None:
+    body = encoded([*_text("é" * (3 << 20)), {"type": "part-finish", "path": [0]}])
+    assert max(map(len, body.split(b"\n\n"))) < 1 << 24
+    assert shown(body)["parts"][-1]["text"] == "é" * (3 << 20)
+
+
+def test_an_event_that_is_too_long_is_not_taken() -> None:
+    body = _body({"type": "data-x", "data": "x" * (1 << 24)}, {"type": "data-x", "data": 1})
+    with pytest.raises(MalformedStreamError, match="UTF-16"):
+        list(UIMessageStreamDecoder().decode([body]))
+    [data] = UIMessageStreamDecoder(strict=False).decode([body])
+    assert data.to_json()["data"] == [{"name": "x", "data": 1}]
 
 
 def _text(text: str) -> list[Any]:
