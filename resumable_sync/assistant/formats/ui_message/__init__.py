@@ -78,8 +78,9 @@ class UIMessageStreamDecoder:
 
     Blocks of text and reasoning are told apart by their ids; a tool call appears once its input is complete,
     or at the end; `start` and a `start-step` after it are one step; `abort` is an end for the reason `other`.
-    `strict`: MalformedStreamError for an end without `[DONE]`, for events with a name and for those of more than
-    16 MiB, counted in UTF-16 units as JavaScript does; otherwise a warning in the log. Unknown chunks are ignored, broken ones dropped with a warning.
+    `strict`: MalformedStreamError for an end without `[DONE]`, for events with a name and for those of more
+    than 16 MiB, counted in UTF-16 units as JavaScript does; otherwise a warning in the log. Unknown chunks are
+    ignored, broken ones dropped with a warning.
     """
 
     def __init__(self, *, strict: bool = True) -> None:
