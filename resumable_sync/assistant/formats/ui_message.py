@@ -24,12 +24,15 @@ from ..message.chunks import (
     StepFinish,
     StepStart,
     TextDelta,
+    ToolCallApproval,
     ToolCallArgsTextFinish,
+    UIFrame,
     UpdateState,
 )
 from ..message.jsontext import JsonValue, parse_json, stringify, wire_json
 from ..message.partial_json import PartialJson
 from ..message.parts import UNSET, DataPart, FilePart, Part, ReasoningPart, SourcePart, TextPart, ToolCallPart
+from ..message.response import ToolResponse
 from .base import (
     DONE,
     INTERRUPTED_TEXT,
@@ -173,7 +176,7 @@ class _Writer:
             if self._finish is None or self._finish.finish_reason != "error":
                 self._finish = chunk
             return self._close_blocks()
-        if isinstance(chunk, (Annotations, UpdateState)):
+        if isinstance(chunk, (Annotations, ToolCallApproval, UIFrame, UpdateState)):
             return b""
         raise MalformedStreamError(f"not a chunk: {type(chunk).__name__}")
 
@@ -379,7 +382,7 @@ class _Reader:
 
     def _answer(self, call: _ToolCall) -> None:
         if call.index is not None and call.output is not None:
-            self._builder.respond(call.index, call.output[0], is_error=call.output[1])
+            self._builder.respond(call.index, ToolResponse(*call.output).to_chunk())
 
 
 def _finish(chunk: Mapping[str, Any]) -> dict[str, Any]:
