@@ -213,10 +213,15 @@ def test_a_message_that_ends_more_than_once_ends_the_same_in_every_format(
 
 
 def _calls(message: Any) -> dict[str, Any]:
-    calls = [part for part in message["parts"] if part["type"] == "tool-call"]
+    """Arguments and answers; a reader takes a call that was cut off for one that waits, and knows broken input."""
+    waiting = {"partial-call": "call"}
     return {
-        part["toolCallId"]: (part["args"], "call" if part.get("result") == NO_JSON_TEXT else part["state"])
-        for part in calls
+        part["toolCallId"]: (
+            part["args"],
+            "call" if part.get("result") == NO_JSON_TEXT else waiting.get(part["state"], part["state"]),
+        )
+        for part in message["parts"]
+        if part["type"] == "tool-call"
     }
 
 
