@@ -15,8 +15,17 @@ from resumable_sync.assistant.message.partial_json import PartialJson
 
 from ...javascript import JavaScript
 from .cases import PROGRAMS
-from .programs import CASES, DECODERS, ENCODERS, JAVASCRIPT_FORMATS, accumulate, chunks_of, normalized
-from .test_golden import each_case, unescaped, written_steps
+from .programs import (
+    CASES,
+    DECODERS,
+    ENCODERS,
+    JAVASCRIPT_FORMATS,
+    accumulate,
+    chunks_of,
+    normalized,
+    written_steps,
+)
+from .test_golden import each_case, unescaped
 
 JS_ENCODERS = ["assistant-transport", "data-stream", "plain-text"]
 
