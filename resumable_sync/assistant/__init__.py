@@ -25,7 +25,7 @@ from .message.chunks import AssistantStreamChunk
 from .message.response import ToolResponse
 from .message.state import StateProxy
 from .read import read_assistant_message
-from .stream import AssistantStream, create_assistant_stream
+from .stream import AssistantStream, create_assistant_stream, create_assistant_stream_controller
 
 __all__ = [
     "AssistantEndpoints",
@@ -53,6 +53,7 @@ __all__ = [
     "UIMessageStreamEncoder",
     "assistant_blueprint",
     "create_assistant_stream",
+    "create_assistant_stream_controller",
     "create_resumable_assistant_stream_response",
     "create_resume_assistant_stream_response",
     "read_assistant_message",

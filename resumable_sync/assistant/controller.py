@@ -8,10 +8,12 @@ from types import TracebackType
 from typing import Any
 
 from ..errors import MalformedStreamError, StreamFinalizedError
-from .chunk_queue import ChunkQueue
+from .chunk_queue import ChunkQueue, WriteEnd
+from .error_text import ErrorFormatter, error_text
 from .message.builder import ChunkBuilder
 from .message.chunks import (
     AssistantStreamChunk,
+    Error,
     MessageFinish,
     PartStart,
     StateOperation,
@@ -40,7 +42,7 @@ class TextPartController:
     Blocks and raises as the controller does. Leaving its `with` block closes it.
     """
 
-    def __init__(self, queue: ChunkQueue, index: int, *, args: bool = False) -> None:
+    def __init__(self, queue: ChunkQueue | WriteEnd, index: int, *, args: bool = False) -> None:
         self._queue = queue
         self._index = index
         self._args = args
@@ -85,7 +87,7 @@ class ToolCallPartController:
     Blocks and raises as the controller does. Leaving its `with` block closes it.
     """
 
-    def __init__(self, queue: ChunkQueue, index: int, tool_call_id: str) -> None:
+    def __init__(self, queue: ChunkQueue | WriteEnd, index: int, tool_call_id: str) -> None:
         self._queue = queue
         self._index = index
         self.tool_call_id = tool_call_id
@@ -184,9 +186,28 @@ class AssistantStreamController:
     closed. JSON values are copied, so they may be changed afterwards; TypeError for what JSON cannot hold.
     """
 
-    def __init__(self, queue: ChunkQueue, parent_id: str | None = None) -> None:
+    def __init__(
+        self,
+        queue: ChunkQueue | WriteEnd,
+        parent_id: str | None = None,
+        *,
+        format_error: ErrorFormatter | None = None,
+    ) -> None:
         self._queue = queue
         self._parent_id = parent_id
+        self._format_error = format_error
+
+    def __enter__(self) -> AssistantStreamController:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End the stream; an exception that passes becomes an `error` chunk, and open tool calls stay cut off."""
+        if error is None:
+            self.close()
+        else:
+            self._queue.finish([Error(error=error_text(error, self._format_error))], cut_off=True)
 
     def append_text(self, text: str) -> None:
         """Add text to the open text part, or open one; the next part of any kind ends it."""
@@ -453,7 +474,7 @@ class AssistantStreamController:
 
     def with_parent_id(self, parent_id: str) -> AssistantStreamController:
         """A controller of the same stream whose parts carry this parent id."""
-        return AssistantStreamController(self._queue, _text(parent_id))
+        return AssistantStreamController(self._queue, _text(parent_id), format_error=self._format_error)
 
     def close(self) -> None:
         """Close every open part and end the stream; the callback may go on without it. Idempotent."""

@@ -17,10 +17,11 @@ from resumable_sync.assistant import (
     DataStreamEncoder,
     ToolResponse,
     create_assistant_stream,
+    create_assistant_stream_controller,
 )
 from resumable_sync.assistant.chunk_queue import MAX_QUEUED
 from resumable_sync.assistant.message.chunks import UIFrame
-from resumable_sync.errors import StreamCancelledError, StreamFinalizedError
+from resumable_sync.errors import ProducerInterruptedError, StreamCancelledError, StreamFinalizedError
 
 from .formats.programs import accumulate, chunks_of
 
@@ -229,6 +230,7 @@ def test_a_failure_after_close_is_logged_alone(caplog: pytest.LogCaptureFixture)
 
     stream = create_assistant_stream(callback)
     assert shapes(stream) == [("part-start",), ("text-delta", 0, "x"), ("part-finish", 0)]
+    assert stream._thread is not None
     stream._thread.join(WAIT)
     assert "late" in caplog.text
 
@@ -304,6 +306,56 @@ def test_close_wakes_a_reader_that_is_blocked() -> None:
     reader.join(WAIT)
     assert not reader.is_alive() and read == []
     goes_on.set()
+
+
+def test_a_controller_and_its_stream_as_a_pair() -> None:
+    stream, controller = create_assistant_stream_controller()
+
+    def write() -> None:
+        with controller:
+            for number in range(3 * MAX_QUEUED):
+                controller.enqueue({"type": "data", "data": [number]})
+            controller.append_text("x")
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    chunks = list(stream)
+    writer.join(WAIT)
+    assert len(chunks) == 3 * MAX_QUEUED + 3 and chunks[-1].type == "part-finish"
+    with pytest.raises(StreamFinalizedError):
+        controller.append_text("y")
+
+
+def test_an_exception_ends_a_pair_as_it_ends_a_callback() -> None:
+    stream, controller = create_assistant_stream_controller(format_error=lambda error: f"told: {error}")
+    with pytest.raises(OSError, match="lost"), controller.with_parent_id("p"):
+        controller.append_text("x")
+        controller.add_tool_call_part("t").args_text.append("{")
+        raise OSError("lost")
+    chunks = list(stream)
+    assert chunks[-1].to_json() == {"type": "error", "path": [], "error": "told: lost"}
+    assert list(stream) == []
+
+
+def test_a_pair_whose_writers_are_gone_is_interrupted() -> None:
+    stream, controller = create_assistant_stream_controller()
+    part = controller.add_text_part()
+    del controller
+    gc.collect()
+    part.append("x")
+    assert [next(stream).type, next(stream).type] == ["part-start", "text-delta"]
+    del part
+    gc.collect()
+    with pytest.raises(ProducerInterruptedError):
+        next(stream)
+
+
+def test_closing_the_stream_of_a_pair_stops_its_writer() -> None:
+    stream, controller = create_assistant_stream_controller()
+    stream.close()
+    with pytest.raises(StreamCancelledError):
+        controller.append_text("x")
+    assert list(stream) == []
 
 
 def test_a_stream_that_nobody_reads_starts_nothing() -> None:

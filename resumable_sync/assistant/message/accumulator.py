@@ -217,7 +217,7 @@ class AssistantMessageAccumulator:
         self._parts[at] = {**(self._with_end(part) if part["type"] == "reasoning" else part), **changes}
 
     def _with_result(self, part: dict[str, Any], chunk: Result) -> dict[str, Any]:
-        """The call with an answer, in place of the one before. A preliminary one behind the final one is none."""
+        """The call with an answer, in place of the one before. A preliminary one after the final one is none."""
         if chunk.is_preliminary and part["state"] == "result":
             return part
         answer = {

@@ -228,7 +228,7 @@ class PartialJson:
 
     def _take_between_tokens(self, char: str, at: int) -> int:
         if not self._stack:
-            if self._begun or char not in "{[":  # more behind the end, or a value without keys or items
+            if self._begun or char not in "{[":  # more after the end, or a value without keys or items
                 self._stuck = True
             else:
                 self._begun = True
