@@ -22,9 +22,10 @@ from .http.responses import (
 )
 from .message.accumulator import AssistantMessage, AssistantMessageAccumulator
 from .message.chunks import AssistantStreamChunk
+from .message.response import ToolResponse
 from .message.state import StateProxy
 from .read import read_assistant_message
-from .stream import AssistantStream, create_assistant_stream
+from .stream import AssistantStream, create_assistant_stream, create_assistant_stream_controller
 
 __all__ = [
     "AssistantEndpoints",
@@ -47,10 +48,12 @@ __all__ = [
     "StateProxy",
     "TextPartController",
     "ToolCallPartController",
+    "ToolResponse",
     "UIMessageStreamDecoder",
     "UIMessageStreamEncoder",
     "assistant_blueprint",
     "create_assistant_stream",
+    "create_assistant_stream_controller",
     "create_resumable_assistant_stream_response",
     "create_resume_assistant_stream_response",
     "read_assistant_message",

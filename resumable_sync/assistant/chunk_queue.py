@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from collections.abc import Iterable
 from types import TracebackType
 
 from ..errors import ProducerInterruptedError, StreamCancelledError, StreamFinalizedError
 from .message.builder import ChunkBuilder
-from .message.chunks import AssistantStreamChunk, Error
+from .message.chunks import AssistantStreamChunk
 from .message.jsontext import JsonValue
 
 MAX_QUEUED = 64
@@ -31,6 +32,7 @@ class ChunkQueue:
         self._builder = ChunkBuilder(self._chunks.append)
         self._finished = False  # nothing more will be written
         self._cancelled = False  # nothing more will be read
+        self._abandoned = False  # nobody is left who could write
         self.state: JsonValue = None
         """What update-state chunks have made of the state. Written inside a `with` block alone."""
 
@@ -54,17 +56,26 @@ class ChunkQueue:
         self._changed.notify_all()
         self._changed.release()
 
-    def finish(self, error: str | None = None) -> bool:
-        """End the stream, after an error chunk if there is an error: every open part is closed.
+    def finish(
+        self,
+        first: Iterable[AssistantStreamChunk] = (),
+        last: Iterable[AssistantStreamChunk] = (),
+        *,
+        cut_off: bool = False,
+    ) -> bool:
+        """End the stream: every open part is closed, between the `first` chunks and the `last`.
 
-        True if this call did it, False if it had ended before. Never blocks.
+        With `cut_off` tool calls are left as they are, for what was written of them may not be all. True if this
+        call ended the stream, False if it had ended before. Never blocks.
         """
         with self._changed:
             if self._finished or self._cancelled:
                 return False
-            if error is not None:
-                self._builder.enqueue(Error(error=error))
-            self._builder.finish()
+            for chunk in first:
+                self._builder.enqueue(chunk)
+            self._builder.finish(cut_off=cut_off)
+            for chunk in last:
+                self._builder.enqueue(chunk)
             self._finished = True
             self._changed.notify_all()
             return True
@@ -81,17 +92,63 @@ class ChunkQueue:
         """Whether the reader has gone."""
         return self._cancelled
 
-    def take(self, writer: threading.Thread) -> list[AssistantStreamChunk]:
+    def abandon(self) -> None:
+        """Nobody is left who could write: a reader that has read all raises. No effect after the end."""
+        with self._changed:
+            self._abandoned = True
+            self._changed.notify_all()
+
+    def take(self, writer: threading.Thread | None) -> list[AssistantStreamChunk]:
         """Wait for chunks and take all that are there; none means the end.
 
-        ProducerInterruptedError if `writer` is gone without having ended the stream.
+        ProducerInterruptedError if `writer` is gone, or the stream abandoned, without having been ended.
         """
         with self._changed:
             while not (self._chunks or self._finished or self._cancelled):
-                if not writer.is_alive():
-                    raise ProducerInterruptedError("the thread that wrote this stream is gone")
+                if self._abandoned or (writer is not None and not writer.is_alive()):
+                    raise ProducerInterruptedError("who wrote this stream is gone and has not ended it")
                 self._changed.wait(_SLICE)
             taken = list(self._chunks)
             self._chunks.clear()
             self._changed.notify_all()
             return taken
+
+
+class WriteEnd:
+    """A queue as its writers hold it, where no thread of ours writes: once the last has gone, so has the stream.
+
+    Thread-safe. What it offers is the queue's.
+    """
+
+    def __init__(self, queue: ChunkQueue) -> None:
+        self._queue = queue
+
+    def __enter__(self) -> ChunkBuilder:
+        return self._queue.__enter__()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._queue.__exit__(kind, error, trace)
+
+    def finish(
+        self,
+        first: Iterable[AssistantStreamChunk] = (),
+        last: Iterable[AssistantStreamChunk] = (),
+        *,
+        cut_off: bool = False,
+    ) -> bool:
+        """As of ChunkQueue."""
+        return self._queue.finish(first, last, cut_off=cut_off)
+
+    @property
+    def state(self) -> JsonValue:
+        """As of ChunkQueue."""
+        return self._queue.state
+
+    @state.setter
+    def state(self, value: JsonValue) -> None:
+        self._queue.state = value
+
+    def __del__(self) -> None:
+        self._queue.abandon()

@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator
 from ..context import ResumableStreamContext
 from ..contract import Status, Store
 from ..errors import MalformedStreamError, StreamNotFoundError
+from .error_text import DEFAULT_ERROR_TEXT
 from .formats.base import INTERRUPTED_TEXT, Decoder
 from .formats.registry import DEFAULT, FORMAT_KEY, FORMATS, encoder_of
 from .message.accumulator import AssistantMessage, AssistantMessageAccumulator
-from .stream import DEFAULT_ERROR_TEXT
 
 
 def read_assistant_message(

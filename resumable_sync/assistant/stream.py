@@ -12,16 +12,12 @@ from collections.abc import Callable, Iterator
 from types import TracebackType
 
 from ..errors import ProducerInterruptedError, StreamCancelledError
-from .chunk_queue import ChunkQueue
+from .chunk_queue import ChunkQueue, WriteEnd
 from .controller import AssistantStreamController
-from .message.chunks import AssistantStreamChunk
-
-DEFAULT_ERROR_TEXT = "An error occurred."
-"""What a client is told of an exception unless the application says otherwise."""
+from .error_text import ErrorFormatter, error_text
+from .message.chunks import AssistantStreamChunk, Error
 
 logger = logging.getLogger("resumable_sync")
-
-ErrorFormatter = Callable[[BaseException], str]
 
 
 def create_assistant_stream(
@@ -31,10 +27,10 @@ def create_assistant_stream(
 
     The thread starts when the first chunk is asked for, in a copy of the caller's context variables. It may
     be ahead of the reader by a bounded number of chunks; then its next call blocks. Every part is closed at
-    the end, whatever the callback did. If it raises, an `error` chunk precedes the closing and the stream
-    ends normally; the exception is logged, and clients read "An error occurred." unless `format_error` turns
-    the exception into another text. Closing the iterator makes the callback's next call of the controller
-    raise StreamCancelledError.
+    the end. If the callback raises, an `error` chunk precedes the closing, tool calls that are open stay cut
+    off, so that no client runs them, and the stream ends normally; the exception is logged, and clients read
+    "An error occurred." unless `format_error` turns the exception into another text. Closing the iterator makes
+    the callback's next call of the controller raise StreamCancelledError.
 
     TypeError if `callback` cannot be called, or is a coroutine or generator function.
     """
@@ -42,28 +38,43 @@ def create_assistant_stream(
         raise TypeError(f"the callback is not callable: {callback!r:.80}")
     if inspect.iscoroutinefunction(callback) or inspect.isgeneratorfunction(callback):
         raise TypeError("the callback must be a plain function that writes to the controller it is given")
-    return AssistantStream(callback, format_error)
+    queue = ChunkQueue()
+    context = contextvars.copy_context()
+    thread = threading.Thread(
+        target=context.run,
+        args=(_write, queue, callback, format_error),
+        name="assistant-stream",
+        daemon=True,  # one that nobody reads any more must not keep the interpreter from ending
+    )
+    return AssistantStream(queue, thread)
+
+
+def create_assistant_stream_controller(
+    *, format_error: ErrorFormatter | None = None
+) -> tuple[AssistantStream, AssistantStreamController]:
+    """A stream together with the controller that writes it, for code that cannot hand over a callback.
+
+    Any thread may write, another one iterates. The writer must end the stream: `close` does, and so does leaving
+    a `with` block of the controller, where an exception becomes an `error` chunk as one of a callback does
+    (`format_error` makes its text) and passes through. Once the controller and all that it made are gone without
+    that, iterating raises ProducerInterruptedError. A call blocks while the consumer lags by more than the
+    queue's bound, so one thread cannot do both. Does not block.
+    """
+    queue = ChunkQueue()
+    return AssistantStream(queue, None), AssistantStreamController(WriteEnd(queue), format_error=format_error)
 
 
 class AssistantStream(Iterator[AssistantStreamChunk]):
     """The chunks of one message, read once. One thread at a time iterates; `close` may come from any.
 
-    `next` blocks until the callback writes. It raises ProducerInterruptedError in a forked child, where the
+    `next` blocks until something is written. It raises ProducerInterruptedError in a forked child, where the
     callback does not run.
     """
 
-    def __init__(
-        self, callback: Callable[[AssistantStreamController], object], format_error: ErrorFormatter | None
-    ) -> None:
-        self._queue = ChunkQueue()
+    def __init__(self, queue: ChunkQueue, thread: threading.Thread | None) -> None:
+        self._queue = queue
         self._taken: deque[AssistantStreamChunk] = deque()  # the reading thread's own
-        context = contextvars.copy_context()
-        self._thread = threading.Thread(
-            target=context.run,
-            args=(_write, self._queue, callback, format_error),
-            name="assistant-stream",
-            daemon=True,  # one that nobody reads any more must not keep the interpreter from ending
-        )
+        self._thread = thread  # which writes, and is started by the first `next`; None if somebody else does
         self._pid = os.getpid()
         self._started = False
 
@@ -75,7 +86,7 @@ class AssistantStream(Iterator[AssistantStreamChunk]):
             raise ProducerInterruptedError("this stream belongs to the process that was forked")
         if self._queue.cancelled:
             raise StopIteration
-        if not self._started:
+        if self._thread is not None and not self._started:
             self._started = True
             self._thread.start()
         if not self._taken:
@@ -107,7 +118,7 @@ class AssistantStream(Iterator[AssistantStreamChunk]):
 def _write(
     queue: ChunkQueue, callback: Callable[[AssistantStreamController], object], format_error: ErrorFormatter | None
 ) -> None:
-    text: str | None = None
+    first: list[AssistantStreamChunk] = []
     try:
         callback(AssistantStreamController(queue))
     except BaseException as error:  # SystemExit and the like too: the reader must learn of every ending
@@ -116,17 +127,6 @@ def _write(
                 logger.info("an assistant callback failed after its reader had gone", exc_info=True)
         else:
             logger.error("an assistant callback failed", exc_info=True)
-        text = error_text(error, format_error)
+        first.append(Error(error=error_text(error, format_error)))
     finally:
-        queue.finish(text)
-
-
-def error_text(error: BaseException, format_error: ErrorFormatter | None) -> str:
-    """What clients are told of `error`. Never raises."""
-    if format_error is None:
-        return DEFAULT_ERROR_TEXT
-    try:
-        return str(format_error(error))
-    except Exception:
-        logger.error("format_error failed", exc_info=True)
-        return DEFAULT_ERROR_TEXT
+        queue.finish(first, cut_off=bool(first))

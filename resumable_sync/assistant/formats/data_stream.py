@@ -1,7 +1,7 @@
 """The data stream, the default format: one line per frame, `prefix:JSON`.
 
-Lossy: an error's code and severity, a result's `modelContent` and `messages`, and which of two text parts that
-are open at once a delta belongs to.
+Lossy: provider metadata of texts and reasonings, which of two texts that are open at once a delta belongs to, and
+whether a call was cut off: a reader takes its arguments for complete at the end, also after an error.
 """
 
 from __future__ import annotations
@@ -9,10 +9,13 @@ from __future__ import annotations
 import codecs
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from ...errors import MalformedStreamError
 from ..message.chunks import (
+    FINISH_REASONS,
+    SEVERITIES,
     Annotations,
     AssistantStreamChunk,
     Data,
@@ -24,8 +27,11 @@ from ..message.chunks import (
     StepFinish,
     StepStart,
     TextDelta,
+    ToolCallApproval,
     ToolCallArgsTextFinish,
+    UIFrame,
     UpdateState,
+    is_approval,
 )
 from ..message.jsontext import JsonValue, parse_json, stringify, wire_json
 from ..message.parts import (
@@ -42,6 +48,7 @@ from ..message.parts import (
     is_object,
     is_text,
 )
+from ..message.response import ToolResponse
 from .base import (
     INTERRUPTED_TEXT,
     Format,
@@ -136,7 +143,7 @@ class _Writer:
         if isinstance(chunk, Error):
             # What is no more than a warning does not end the message, nor the arguments in it.
             ended = b"" if chunk.severity in ("warning", "info") else self.finish_all_args()
-            return ended + _line("3", "unknown error" if chunk.error is None else chunk.error)
+            return ended + _line("3", _error_value(chunk))
         if isinstance(chunk, (StepFinish, MessageFinish)):
             prefix = "e" if isinstance(chunk, StepFinish) else "d"
             return self.finish_all_args() + _line(prefix, _without_type(chunk.to_json()))
@@ -148,6 +155,13 @@ class _Writer:
             return _line("2", chunk.data)
         if isinstance(chunk, UpdateState):
             return _line("aui-state", chunk.to_json()["operations"])
+        if isinstance(chunk, ToolCallApproval):
+            part = self._parts.of(chunk)
+            if not isinstance(part, ToolCallPart):
+                return b""
+            return _line("aui-tool-call-approval", {"toolCallId": part.tool_call_id, "approval": chunk.approval})
+        if isinstance(chunk, UIFrame):
+            return b""
         raise MalformedStreamError(f"not a chunk: {type(chunk).__name__}")
 
     def _encode_start(self, part: Part) -> bytes:
@@ -182,9 +196,16 @@ class _Writer:
         if not isinstance(part, ToolCallPart):
             raise MalformedStreamError(f"a result chunk for a part that is no tool call: {part.type}")
         self._open_args.pop(part.tool_call_id, None)
-        fields = {"toolCallId": part.tool_call_id, "result": chunk.result, "artifact": chunk.artifact}
-        present = {key: value for key, value in fields.items() if value is not UNSET}
-        return _line("a", {**present, "isError": True} if chunk.is_error else present)
+        fields = {
+            "toolCallId": part.tool_call_id,
+            "result": chunk.result,
+            "artifact": chunk.artifact,
+            "isError": chunk.is_error or UNSET,
+            "isPreliminary": chunk.is_preliminary or UNSET,
+            "modelContent": chunk.model_content,
+            "messages": chunk.messages,
+        }
+        return _line("a", {key: value for key, value in fields.items() if value is not UNSET})
 
     def _finish_args(self, tool_call_id: str) -> bytes:
         has_args = self._open_args.pop(tool_call_id, None)
@@ -195,6 +216,15 @@ class _Writer:
 
     def finish_all_args(self) -> bytes:
         return b"".join([self._finish_args(tool_call_id) for tool_call_id in list(self._open_args)])
+
+
+def _error_value(chunk: Error) -> JsonValue:
+    """The text alone, unless there is more to say: readers before 0.3.57 know no other value."""
+    text = "unknown error" if chunk.error is None else chunk.error
+    if chunk.code is None and chunk.severity is None:
+        return text
+    fields = {"error": text, "code": chunk.code, "severity": chunk.severity}
+    return {key: value for key, value in fields.items() if value is not None}
 
 
 class DataStreamDecoder:
@@ -318,22 +348,30 @@ class _Reader:
     def _tool_result(self, value: Mapping[str, Any]) -> None:
         index = self._call(value)
         if index is not None:
-            self.builder.respond(
-                index,
+            response = ToolResponse(
                 value.get("result", UNSET),
-                is_error=bool(value.get("isError")),
-                artifact=value.get("artifact", UNSET),
+                bool(value.get("isError")),
+                model_content=value.get("modelContent"),
+                messages=value.get("messages"),
+                is_preliminary=value.get("isPreliminary") is True,
             )
+            self.builder.respond(index, replace(response.to_chunk(), artifact=value.get("artifact", UNSET)))
+
+    def _approval(self, value: Mapping[str, Any]) -> None:
+        index = self._call(value)
+        if index is not None:
+            if not is_approval(value.get("approval")):
+                raise ValueError("not an approval")
+            self.builder.approve(index, value["approval"])
 
     def _whole_tool_call(self, value: Mapping[str, Any]) -> None:
-        index = self._calls.get(text_of(value["toolCallId"]))
+        call_id = text_of(value["toolCallId"])
+        index = self._calls.get(call_id)
         if index is None:
-            index = self._start(
-                {"type": "tool-call", "toolName": value["toolName"], "toolCallId": value["toolCallId"]}
-            )
-            self._calls[value["toolCallId"]] = index
-            if "args" in value:
-                self.builder.append_args(index, stringify(value["args"]))
+            index = self._start({"type": "tool-call", "toolName": value["toolName"], "toolCallId": call_id})
+            self._calls[call_id] = index
+        if value.get("args") is not None and self.builder.expects_args(index):
+            self.builder.append_args(index, stringify(value["args"]))
         self.builder.close_args(index)
 
     def _start(self, part: Mapping[str, Any]) -> int:
@@ -342,10 +380,40 @@ class _Reader:
         return self.builder.start(Part.from_json(part))
 
     def add_message(self, kind: str, fields: Mapping[str, Any]) -> None:
-        chunk = message_chunk(kind, fields)
-        if isinstance(chunk, (StepFinish, MessageFinish)):
+        if kind in ("message-finish", "step-finish"):
+            fields = _finish_fields(kind, fields)
             self._close_all_args()
-        self.builder.enqueue(chunk)
+        self.builder.enqueue(message_chunk(kind, fields))
+
+    def error(self, value: Any) -> None:
+        """An error, whatever the line holds: a broken one is one too."""
+        if isinstance(value, str):
+            fields = {"error": value}
+        elif isinstance(value, Mapping) and isinstance(value.get("error"), str):
+            fields = {"error": value["error"]}
+            if isinstance(value.get("code"), str):
+                fields["code"] = value["code"]
+            if value.get("severity") in SEVERITIES:
+                fields["severity"] = value["severity"]
+        else:
+            fields = {"error": stringify(value)}
+        self.add_message("error", fields)
+
+
+def _finish_fields(kind: str, value: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a finish, with what a line may leave out or spell in its own way."""
+    reason, usage = text_of(value["finishReason"]), value.get("usage")
+    if usage is not None and not is_object(usage):
+        raise ValueError("usage is no object")
+    fields = {
+        **value,
+        "finishReason": reason if reason in FINISH_REASONS else "other",
+        "usage": {"inputTokens": 0, "outputTokens": 0} if usage is None else usage,
+        "path": [],
+    }
+    if kind == "step-finish" and value.get("isContinued") is None:
+        fields["isContinued"] = False
+    return fields
 
 
 class _Refused(MalformedStreamError):
@@ -367,7 +435,7 @@ def _ignore(reader: _Reader, value: object) -> None:
 _READERS: Mapping[str, tuple[Callable[[Any], bool], Callable[[_Reader, Any], None]]] = {
     "0": (is_text, lambda reader, value: reader.builder.append_text(value)),
     "2": (is_list, _message("data", "data")),
-    "3": (is_text, _message("error", "error")),
+    "3": (is_anything, _Reader.error),
     "8": (is_list, _message("annotations", "annotations")),
     "9": (is_object, _Reader._whole_tool_call),
     "a": (is_object, _Reader._tool_result),
@@ -386,6 +454,7 @@ _READERS: Mapping[str, tuple[Callable[[Any], bool], Callable[[_Reader, Any], Non
     "aui-reasoning-delta": (is_object, _Reader._parented_reasoning),
     "aui-reasoning-part-start": (is_object, _Reader._reasoning_start),
     "aui-data": (is_object, _whole(DataPart)),
+    "aui-tool-call-approval": (is_object, _Reader._approval),
 }
 
 

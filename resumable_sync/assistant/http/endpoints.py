@@ -37,12 +37,12 @@ from ...contract import Status, validate_stream_id
 from ...errors import ProducerFailedError, ResumableStreamError, StreamCancelledError, StreamLostError
 from ...wsgi import StreamResponse, ViewerCap
 from ..controller import AssistantStreamController
+from ..error_text import ErrorFormatter
 from ..formats.base import Format
 from ..formats.registry import FORMATS
 from ..formats.ui_message import MESSAGE_KEY
 from ..message.chunks import StateOperation, UpdateState
 from ..newest import ActiveStreams, ClaimedSource
-from ..stream import ErrorFormatter
 from .incoming import CrossOrigin, Refusal, Request, json_answer
 from .responses import (
     EncoderFactory,

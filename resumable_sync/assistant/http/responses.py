@@ -22,11 +22,12 @@ from ...wsgi.bodies import Viewer, broken_off, raw_body
 from ...wsgi.headers import CONTENT_TYPE_KEY, HeaderInput, Headers, Snapshot, checked_headers
 from ...wsgi.response import Begin, Endpoint, Options
 from ..controller import AssistantStreamController
+from ..error_text import ErrorFormatter, error_text
 from ..formats.base import INTERRUPTED_TEXT, AssistantStreamEncoder, Pieces
 from ..formats.data_stream import DataStreamEncoder
 from ..formats.registry import DEFAULT, HEADERS_KEY, closes, encoder_of, kept_by
 from ..read import stored_pieces
-from ..stream import ErrorFormatter, create_assistant_stream, error_text
+from ..stream import create_assistant_stream
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
