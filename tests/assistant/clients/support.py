@@ -37,7 +37,9 @@ class Server:
         self._answers: dict[str, Answer] = {}
         self._serving = make_server("127.0.0.1", 0, self.endpoints, threaded=True)
         self.url = f"http://127.0.0.1:{self._serving.server_port}/api/chat"
-        self._thread = threading.Thread(target=self._serving.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
+        self._thread = threading.Thread(
+            target=self._serving.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True
+        )
         self._thread.start()
 
     def _answer(self, controller: AssistantStreamController, request: ChatRequest) -> None:
