@@ -53,12 +53,6 @@ def it_breaks_after_whole_ones(controller: AssistantStreamController, request: o
     raise ConnectionError("the model is gone")
 
 
-def answered_by_the_server(controller: AssistantStreamController, request: object = None) -> None:
-    with controller.add_tool_call_part("delete", tool_call_id="t1", args={"path": "/home/ann/tmp"}) as tool:
-        tool.set_response("deleted")
-    controller.append_text("Deleted.")
-
-
 def answered_at_once(controller: AssistantStreamController, request: object = None) -> None:
     response = {"result": "deleted"}
     controller.add_tool_call_part("delete", tool_call_id="t1", args={"path": "/home/ann/tmp"}, response=response)
@@ -108,7 +102,7 @@ def test_arguments_that_are_no_object_keep_their_value(
 
 
 @pytest.mark.parametrize("format_name", ENCODERS)
-@pytest.mark.parametrize("answer", [*NOT_RUN, answered_by_the_server, answered_at_once, *RUN])
+@pytest.mark.parametrize("answer", [*NOT_RUN, answered_at_once, *RUN])
 def test_assistant_streams_clients(chats: JavaScript, answer: Any, format_name: str) -> None:
     body = b"".join(ENCODERS[format_name]().encode(create_assistant_stream(answer)))
     ran = chats.ask("executed", format=format_name, body=base64.b64encode(body).decode(), names=["delete"])["ran"]

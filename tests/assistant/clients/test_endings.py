@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from resumable_sync import ResumableStreamContext, SQLiteStore, current_producer
 from resumable_sync.assistant import AssistantStreamController, ChatRequest
 
 from ...javascript import JavaScript
-from .support import VERSIONS, Chat, Server, last, serving, texts
+from .support import VERSIONS, Chat, Server, last, texts
 
 each_version = pytest.mark.parametrize("version", VERSIONS)
 ASKED: dict[str, Any] = {"id": "u", "role": "user", "parts": [{"type": "text", "text": "count"}]}
@@ -157,21 +156,3 @@ def test_a_providers_finish_reason(chats: JavaScript, server: Server, version: i
 
     report = Chat(chats, server, version, server.chat_for(answer)).send()
     assert (report["status"], report["errors"], texts(last(report))) == ("ready", [], ["fine"])
-
-
-@pytest.fixture(scope="module")
-def strange() -> Iterator[Server]:
-    with serving(max_seconds=0.3) as running:
-        yield running
-
-
-@each_version
-def test_a_response_that_the_server_ends_reads_as_an_error(
-    chats: JavaScript, strange: Server, version: int
-) -> None:
-    """useChat does not resume by itself. The answer goes on, and a resume has all of it."""
-    answer = Halfway()
-    chat = Chat(chats, strange, version, strange.chat_for(answer))
-    assert chat.send()["status"] == "error"
-    assert not answer.fails.is_set()
-    strange.endpoints.stop(chat.chat_id)
