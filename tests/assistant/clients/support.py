@@ -5,9 +5,9 @@ from __future__ import annotations
 import itertools
 import threading
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from werkzeug.serving import make_server
 
@@ -16,7 +16,11 @@ from resumable_sync.assistant import AssistantEndpoints, AssistantStreamControll
 
 from ...javascript import JavaScript
 
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIEnvironment
+
 VERSIONS = (5, 6, 7)
+TRANSPORTS = ("assistant-transport", "data-stream")
 WITH_APPROVALS = (6, 7)
 TOOL_CALLS = "lastAssistantMessageIsCompleteWithToolCalls"
 APPROVALS = "lastAssistantMessageIsCompleteWithApprovalResponses"
@@ -27,20 +31,44 @@ _numbers = itertools.count()
 
 
 class Server:
-    """Ready endpoints at `url`; each chat has an answer of its own, and the errors of all are kept."""
+    """Ready endpoints for every front end, and pages; each chat has an answer of its own.
+
+    /api/chat       for the AI SDK
+    /api/PROTOCOL   for useAssistantTransportRuntime
+    /NAME           a page or script in `pages`
+    """
 
     def __init__(self, context: ResumableStreamContext, **options: Any) -> None:
         self.context = context
         self.endpoints = AssistantEndpoints(context, self._answer, authorize=None, prefix="/api/chat", **options)
+        self._transports = {
+            protocol: AssistantEndpoints(
+                context, self._answer, authorize=None, prefix=f"/api/{protocol}", protocol=protocol, scope=protocol
+            )
+            for protocol in TRANSPORTS
+        }
+        self.pages: dict[str, bytes] = {}
         self.requests: dict[str, list[ChatRequest]] = {}
         """What each chat was asked, by its id."""
         self._answers: dict[str, Answer] = {}
-        self._serving = make_server("127.0.0.1", 0, self.endpoints, threaded=True)
-        self.url = f"http://127.0.0.1:{self._serving.server_port}/api/chat"
+        self._serving = make_server("127.0.0.1", 0, self._serve, threaded=True)
+        self.address = f"http://127.0.0.1:{self._serving.server_port}"
+        self.url = f"{self.address}/api/chat"
         self._thread = threading.Thread(
             target=self._serving.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True
         )
         self._thread.start()
+
+    def _serve(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        _, first, second, *_ = f"{environ['PATH_INFO']}//".split("/")
+        if first == "api":
+            application = self._transports.get(second, self.endpoints)
+            return application(environ, start_response)
+        body = self.pages.get(first)
+        kind = "text/javascript" if first.endswith(".js") else "text/html"
+        status = "404 Not Found" if body is None else "200 OK"
+        start_response(status, [("Content-Type", f"{kind}; charset=utf-8"), ("Content-Length", str(len(body or b"")))])
+        return [body or b""]
 
     def _answer(self, controller: AssistantStreamController, request: ChatRequest) -> None:
         self.requests[request.chat_id].append(request)
