@@ -67,7 +67,9 @@ class Server:
         body = self.pages.get(first)
         kind = "text/javascript" if first.endswith(".js") else "text/html"
         status = "404 Not Found" if body is None else "200 OK"
-        start_response(status, [("Content-Type", f"{kind}; charset=utf-8"), ("Content-Length", str(len(body or b"")))])
+        start_response(
+            status, [("Content-Type", f"{kind}; charset=utf-8"), ("Content-Length", str(len(body or b"")))]
+        )
         return [body or b""]
 
     def _answer(self, controller: AssistantStreamController, request: ChatRequest) -> None:

@@ -6,7 +6,6 @@ server has answered begins a step there; without one the client asks again, with
 
 from __future__ import annotations
 
-import threading
 from typing import Any
 
 import pytest
@@ -182,19 +181,6 @@ def test_an_answer_that_is_asked_for_without_a_tool(chats: JavaScript, server: S
     assert chat.send("and again")["posts"] == 2
 
 
-def stopped_when(*steps: Any) -> tuple[Answer, threading.Event]:
-    """An answer that performs `steps`, then waits until it is stopped."""
-    waiting = threading.Event()
-
-    def answer(controller: AssistantStreamController, request: ChatRequest) -> None:
-        for step in steps:
-            step(controller)
-        waiting.set()
-        current_producer().cancelled.wait(60)
-
-    return answer, waiting
-
-
 def running_tool(controller: AssistantStreamController) -> None:
     controller.add_tool_call_part("weather", tool_call_id="s9", args={"city": "Rome"})
 
@@ -203,53 +189,61 @@ def half_written_tool(controller: AssistantStreamController) -> None:
     controller.add_tool_call_part("ask", tool_call_id="b9").args_text.append('{"number": "b')
 
 
-def saying(text: str) -> Any:
-    def say(controller: AssistantStreamController) -> None:
-        controller.append_text(text)
+class Saying:
+    """Writes a text."""
 
-    say.__name__ = "text"
-    return say
+    __name__ = "text"
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    def __call__(self, controller: AssistantStreamController) -> None:
+        controller.append_text(self.text)
 
 
 STOPPED: list[list[Any]] = [
-    [saying("Let me ")],
-    [saying("Let me look. "), server_tool],
-    [server_tool, saying("It is")],
-    [saying("Let me look. "), running_tool],
+    [Saying("Let me ")],
+    [Saying("Let me look. "), server_tool],
+    [server_tool, Saying("It is")],
+    [Saying("Let me look. "), running_tool],
     [half_written_tool],
     [server_tool, half_written_tool],
     [server_tool, running_tool],
 ]
 
 
+def shown(step: Any) -> dict[str, Any]:
+    """Values of the part by which a step is seen to have arrived."""
+    if isinstance(step, Saying):
+        return {"type": "text", "text": step.text}
+    return {
+        server_tool: {"toolCallId": "s1", "state": "output-available"},
+        running_tool: {"toolCallId": "s9", "state": "input-available"},
+        half_written_tool: {"toolCallId": "b9", "state": "input-streaming"},
+    }[step]
+
+
 @each_version
 @pytest.mark.parametrize("steps", STOPPED, ids=lambda steps: " ".join(step.__name__ for step in steps))
 def test_stopped(chats: JavaScript, server: Server, version: int, steps: list[Any]) -> None:
     """Nobody asks anew, and nothing that was cut off runs."""
-    answer, waiting = stopped_when(*steps)
+
+    def answer(controller: AssistantStreamController, request: ChatRequest) -> None:
+        for step in steps:
+            step(controller)
+        current_producer().cancelled.wait(60)
+
     chat = Chat(chats, server, version, server.chat_for(answer), automatic=[TOOL_CALLS], tools={"ask": "yes"})
     chat.ask("send", text="go")
-    assert waiting.wait(30)
+    for step in steps:
+        chat.reached(**shown(step))
     chat.stop()
     report = chat.settled()
     assert (report["status"], report["error"]) == ("ready", None)
     assert report["posts"] == len(server.requests[chat.chat_id]) == 1
     assert [name for name, _ in report["ran"] if name == "ask"] == []
-    assert texts(last(report)) == [step_text for step_text in texts_of(steps)]
+    assert texts(last(report)) == [step.text for step in steps if isinstance(step, Saying)]
     again = Chat(chats, server, version, chat.chat_id, automatic=[TOOL_CALLS], messages=report["messages"][:1])
     again.ask("resume")
     loaded = again.settled()
     assert (loaded["status"], loaded["error"], loaded["posts"]) == ("ready", None, 0)
-
-
-def texts_of(steps: list[Any]) -> list[str]:
-    collected: list[str] = []
-
-    class Told:
-        def append_text(self, text: str) -> None:
-            collected.append(text)
-
-    for step in steps:
-        if step.__name__ == "text":
-            step(Told())
-    return collected

@@ -123,7 +123,9 @@ def test_reloaded_in_the_middle(browser: webdriver.Chrome, pages: Server, versio
     page = Page(browser, pages, version, pages.chat_for(answer))
     page.until_status("ready")
     page.act("send", "hi")
-    before = page.until("the call", lambda chat: chat["messages"] and states(chat["messages"][-1]) == ["input-available"])
+    before = page.until(
+        "the call", lambda chat: chat["messages"] and states(chat["messages"][-1]) == ["input-available"]
+    )
     for _ in range(2):
         page.load()
         again = page.until("the call", lambda chat: len(chat["messages"]) == 2 and states(chat["messages"][-1]))
@@ -155,7 +157,9 @@ def test_tools_of_both_sides(browser: webdriver.Chrome, pages: Server, version: 
     page.act("send", "hi")
     page.until_text("You ")
     gate.open()
-    done = page.until("the end", lambda chat: chat["status"] == "ready" and "said yes." in "".join(answer_texts(chat)))
+    done = page.until(
+        "the end", lambda chat: chat["status"] == "ready" and "said yes." in "".join(answer_texts(chat))
+    )
     assert len(done["messages"]) == 2 and states(done["messages"][-1]) == ["output-available"] * 2
     assert page.value("posts") == 2
     assert [name for name, _ in page.value("ran") if name == "ask"] == ["ask"]
@@ -187,7 +191,9 @@ def test_stopped(browser: webdriver.Chrome, pages: Server, version: int) -> None
 @each_version
 def test_regenerated(browser: webdriver.Chrome, pages: Server, version: int) -> None:
     numbers = iter(range(9))
-    page = Page(browser, pages, version, pages.chat_for(lambda c, request: c.append_text(f"answer {next(numbers)}")))
+    page = Page(
+        browser, pages, version, pages.chat_for(lambda c, request: c.append_text(f"answer {next(numbers)}"))
+    )
     page.until_status("ready")
     page.act("send", "hi")
     page.until_text("answer 0")
@@ -206,7 +212,9 @@ def test_approved(browser: webdriver.Chrome, pages: Server, version: int, reload
     page = Page(browser, pages, version, pages.chat_for(pay))
     page.until_status("ready")
     page.act("send", "pay")
-    page.until("the question", lambda chat: chat["messages"] and states(chat["messages"][-1]) == ["approval-requested"])
+    page.until(
+        "the question", lambda chat: chat["messages"] and states(chat["messages"][-1]) == ["approval-requested"]
+    )
     page.until_status("ready", 2)
     if reloaded:
         page.act("keep")

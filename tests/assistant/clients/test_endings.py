@@ -23,14 +23,12 @@ class Halfway:
     """An answer that says a half and waits there, until it is stopped or told to fail."""
 
     def __init__(self) -> None:
-        self.waiting = threading.Event()
         self.fails = threading.Event()
 
     def __call__(self, controller: AssistantStreamController, request: ChatRequest) -> None:
         producer = current_producer()
         producer.on_cancel(self.fails.set)
         controller.append_text("the half")
-        self.waiting.set()
         assert self.fails.wait(60)
         if not producer.cancelled.is_set():
             raise ValueError("no more")
@@ -49,7 +47,7 @@ def test_failed(chats: JavaScript, server: Server, version: int) -> None:
     chat = Chat(chats, server, version, server.chat_for(answer))
     second = Chat(chats, server, version, chat.chat_id, messages=[ASKED])
     chat.ask("send", text="go")
-    assert answer.waiting.wait(30)
+    chat.reached(type="text", text="the half")
     second.ask("resume")
     second.reached(type="text", text="the half")
     answer.fails.set()
@@ -66,7 +64,7 @@ def test_stopped(chats: JavaScript, server: Server, version: int) -> None:
     chat = Chat(chats, server, version, server.chat_for(answer))
     second = Chat(chats, server, version, chat.chat_id, messages=[ASKED])
     chat.ask("send", text="go")
-    assert answer.waiting.wait(30)
+    chat.reached(type="text", text="the half")
     second.ask("resume")
     second.reached(type="text", text="the half")
     chat.stop()
@@ -88,7 +86,7 @@ def test_interrupted(chats: JavaScript, version: int, database: Path) -> None:
     with _on(database) as first:
         chat = Chat(chats, first, version, first.chat_for(answer))
         chat.ask("send", text="go")
-        assert answer.waiting.wait(30)
+        chat.reached(type="text", text="the half")
         first.context.close(0)
         live = chat.settled()
         answer.fails.set()
