@@ -1,4 +1,4 @@
-"""A chat that answers out of its own head: a Markov chain over the demo's text, and two tools, one of which asks."""
+"""A chat that answers out of its own head: a Markov chain over the demo's text, and two tools; one asks first."""
 
 from __future__ import annotations
 

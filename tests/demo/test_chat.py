@@ -187,13 +187,14 @@ def test_the_form_never_covers_the_answer(
 
 
 def assert_apart(browser: webdriver.Chrome) -> None:
-    """The visible part of each message is above the form, which is whole in the window; the last one shows its end."""
+    """What is visible of each message is above the form, which is whole in the window; the last one's end is."""
     boxes = browser.execute_script(
         """const box = (of) => { const { top, bottom, left, right } = of.getBoundingClientRect();
                                 return { top, bottom, left, right }; };
            const within = box(document.getElementById("conversation"));
            const messages = [...document.querySelectorAll("#messages li")].map(box);
-           return { within, messages, form: box(document.getElementById("ask")), height: innerHeight, width: innerWidth };
+           const form = box(document.getElementById("ask"));
+           return { within, messages, form, height: innerHeight, width: innerWidth };
         """
     )
     form, within = boxes["form"], boxes["within"]
