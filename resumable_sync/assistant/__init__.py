@@ -22,6 +22,7 @@ from .http.responses import (
 )
 from .message.accumulator import AssistantMessage, AssistantMessageAccumulator
 from .message.chunks import AssistantStreamChunk
+from .message.response import ToolResponse
 from .message.state import StateProxy
 from .read import read_assistant_message
 from .stream import AssistantStream, create_assistant_stream
@@ -47,6 +48,7 @@ __all__ = [
     "StateProxy",
     "TextPartController",
     "ToolCallPartController",
+    "ToolResponse",
     "UIMessageStreamDecoder",
     "UIMessageStreamEncoder",
     "assistant_blueprint",
