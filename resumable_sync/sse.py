@@ -46,14 +46,24 @@ HEARTBEAT = b": hb\n"
 """A comment line to send between events. No blank line follows: some Python clients would dispatch on it."""
 
 
+def utf16_units(text: str) -> int:
+    """The length of `text` as JavaScript counts it. Pure; thread-safe."""
+    return len(text) if text.isascii() else len(text.encode("utf-16-le", "surrogatepass")) // 2
+
+
 class EventParser:
     """Incremental parser: feed it bytes cut anywhere, get events. One thread at a time.
 
     Input that is not UTF-8 is decoded with U+FFFD, as the standard says. An event that the input ends
-    within is dropped, as the standard says: `pending` tells that there was one.
+    within is dropped, as the standard says: `pending` tells that there was one. With `max_units` a line, and the
+    data of an event, may have so many UTF-16 code units, which is how JavaScript measures text: `feed` raises
+    ValueError where there are more, and the parser is of no use afterwards.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, max_units: int | None = None) -> None:
+        self._max_units = max_units
+        self._line_units = 0  # of what is in the buffer; so the next one
+        self._data_units = 0
         self._decoder = codecs.getincrementaldecoder("utf-8-sig")(errors="replace")
         self._buffer: list[str] = []  # text since the last line end
         self._after_cr = False
@@ -79,18 +89,28 @@ class EventParser:
         events = []
         *lines, rest = _LINE_END.split(text)
         for line in lines:
-            self._buffer.append(line)
-            whole, self._buffer = "".join(self._buffer), []
+            self._buffer_more(line)
+            whole, self._buffer, self._line_units = "".join(self._buffer), [], 0
             event = self._take_line(whole)
             if event is not None:
                 events.append(event)
         if rest:
-            self._buffer.append(rest)
+            self._buffer_more(rest)
         return events
+
+    def _buffer_more(self, text: str) -> None:
+        self._buffer.append(text)
+        if self._max_units is not None:
+            self._line_units += utf16_units(text)
+            self._check(self._line_units, "a line")
+
+    def _check(self, units: int, what: str) -> None:
+        if self._max_units is not None and units > self._max_units:
+            raise ValueError(f"{what} of more than {self._max_units} UTF-16 code units")
 
     def _take_line(self, line: str) -> Event | None:
         if not line:
-            data, self._data = self._data, []
+            data, self._data, self._data_units = self._data, [], 0
             name, self._event = self._event, ""
             self.last_event_id = self._id
             return Event("\n".join(data), name or "message", self.last_event_id) if data else None
@@ -98,6 +118,9 @@ class EventParser:
         value = value.removeprefix(" ")
         if name == "data":
             self._data.append(value)
+            if self._max_units is not None:
+                self._data_units += utf16_units(value) + (len(self._data) > 1)
+                self._check(self._data_units, "an event")
         elif name == "event":
             self._event = value
         elif name == "id" and "\0" not in value:

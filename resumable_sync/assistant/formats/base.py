@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from ...errors import MalformedStreamError
-from ...sse import EventParser
+from ...sse import Event, EventParser, utf16_units
 from ..message.builder import ChunkBuilder
-from ..message.chunks import AssistantStreamChunk
+from ..message.chunks import AssistantStreamChunk, TextDelta
 from ..message.parts import Part
 
 logger = logging.getLogger("resumable_sync")
@@ -22,8 +22,17 @@ INTERRUPTED_TEXT = "The response was interrupted."
 """What closing frames tell the reader of a message whose producer was lost."""
 
 
+MAX_UNITS = 1 << 24
+"""UTF-16 code units that a line or an event may have: assistant-stream reads no more, and so do the decoders."""
+
+_MAX_DELTA = 1 << 21  # characters: fewer than MAX_UNITS however JSON escapes them
+
+
 class Pieces(Iterator[bytes]):
     """Encoded chunks, one piece of whole frames at a time, never an empty one.
+
+    A text that is too long for a frame is divided over several. Iterating raises MalformedStreamError for
+    anything else that is, unless frames are not `bounded`.
 
     One thread at a time iterates. `close` closes the chunks it reads from and may be called from wherever
     theirs may: for an AssistantStream from any thread, also while another one is blocked in `next`, which
@@ -36,12 +45,15 @@ class Pieces(Iterator[bytes]):
         encode: Callable[[AssistantStreamChunk], bytes],
         end: Callable[[], bytes],
         begin: bytes = b"",
+        *,
+        bounded: bool = True,
     ) -> None:
         self._source = chunks
         self._chunks = iter(chunks)
         self._encode = encode
         self._end = end
         self._begin = begin
+        self._bounded = bounded
         self._ended = False
 
     def __iter__(self) -> Pieces:
@@ -60,10 +72,24 @@ class Pieces(Iterator[bytes]):
                 self._ended = True
                 piece = self._end()
             else:
-                piece = self._encode(chunk)
+                piece = self._encode_in_bounds(chunk)
             if piece:
                 return piece
         raise StopIteration
+
+    def _encode_in_bounds(self, chunk: AssistantStreamChunk) -> bytes:
+        if isinstance(chunk, TextDelta) and len(chunk.text_delta) > _MAX_DELTA:
+            text = chunk.text_delta
+            parts = [text[at : at + _MAX_DELTA] for at in range(0, len(text), _MAX_DELTA)]
+            first = [TextDelta(path=chunk.path, text_delta=part) for part in parts[:-1]]
+            last = TextDelta(path=chunk.path, text_delta=parts[-1], provider_metadata=chunk.provider_metadata)
+            return b"".join([self._encode(delta) for delta in (*first, last)])
+        piece = self._encode(chunk)
+        if self._bounded and len(piece) > MAX_UNITS:
+            for line in piece.split(b"\n"):
+                if len(line) > MAX_UNITS and utf16_units(line.decode("utf-8")) > MAX_UNITS:
+                    raise MalformedStreamError(f"a {chunk.type} chunk is too large for a frame that clients read")
+        return piece
 
     def close(self) -> None:
         """Stop, and close what is read from. Idempotent."""
@@ -177,10 +203,13 @@ def message_chunk(kind: str, fields: Mapping[str, Any]) -> AssistantStreamChunk:
 
 
 def event_data(pieces: Iterable[bytes], strict: bool) -> Iterator[str]:
-    """The data of each event up to DONE; complains of its absence, and of events with a name."""
-    parser = EventParser()
+    """The data of each event up to DONE; complains of its absence, and of events with a name.
+
+    MalformedStreamError for one of more than MAX_UNITS.
+    """
+    parser = EventParser(MAX_UNITS)
     for piece in pieces:
-        for event in parser.feed(piece):
+        for event in _events(parser, piece):
             if event.event != "message":
                 complain(strict, f"an event that this format does not know: {event.event!r:.80}")
             elif event.data == DONE:
@@ -188,6 +217,13 @@ def event_data(pieces: Iterable[bytes], strict: bool) -> Iterator[str]:
             else:
                 yield event.data
     complain(strict, "the stream ended without its [DONE] marker")
+
+
+def _events(parser: EventParser, piece: bytes) -> list[Event]:
+    try:
+        return parser.feed(piece)
+    except ValueError as error:
+        raise MalformedStreamError(str(error)) from error
 
 
 def text_of(value: object) -> str:

@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 from ...errors import MalformedStreamError
+from ...sse import utf16_units
 from ..message.chunks import (
     FINISH_REASONS,
     SEVERITIES,
@@ -51,6 +52,7 @@ from ..message.parts import (
 from ..message.response import ToolResponse
 from .base import (
     INTERRUPTED_TEXT,
+    MAX_UNITS,
     Format,
     Output,
     PartTypes,
@@ -232,7 +234,8 @@ class DataStreamDecoder:
 
     `strict`: MalformedStreamError for an unknown prefix, an unknown or repeated tool call id, and a last line
     without its end; otherwise such lines are dropped with a warning in the log. Lines that hold no valid JSON,
-    or the wrong kind of it, are dropped with a warning either way.
+    or the wrong kind of it, are dropped with a warning either way. MalformedStreamError, however strict, for a
+    line of more than 16 MiB (2**24 UTF-16 code units).
     """
 
     def __init__(self, *, strict: bool = True) -> None:
@@ -247,19 +250,29 @@ class DataStreamDecoder:
 
 
 def _lines(pieces: Iterable[bytes], strict: bool) -> Iterator[str]:
-    """The lines in `pieces`, without their ends."""
+    """The lines in `pieces`, without their ends. MalformedStreamError for one of more than MAX_UNITS."""
     decoder = codecs.getincrementaldecoder("utf-8-sig")(errors="replace")
     begun: list[str] = []
+    units = 0  # of what has begun
     for piece in pieces:
         # A CR LF that is cut in two makes an empty line, which nobody minds.
         *lines, rest = _LINE_END.split(decoder.decode(piece))
         for line in lines:
+            _check_units(units + utf16_units(line))
+            units = 0
             yield "".join((*begun, line))
             begun.clear()
         if rest:
             begun.append(rest)
+            units += utf16_units(rest)
+            _check_units(units)
     if begun or decoder.getstate()[0]:
         complain(strict, f"the stream ended within a line: {''.join(begun):.80}")
+
+
+def _check_units(units: int) -> None:
+    if units > MAX_UNITS:
+        raise MalformedStreamError(f"a line of more than {MAX_UNITS} UTF-16 code units")
 
 
 class _Reader:

@@ -25,7 +25,7 @@ class PlainTextEncoder:
     def encode(self, chunks: Iterable[AssistantStreamChunk]) -> Pieces:
         """One piece per piece of text. MalformedStreamError for a chunk that addresses no part."""
         writer = _Writer()
-        return Pieces(chunks, writer.encode, writer.end)
+        return Pieces(chunks, writer.encode, writer.end, bounded=False)
 
     def closing_frames(self, stored: Iterable[bytes], status: str, text: str = INTERRUPTED_TEXT) -> bytes:
         """Nothing, for plain text has no way to say how it ended."""

@@ -84,7 +84,7 @@ class AssistantTransportDecoder:
 
     `strict`: MalformedStreamError for an end without `[DONE]` and for events with a name; otherwise a warning
     in the log. Chunks that cannot be understood are dropped with a warning either way. What follows `[DONE]`
-    is ignored.
+    is ignored. MalformedStreamError, however strict, for an event of more than 16 MiB (2**24 UTF-16 code units).
     """
 
     def __init__(self, *, strict: bool = True) -> None:

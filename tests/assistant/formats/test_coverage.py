@@ -64,7 +64,7 @@ def test_the_samples_have_every_type_and_field() -> None:
 
 def read(frames: list[Frame]) -> list[Any]:
     body = b"".join(b"data: %s\n\n" % json.dumps(frame).encode() for frame in frames)
-    chunks = [chunk.to_json() for chunk in UIMessageStreamDecoder().decode([body, b"data: [DONE]\n\n"])]
+    chunks: list[Any] = [chunk.to_json() for chunk in UIMessageStreamDecoder().decode([body, b"data: [DONE]\n\n"])]
     made_up: dict[str, str] = {}  # ids of steps that the decoder makes up, which differ from one time to the other
     for chunk in chunks:
         if chunk["type"] == "step-start" and chunk["messageId"] not in ("m", "other"):
