@@ -99,6 +99,7 @@ settings.register_profile(
 settings.register_profile(
     "ci", settings.get_profile("default"), derandomize=True, database=None, max_examples=25, print_blob=True
 )
+settings.register_profile("brief", settings.get_profile("ci"), max_examples=8, stateful_step_count=20)
 settings.register_profile(
     "nightly", settings.get_profile("default"), max_examples=5000, stateful_step_count=100, phases=[*Phase]
 )
