@@ -17,6 +17,8 @@ import pytest
 from filelock import FileLock
 
 NODE = Path(__file__).parent / "node"
+OLDER = NODE / "older"
+"""The adopted and newest clients, and older ones that people still run: packages of their own."""
 
 
 class JavaScript:
@@ -59,20 +61,19 @@ def cannot(what: str, reason: str) -> NoReturn:
 
 
 @functools.cache
-def missing_packages() -> str | None:
-    """Install the locked packages if that was not done; why it cannot be done, or None."""
+def missing_packages(directory: Path = NODE) -> str | None:
+    """Install the packages locked in `directory` if that was not done; why it cannot be done, or None."""
     node, npm = shutil.which("node"), shutil.which("npm")
     if node is None or npm is None:
         return "node or npm is not installed"
-    installed = NODE / "node_modules" / ".complete"  # ours: npm's own mark is there before all packages are
-    locked = NODE / "package-lock.json"
-    with FileLock(NODE / "node_modules.lock"):  # processes that share the suite install them once
+    installed = directory / "node_modules" / ".complete"  # ours: npm's own mark is there before all packages are
+    locked = directory / "package-lock.json"
+    with FileLock(directory / "node_modules.lock"):  # processes that share the suite install them once
         if installed.exists() and installed.stat().st_mtime >= locked.stat().st_mtime:
             return None
         try:
-            done = subprocess.run(
-                [npm, "ci", "--no-audit", "--no-fund"], cwd=NODE, capture_output=True, text=True, timeout=100
-            )
+            command = [npm, "ci", "--ignore-scripts", "--legacy-peer-deps", "--no-audit", "--no-fund"]
+            done = subprocess.run(command, cwd=directory, capture_output=True, text=True, timeout=100)
         except subprocess.TimeoutExpired:
             return "npm ci took too long"
         if done.returncode != 0:
@@ -82,14 +83,26 @@ def missing_packages() -> str | None:
 
 
 @contextmanager
-def running(driver: str) -> Iterator[JavaScript | str]:
-    """A running driver, or why there is none."""
+def running(driver: str, *arguments: str) -> Iterator[JavaScript | str]:
+    """A running driver of tests/node, or why there is none."""
     missing = missing_packages()
     if missing is not None:
         yield missing
         return
+    with started(NODE, driver, *arguments) as process:
+        yield process
+
+
+@contextmanager
+def started(directory: Path, driver: str, *arguments: str) -> Iterator[JavaScript]:
+    """A driver that is started in `directory`, with the packages that are installed there."""
     with subprocess.Popen(
-        ["node", driver], cwd=NODE, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, encoding="utf-8"
+        ["node", driver, *arguments],
+        cwd=directory,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        encoding="utf-8",
     ) as process:
         try:
             yield JavaScript(process)

@@ -2,7 +2,7 @@
 // would keep it, what is answered is not.
 import { createElement as element } from "react";
 import { createRoot } from "react-dom/client";
-import { useChat } from "@ai-sdk/react";
+import { useChat } from "ai7-react";
 import { DefaultChatTransport } from "ai7";
 
 const chatId = location.hash.slice(1);

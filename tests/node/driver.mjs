@@ -1,7 +1,11 @@
-// Answers questions about the JavaScript implementations: one JSON request per line, one JSON answer per line.
+// node driver.mjs [PACKAGE]: answers questions about the JavaScript implementations, one JSON request per line, one
+// JSON answer per line. PACKAGE is the assistant-stream that is asked, by the name it is installed under.
 import { createInterface } from "node:readline";
-import * as aui from "assistant-stream";
-import { parsePartialJsonObject } from "assistant-stream/utils";
+import { schemaOf } from "./schema.mjs";
+
+const installed = process.argv[2] ?? "assistant-stream";
+const aui = await import(installed);
+const { parsePartialJsonObject } = await import(`${installed}/utils`);
 
 const encoders = {
   "data-stream": aui.DataStreamEncoder,
@@ -61,6 +65,8 @@ const initial = {
 
 const tick = () => new Promise((resolve) => setTimeout(resolve, 0));
 
+const reasoningOptions = (given) => (typeof given === "string" ? { unstable_summary: given } : given);
+
 const perform = (root, handles, [name, ...args]) => {
   let controller = root;
   if (name.startsWith("@")) {
@@ -72,24 +78,19 @@ const perform = (root, handles, [name, ...args]) => {
   switch (name) {
     case "throw": throw new Error(args[0]);
     case "add_tool_call_part": handles[args[0]] = controller.addToolCallPart(args[1]); return;
-    case "add_text_part": handles[args[0]] = controller.addTextPart(); return;
-    case "add_reasoning_part":
-      handles[args[0]] = controller.addReasoningPart(
-        args[1] === undefined ? undefined : { unstable_summary: args[1] },
-      );
-      return;
-    case "append_reasoning":
-      controller.appendReasoning(args[0], args[1] === undefined ? undefined : { unstable_summary: args[1] });
-      return;
+    case "add_text_part": handles[args[0]] = controller.addTextPart(args[1]); return;
+    case "add_reasoning_part": handles[args[0]] = controller.addReasoningPart(reasoningOptions(args[1])); return;
+    case "append_reasoning": controller.appendReasoning(args[0], reasoningOptions(args[1])); return;
     case "append_source": controller.appendSource({ type: "source", ...args[0] }); return;
     case "append_file": controller.appendFile({ type: "file", ...args[0] }); return;
     case "append_data": controller.appendData({ type: "data", ...args[0] }); return;
     case "tool.args_append": handle.argsText.append(args[1]); return;
     case "tool.args_close": handle.argsText.close(); return;
     case "tool.set_response": handle.setResponse(args[1]); return;
-    case "part.append": handle.append(args[1]); return;
-    case "tool.close":
-    case "part.close": handle.close(); return;
+    case "tool.set_approval": handle.setApproval(args[1]); return;
+    case "part.append": handle.append(...args.slice(1)); return;
+    case "tool.close": handle.close(); return;
+    case "part.close": handle.close(...args.slice(1)); return;
     default: controller[camel](...args);
   }
 };
@@ -123,7 +124,51 @@ const uiMessage = async (version, base64, size) => {
   return { message: last === undefined ? null : JSON.parse(last), errors };
 };
 
+// What a decoder makes of the bytes: the chunks, the last message, and why it gave up, or null.
+const reading = async (format, bytes, options) => {
+  const chunks = [];
+  let error = null;
+  try {
+    for await (const chunk of streamOf([bytes]).pipeThrough(new decoders[format](options))) chunks.push(chunk);
+  } catch (raised) {
+    error = String(raised.message);
+  }
+  return { chunks, message: (await accumulated(streamOf(chunks))).at(-1) ?? initial, error };
+};
+
+const text = (bytes) => Buffer.from(bytes, "base64").toString("utf-8");
+
+// The worked examples, made anew.
+const golden = {
+  // The UI format has no encoder here: its bytes are given, and only read.
+  controller: async ({ ops, encoders: given }) => {
+    const chunks = await collect(run(ops));
+    const made = { chunks, encoders: {}, messages: { chunks: (await accumulated(streamOf(chunks))).at(-1) ?? initial } };
+    for (const format of Object.keys(decoders)) {
+      const body = format in encoders ? await answers.encode({ format, chunks }) : null;
+      if (body) made.encoders[format] = { headers: body.headers, body: text(body.body) };
+      const bytes = body ? Buffer.from(body.body, "base64") : Buffer.from(given[format].body, "utf-8");
+      made.messages[format] = (await reading(format, bytes)).message;
+    }
+    const body = Buffer.from(given["ui-message-stream"].body, "utf-8").toString("base64");
+    for (const version of [5, 6, 7]) made.messages[`ai-sdk-${version}`] = (await uiMessage(version, body)).message;
+    return made;
+  },
+  decode: async ({ format, body }) => {
+    const bytes = Buffer.from(body, "utf-8");
+    const made = {};
+    for (const [mode, strict] of [["strict", true], ["lenient", false]]) made[mode] = await reading(format, bytes, { strict });
+    if (format === "ui-message-stream") {
+      const { message, errors } = await uiMessage(7, bytes.toString("base64"));
+      const on_error = errors.map((told) => told.split("\n")[0]);
+      made["ai-sdk-7"] = errors.length ? { message, on_error } : { message };
+    }
+    return made;
+  },
+};
+
 const answers = {
+  golden: async ({ kind, example }) => golden[kind](example),
   encode: async ({ format, chunks }) => {
     const encoder = new encoders[format]();
     const bytes = await collect(streamOf(chunks).pipeThrough(encoder));
@@ -140,6 +185,7 @@ const answers = {
     return Buffer.from(await response.arrayBuffer()).toString("base64");
   },
   ai: async ({ version, body, size }) => uiMessage(version, body, size),
+  schema: async ({ version }) => schemaOf(await import(`ai${version}`)),
   partial: async ({ texts }) => texts.map((text) => parsePartialJsonObject(text) ?? null),
   program: async ({ program }) => collect(run(program)),
 };

@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 
 from resumable_sync.assistant import AssistantMessageAccumulator, AssistantStreamChunk
+from resumable_sync.assistant.message.chunks import Error
 from resumable_sync.assistant.message.partial_json import PartialJson
 
 from ...javascript import JavaScript
 from .cases import PROGRAMS
 from .programs import CASES, DECODERS, ENCODERS, JAVASCRIPT_FORMATS, accumulate, chunks_of, normalized
-from .test_golden import each_case, unescaped
+from .test_golden import each_case, unescaped, written_steps
 
 JS_ENCODERS = ["assistant-transport", "data-stream", "plain-text"]
 
@@ -42,7 +43,8 @@ def test_their_decoders_read_the_golden_messages(
     javascript: JavaScript, case: dict[str, Any], format_name: str, size: int
 ) -> None:
     body = b"".join(ENCODERS[format_name]().encode(chunks_of(case["ops"])))
-    assert same(javascript.decode(format_name, body, size), case["messages"][format_name])
+    message = javascript.decode(format_name, body, size)
+    assert same(written_steps(message, format_name), written_steps(case["messages"][format_name], format_name))
 
 
 @pytest.mark.parametrize("format_name", JAVASCRIPT_FORMATS)
@@ -67,7 +69,10 @@ def test_the_ai_sdk_reads_the_golden_messages(
 ) -> None:
     body = b"".join(ENCODERS["ui-message-stream"]().encode(chunks_of(case["ops"])))
     answer = javascript.ai(version, body, size)
-    assert answer["message"] == case["messages"][f"ai-sdk-{version}"]
+    # The examples have neither the encoder's own steps nor a last frame without usage alone.
+    message = {**answer["message"], "parts": [p for p in answer["message"]["parts"] if p["type"] != "step-start"]}
+    expected = case["messages"][f"ai-sdk-{version}"]
+    assert message == {key: value for key, value in expected.items() if key != "metadata"}
     assert len(answer["errors"]) == (case["name"] == "14_error_midway")
 
 
@@ -122,11 +127,21 @@ def test_all_versions_of_the_ai_sdk_read_the_same_message(javascript: JavaScript
     chunks = chunks_of(PROGRAMS[name])
     body = b"".join(ENCODERS["ui-message-stream"]().encode(chunks))
     answers = [javascript.ai(version, body) for version in (5, 6, 7)]
-    errors = sum(chunk.type == "error" for chunk in chunks)
+    errors = sum(isinstance(chunk, Error) and chunk.severity in (None, "critical") for chunk in chunks)
     assert [len(answer["errors"]) for answer in answers] == [errors] * 3
-    parts, *others = [[] if answer["message"] is None else answer["message"]["parts"] for answer in answers]
+    parts, *others = [[] if answer["message"] is None else _inputs(answer["message"]["parts"]) for answer in answers]
     assert others == [parts, parts]
     assert texts_of(parts) == texts_of(accumulate(chunks)["parts"])
+
+
+def _inputs(parts: list[Any]) -> list[Any]:
+    """The parts with broken input in one place: 5 and 6 call it raw."""
+    return [
+        {**{key: value for key, value in part.items() if key != "rawInput"}, "input": part["rawInput"]}
+        if part.get("state") == "output-error" and "rawInput" in part
+        else part
+        for part in parts
+    ]
 
 
 def texts_of(parts: list[Any]) -> str:
@@ -185,7 +200,8 @@ def test_our_decoder_reads_what_the_ai_sdk_writes(
 ) -> None:
     body = base64.b64decode(javascript.ask("aiWrite", version=version, chunks=AI_CHUNKS + ending))
     message = accumulate(DECODERS["ui-message-stream"]().decode([body]))
-    assert len(message["parts"]) == 8 and same(message, javascript.decode("ui-message-stream", body))
+    expected = 9 if {"type": "abort"} in ending else 10  # a call that was cut off by an abort is left out
+    assert len(message["parts"]) == expected and same(message, javascript.decode("ui-message-stream", body))
 
 
 def test_partial_json_reads_the_same(javascript: JavaScript) -> None:

@@ -204,6 +204,8 @@ def test_a_message_that_ends_more_than_once_ends_the_same_in_every_format(
     if answered:
         tool.append(Result(path=(0,), result=1))
     program = [*chunks[:at], *tool, *chunks[at:]]
+    if format_name == "ui-message-stream":  # there a note is no error: it would end the chat
+        program = [chunk for chunk in program if getattr(chunk, "severity", None) not in ("warning", "info")]
     direct = accumulate(program)["status"]
     read = accumulate(DECODERS[format_name]().decode(ENCODERS[format_name]().encode(program)))["status"]
     assert (read["type"], read.get("reason")) == (direct["type"], direct.get("reason"))
@@ -274,7 +276,7 @@ def test_every_version_of_the_ai_sdk_takes_random_programs(javascript: JavaScrip
     def check(program: Program) -> None:
         chunks = chunks_of(program)
         body = b"".join(UIMessageStreamEncoder().encode(chunks))
-        errors = sum(chunk.type == "error" for chunk in chunks)
+        errors = sum(isinstance(chunk, Error) and chunk.severity in (None, "critical") for chunk in chunks)
         for version in (5, 6, 7):
             assert len(javascript.ai(version, body, 5)["errors"]) == errors
 
