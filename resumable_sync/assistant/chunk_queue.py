@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from collections.abc import Iterable
 from types import TracebackType
 
 from ..errors import ProducerInterruptedError, StreamCancelledError, StreamFinalizedError
 from .message.builder import ChunkBuilder
-from .message.chunks import AssistantStreamChunk, Error
+from .message.chunks import AssistantStreamChunk
 from .message.jsontext import JsonValue
 
 MAX_QUEUED = 64
@@ -54,17 +55,26 @@ class ChunkQueue:
         self._changed.notify_all()
         self._changed.release()
 
-    def finish(self, error: str | None = None) -> bool:
-        """End the stream, after an error chunk if there is an error: every open part is closed.
+    def finish(
+        self,
+        first: Iterable[AssistantStreamChunk] = (),
+        last: Iterable[AssistantStreamChunk] = (),
+        *,
+        cut_off: bool = False,
+    ) -> bool:
+        """End the stream: every open part is closed, between the `first` chunks and the `last`.
 
-        True if this call did it, False if it had ended before. Never blocks.
+        With `cut_off` tool calls are left as they are, for what was written of them may not be all. True if this
+        call ended the stream, False if it had ended before. Never blocks.
         """
         with self._changed:
             if self._finished or self._cancelled:
                 return False
-            if error is not None:
-                self._builder.enqueue(Error(error=error))
-            self._builder.finish()
+            for chunk in first:
+                self._builder.enqueue(chunk)
+            self._builder.finish(cut_off=cut_off)
+            for chunk in last:
+                self._builder.enqueue(chunk)
             self._finished = True
             self._changed.notify_all()
             return True

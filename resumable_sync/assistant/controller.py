@@ -9,7 +9,16 @@ from typing import Any
 
 from ..errors import MalformedStreamError, StreamFinalizedError
 from .chunk_queue import ChunkQueue
-from .message.chunks import AssistantStreamChunk, PartStart, StateOperation, UpdateState
+from .message.builder import ChunkBuilder
+from .message.chunks import (
+    AssistantStreamChunk,
+    MessageFinish,
+    PartStart,
+    StateOperation,
+    UIFrame,
+    UpdateState,
+    is_approval,
+)
 from .message.jsontext import JsonValue, join_surrogates, jsonable, stringify
 from .message.parts import (
     UNSET,
@@ -20,8 +29,8 @@ from .message.parts import (
     SourcePart,
     TextPart,
     ToolCallPart,
-    Unset,
 )
+from .message.response import ToolResponse, metadata_of
 from .message.state import StateProxy, apply_operation
 
 
@@ -36,17 +45,27 @@ class TextPartController:
         self._index = index
         self._args = args
 
-    def append(self, text: str) -> None:
-        """Add text. StreamFinalizedError once this was closed."""
-        text = _text(text)
-        with self._queue as builder:
-            (builder.append_args if self._args else builder.append)(self._index, text)
+    def append(self, text: str, provider_metadata: Mapping[str, Any] | None = None) -> None:
+        """Add text. StreamFinalizedError once this was closed.
 
-    def close(self) -> None:
-        """Nothing more comes. Idempotent."""
+        Provider metadata replaces what the part has; the arguments of a tool call have none.
+        """
+        text, metadata = _text(text), metadata_of(provider_metadata)
+        with self._queue as builder:
+            if self._args:
+                builder.append_args(self._index, text)
+            else:
+                builder.append(self._index, text, metadata)
+
+    def close(self, provider_metadata: Mapping[str, Any] | None = None) -> None:
+        """Nothing more comes, but for provider metadata, which replaces what the part has. Idempotent."""
+        metadata = metadata_of(provider_metadata)
         try:
             with self._queue as builder:
-                (builder.close_args if self._args else builder.close_part)(self._index)
+                if self._args:
+                    builder.close_args(self._index)
+                else:
+                    builder.close_part(self._index, metadata)
         except StreamFinalizedError:  # the end of the stream has closed it
             return
 
@@ -81,25 +100,69 @@ class ToolCallPartController:
         artifact: object = None,
         model_content: object = None,
         messages: object = None,
+        is_preliminary: bool = False,
+        provider_executed: bool | None = None,
+        provider_metadata: Mapping[str, Any] | None = None,
+        tool_metadata: Mapping[str, Any] | None = None,
+        dynamic: bool | None = None,
     ) -> None:
         """Answer the call and close the part; without a `result` it is "<no result>", while None is null.
 
-        `artifact`, `model_content` and `messages` are left out where they are None. Ignored once the part is
-        closed. TypeError for what JSON cannot hold.
+        The fields are those of ToolResponse; one of these as the `result` is taken instead of all of them. A
+        preliminary answer closes the arguments and leaves the call unanswered; the next one replaces it. Ignored
+        once the part is closed. TypeError for what JSON cannot hold.
         """
-        response = _response(result, is_error, artifact, model_content, messages)
-        try:
-            with self._queue as builder:
-                builder.respond(self._index, **response)
-        except StreamFinalizedError:  # the end of the stream has closed it
-            return
+        response = (
+            result
+            if isinstance(result, ToolResponse)
+            else ToolResponse(
+                result,
+                is_error,
+                artifact,
+                model_content,
+                messages,
+                is_preliminary,
+                provider_executed,
+                provider_metadata,
+                tool_metadata,
+                dynamic,
+            )
+        )
+        chunk = response.to_chunk()
+        self._write(lambda builder: builder.respond(self._index, chunk))
+
+    def set_approval(
+        self,
+        approval: Mapping[str, Any] | None = None,
+        *,
+        id: str | None = None,
+        approved: bool | None = None,
+        reason: str | None = None,
+        **more: object,
+    ) -> None:
+        """Ask whether the call may run (`approved` is left out), or say what was decided.
+
+        Given by keywords, or as a mapping in the JavaScript shape; `more` are keys of that shape, such as
+        `prompt` and `requestReason`. The `id` names the approval. A newer one replaces an older; ignored once
+        the part is closed. ValueError without an id, or if `approved` is neither true nor false; TypeError for
+        what JSON cannot hold.
+        """
+        if approval is None:
+            approval = _without_none(id=id, approved=approved, reason=reason, **more)
+        copied: Any = jsonable(approval)
+        if not is_approval(copied):
+            raise ValueError(f"an approval needs an id, and `approved` is true or false: {approval!r:.200}")
+        self._write(lambda builder: builder.approve(self._index, copied))
 
     def close(self) -> None:
         """End the part, answered or not. Idempotent."""
+        self._write(lambda builder: builder.close_part(self._index))
+
+    def _write(self, write: Callable[[ChunkBuilder], None]) -> None:
         try:
             with self._queue as builder:
-                builder.close_part(self._index)
-        except StreamFinalizedError:  # the end of the stream has closed it
+                write(builder)
+        except StreamFinalizedError:  # the end of the stream has closed the part
             return
 
     def __enter__(self) -> ToolCallPartController:
@@ -131,11 +194,16 @@ class AssistantStreamController:
         with self._queue as builder:
             builder.append_text(text, self._parent_id)
 
-    def append_reasoning(self, text: str, unstable_summary: str | None = None) -> None:
-        """Add text to the open reasoning part, or open one; a summary always opens one of its own."""
-        text = _text(text)
+    def append_reasoning(
+        self,
+        text: str,
+        unstable_summary: str | None = None,
+        provider_metadata: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Add text to the open reasoning part, or open one; a summary or metadata always opens one of its own."""
+        text, metadata = _text(text), metadata_of(provider_metadata)
         with self._queue as builder:
-            builder.append_reasoning(text, self._parent_id, unstable_summary)
+            builder.append_reasoning(text, self._parent_id, unstable_summary, metadata)
 
     def append_source(
         self,
@@ -145,44 +213,132 @@ class AssistantStreamController:
         url: str | None = None,
         title: str | None = None,
         source_type: str = "url",
+        media_type: str | None = None,
+        filename: str | None = None,
+        provider_metadata: Mapping[str, Any] | None = None,
     ) -> None:
-        """Add a citation, given by keywords or as a mapping in the JavaScript shape."""
+        """Add a citation, given by keywords or as a mapping in the JavaScript shape.
+
+        One of the type "url" needs an `url`, one of the type "document" a `title` and a `media_type`.
+        """
         if source is None:
-            source = _without_none(sourceType=source_type, id=id, url=url, title=title)
+            source = _without_none(
+                sourceType=source_type,
+                id=id,
+                url=url,
+                title=title,
+                mediaType=media_type,
+                filename=filename,
+                providerMetadata=metadata_of(provider_metadata),
+            )
         self._add_whole(SourcePart, source)
 
     def append_file(
-        self, file: Mapping[str, Any] | None = None, *, data: str | None = None, mime_type: str | None = None
+        self,
+        file: Mapping[str, Any] | None = None,
+        *,
+        data: str | None = None,
+        mime_type: str | None = None,
+        provider_metadata: Mapping[str, Any] | None = None,
+        reasoning: bool = False,
     ) -> None:
-        """Add a file, given by keywords or as a mapping in the JavaScript shape."""
-        self._add_whole(FilePart, _without_none(data=data, mimeType=mime_type) if file is None else file)
+        """Add a file, given by keywords or as a mapping in the JavaScript shape.
+
+        With `reasoning` it belongs to the model's thinking, which the AI SDK's format alone can say, from
+        version 7 on: the other formats leave it out.
+        """
+        if file is None:
+            metadata = metadata_of(provider_metadata)
+            file = _without_none(data=data, mimeType=mime_type, providerMetadata=metadata)
+        if not reasoning:
+            self._add_whole(FilePart, file)
+            return
+        part: Any = _part_of(FilePart, file, None)
+        metadata = {} if part.provider_metadata is None else {"providerMetadata": part.provider_metadata}
+        self._add_frame({"type": "reasoning-file", "url": part.data, "mediaType": part.mime_type, **metadata})
 
     def append_data(
-        self, part: Mapping[str, Any] | None = None, *, name: str | None = None, data: object = None
+        self,
+        part: Mapping[str, Any] | None = None,
+        *,
+        name: str | None = None,
+        data: object = None,
+        id: str | None = None,
+        transient: bool | None = None,
     ) -> None:
-        """Add a named data part, given by keywords or as a mapping in the JavaScript shape."""
-        self._add_whole(DataPart, {"name": name, "data": data} if part is None else part)
+        """Add a named data part, given by keywords or as a mapping in the JavaScript shape.
+
+        In a UIMessage the newer of one name and `id` takes the place of the older, and one that is `transient`
+        is shown, but kept in no message.
+        """
+        if part is None:
+            part = {"name": name, "data": data, **_without_none(id=id, transient=transient)}
+        self._add_whole(DataPart, part)
+
+    def append_custom(self, kind: str, provider_metadata: Mapping[str, Any] | None = None) -> None:
+        """Add a provider's own part. The AI SDK's format alone has it, from version 7 on."""
+        metadata = _without_none(providerMetadata=metadata_of(provider_metadata))
+        self._add_frame({"type": "custom", "kind": _text(kind), **metadata})
+
+    def append_tool_result(self, tool_call_id: str, result: object = UNSET, is_error: bool = False) -> None:
+        """Answer a tool call of an earlier response, such as one that the user has approved since.
+
+        `result` may be a ToolResponse. The client of the AI SDK finds the call by its id and goes on with it.
+        """
+        response = ToolResponse(result, is_error) if not isinstance(result, ToolResponse) else result
+        self.reopen_tool_call(tool_call_id).set_response(response)
+
+    def reopen_tool_call(self, tool_call_id: str) -> ToolCallPartController:
+        """A writer of a tool call of an earlier response, for its approval and its answers."""
+        part = ToolCallPart(tool_name="", tool_call_id=_text(tool_call_id), parent_id=self._parent_id or None)
+        return ToolCallPartController(self._queue, self._start(part), part.tool_call_id)
+
+    def set_message_metadata(self, metadata: Mapping[str, Any]) -> None:
+        """Merge `metadata` into the message's own, at any time, object by object.
+
+        Clients of the AI SDK find it as the message's `metadata`, those that read an AssistantMessage under
+        `custom` there. Only the AI SDK's format carries it.
+        """
+        frame: Any = {"type": "message-metadata", "messageMetadata": metadata_of(metadata)}
+        with self._queue as builder:
+            builder.enqueue(UIFrame(frame=frame))
+
+    def _add_frame(self, frame: Mapping[str, Any]) -> None:
+        with self._queue as builder:
+            builder.end_implicit()
+            builder.enqueue(UIFrame(frame=frame))
+
+    def abort(self, reason: str | None = None) -> None:
+        """End the stream as one that was stopped: clients show the message as incomplete, without an error.
+
+        Texts are closed, tool calls that are open stay cut off. The callback may go on without the stream; later
+        calls raise StreamFinalizedError. Ignored once the stream has ended. The AI SDK shows the `reason`.
+        """
+        frame: Any = {"type": "abort", **_without_none(reason=None if reason is None else _text(reason))}
+        usage = {"inputTokens": 0, "outputTokens": 0}
+        last = MessageFinish(finish_reason="other", usage=usage)
+        self._queue.finish([UIFrame(frame=frame)], [last], cut_off=True)
 
     def _add_whole(self, kind: type[Part], given: Mapping[str, Any]) -> None:
-        fields: Any = jsonable(given)
-        parent = {"parentId": self._parent_id} if self._parent_id else {}
-        part = Part.from_json(
-            {**fields, "type": kind.type, **parent}
-            if "type" in fields
-            else {"type": kind.type, **fields, **parent}
-        )
-        if not isinstance(part, kind):
-            raise ValueError(f"not a {kind.type} part: {given!r:.200}")
+        part = _part_of(kind, given, self._parent_id)
         with self._queue as builder:
             builder.close_part(builder.start(part))
 
-    def add_text_part(self) -> TextPartController:
+    def add_text_part(self, provider_metadata: Mapping[str, Any] | None = None) -> TextPartController:
         """Open a text part of its own."""
-        return TextPartController(self._queue, self._start(TextPart(parent_id=self._parent_id or None)))
+        metadata = metadata_of(provider_metadata)
+        part = TextPart(parent_id=self._parent_id or None, provider_metadata=metadata)
+        return TextPartController(self._queue, self._start(part))
 
-    def add_reasoning_part(self, unstable_summary: str | None = None) -> TextPartController:
+    def add_reasoning_part(
+        self, unstable_summary: str | None = None, provider_metadata: Mapping[str, Any] | None = None
+    ) -> TextPartController:
         """Open a reasoning part of its own."""
-        part = ReasoningPart(parent_id=self._parent_id or None, unstable_summary=unstable_summary)
+        part = ReasoningPart(
+            parent_id=self._parent_id or None,
+            unstable_summary=unstable_summary,
+            provider_metadata=metadata_of(provider_metadata),
+        )
         return TextPartController(self._queue, self._start(part))
 
     def _start(self, part: Part) -> int:
@@ -196,45 +352,69 @@ class AssistantStreamController:
         tool_name: str | None = None,
         tool_call_id: str | None = None,
         args_text: str | None = None,
-        args: Mapping[str, object] | None = None,
-        response: Mapping[str, Any] | None = None,
+        args: object = None,
+        response: ToolResponse | Mapping[str, Any] | None = None,
+        provider_executed: bool | None = None,
+        dynamic: bool | None = None,
+        title: str | None = None,
+        provider_metadata: Mapping[str, Any] | None = None,
+        tool_metadata: Mapping[str, Any] | None = None,
+        input_encoding: str | None = None,
     ) -> ToolCallPartController:
         """Open a tool call: by name, by keywords, or as a mapping in the JavaScript shape.
 
         An id is made up where none is given; ids must differ within a message. `args` or `args_text` are
-        complete arguments. `response` has the keys result, isError, artifact, modelContent and messages, and
-        closes the part.
+        complete arguments. A `response` closes the part, unless it is preliminary; it goes out before the end of
+        the arguments, so that no client runs a call that is answered. The rest is for clients of the AI SDK.
         """
         if isinstance(tool, str):
             tool_name = tool
         elif tool is not None:
-            tool_name, tool_call_id = tool.get("toolName", tool_name), tool.get("toolCallId", tool_call_id)
-            args_text, args = tool.get("argsText", args_text), tool.get("args", args)
-            response = tool.get("response", response)
+            given: Any = {
+                "toolName": tool_name,
+                "toolCallId": tool_call_id,
+                "argsText": args_text,
+                "args": args,
+                "response": response,
+                "providerExecuted": provider_executed,
+                "dynamic": dynamic,
+                "title": title,
+                "providerMetadata": provider_metadata,
+                "toolMetadata": tool_metadata,
+                "inputEncoding": input_encoding,
+            }
+            given = {key: tool.get(key, default) for key, default in given.items()}
+            tool_name, tool_call_id = given["toolName"], given["toolCallId"]
+            args_text, args, response = given["argsText"], given["args"], given["response"]
+            provider_executed, dynamic, title = given["providerExecuted"], given["dynamic"], given["title"]
+            provider_metadata, tool_metadata = given["providerMetadata"], given["toolMetadata"]
+            input_encoding = given["inputEncoding"]
         if not isinstance(tool_name, str) or (args is not None and args_text is not None):
             raise ValueError("a tool call needs a name, and args or args_text, not both")
         tool_call_id = _text(f"call_{secrets.token_hex(8)}" if tool_call_id is None else tool_call_id)
         text = stringify(jsonable(args)) if args is not None else args_text
-        answer = (
-            None
-            if response is None
-            else _response(
-                response.get("result", UNSET),
-                bool(response.get("isError", False)),
-                response.get("artifact"),
-                response.get("modelContent"),
-                response.get("messages"),
-            )
+        if isinstance(response, Mapping):
+            response = ToolResponse.from_json(response)
+        answer = None if response is None else response.to_chunk()
+        part = ToolCallPart(
+            tool_name=_text(tool_name),
+            tool_call_id=tool_call_id,
+            parent_id=self._parent_id or None,
+            provider_executed=provider_executed,
+            dynamic=dynamic,
+            title=title,
+            provider_metadata=metadata_of(provider_metadata),
+            tool_metadata=metadata_of(tool_metadata),
+            input_encoding=input_encoding,
         )
-        parent_id = self._parent_id or None
-        part = ToolCallPart(tool_name=_text(tool_name), tool_call_id=tool_call_id, parent_id=parent_id)
         with self._queue as builder:
             index = builder.start(part)
             if text is not None:
                 builder.append_args(index, _text(text))
-                builder.close_args(index)
             if answer is not None:
-                builder.respond(index, **answer)
+                builder.respond(index, answer)
+            elif text is not None:
+                builder.close_args(index)
         return ToolCallPartController(self._queue, index, tool_call_id)
 
     def enqueue(self, chunk: AssistantStreamChunk | Mapping[str, Any]) -> None:
@@ -324,16 +504,17 @@ def _text(value: object) -> str:
     return join_surrogates(value)
 
 
-def _without_none(**fields: object) -> dict[str, object]:
+def _without_none(**fields: object) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if value is not None}
 
 
-def _response(
-    result: object, is_error: bool, artifact: object, model_content: object, messages: object
-) -> dict[str, Any]:
-    optional = {"artifact": artifact, "model_content": model_content, "messages": messages}
-    return {
-        "result": result if isinstance(result, Unset) else jsonable(result),
-        "is_error": is_error,
-        **{name: UNSET if value is None else jsonable(value) for name, value in optional.items()},
-    }
+def _part_of(kind: type[Part], given: Mapping[str, Any], parent_id: str | None) -> Part:
+    """The part that a caller describes in the JavaScript shape. ValueError if it is none of this kind."""
+    fields: Any = jsonable(given)
+    parent = {"parentId": parent_id} if parent_id else {}
+    part = Part.from_json(
+        {**fields, "type": kind.type, **parent} if "type" in fields else {"type": kind.type, **fields, **parent}
+    )
+    if not isinstance(part, kind):
+        raise ValueError(f"not a {kind.type} part: {given!r:.200}")
+    return part

@@ -14,7 +14,7 @@ from types import TracebackType
 from ..errors import ProducerInterruptedError, StreamCancelledError
 from .chunk_queue import ChunkQueue
 from .controller import AssistantStreamController
-from .message.chunks import AssistantStreamChunk
+from .message.chunks import AssistantStreamChunk, Error
 
 DEFAULT_ERROR_TEXT = "An error occurred."
 """What a client is told of an exception unless the application says otherwise."""
@@ -31,10 +31,10 @@ def create_assistant_stream(
 
     The thread starts when the first chunk is asked for, in a copy of the caller's context variables. It may
     be ahead of the reader by a bounded number of chunks; then its next call blocks. Every part is closed at
-    the end, whatever the callback did. If it raises, an `error` chunk precedes the closing and the stream
-    ends normally; the exception is logged, and clients read "An error occurred." unless `format_error` turns
-    the exception into another text. Closing the iterator makes the callback's next call of the controller
-    raise StreamCancelledError.
+    the end. If the callback raises, an `error` chunk precedes the closing, tool calls that are open stay cut
+    off, so that no client runs them, and the stream ends normally; the exception is logged, and clients read
+    "An error occurred." unless `format_error` turns the exception into another text. Closing the iterator makes
+    the callback's next call of the controller raise StreamCancelledError.
 
     TypeError if `callback` cannot be called, or is a coroutine or generator function.
     """
@@ -107,7 +107,7 @@ class AssistantStream(Iterator[AssistantStreamChunk]):
 def _write(
     queue: ChunkQueue, callback: Callable[[AssistantStreamController], object], format_error: ErrorFormatter | None
 ) -> None:
-    text: str | None = None
+    first: list[AssistantStreamChunk] = []
     try:
         callback(AssistantStreamController(queue))
     except BaseException as error:  # SystemExit and the like too: the reader must learn of every ending
@@ -116,9 +116,9 @@ def _write(
                 logger.info("an assistant callback failed after its reader had gone", exc_info=True)
         else:
             logger.error("an assistant callback failed", exc_info=True)
-        text = error_text(error, format_error)
+        first.append(Error(error=error_text(error, format_error)))
     finally:
-        queue.finish(text)
+        queue.finish(first, cut_off=bool(first))
 
 
 def error_text(error: BaseException, format_error: ErrorFormatter | None) -> str:

@@ -1,7 +1,7 @@
 """The data stream, the default format: one line per frame, `prefix:JSON`.
 
-Lossy: an error's code and severity, a result's `modelContent` and `messages`, and which of two text parts that
-are open at once a delta belongs to.
+Lossy: provider metadata of texts and reasonings, which of two texts that are open at once a delta belongs to, and
+whether a call was cut off: a reader takes its arguments for complete at the end, also behind an error.
 """
 
 from __future__ import annotations
@@ -24,7 +24,9 @@ from ..message.chunks import (
     StepFinish,
     StepStart,
     TextDelta,
+    ToolCallApproval,
     ToolCallArgsTextFinish,
+    UIFrame,
     UpdateState,
 )
 from ..message.jsontext import JsonValue, parse_json, stringify, wire_json
@@ -42,6 +44,7 @@ from ..message.parts import (
     is_object,
     is_text,
 )
+from ..message.response import ToolResponse
 from .base import (
     INTERRUPTED_TEXT,
     Format,
@@ -136,7 +139,7 @@ class _Writer:
         if isinstance(chunk, Error):
             # What is no more than a warning does not end the message, nor the arguments in it.
             ended = b"" if chunk.severity in ("warning", "info") else self.finish_all_args()
-            return ended + _line("3", "unknown error" if chunk.error is None else chunk.error)
+            return ended + _line("3", _error_value(chunk))
         if isinstance(chunk, (StepFinish, MessageFinish)):
             prefix = "e" if isinstance(chunk, StepFinish) else "d"
             return self.finish_all_args() + _line(prefix, _without_type(chunk.to_json()))
@@ -148,6 +151,13 @@ class _Writer:
             return _line("2", chunk.data)
         if isinstance(chunk, UpdateState):
             return _line("aui-state", chunk.to_json()["operations"])
+        if isinstance(chunk, ToolCallApproval):
+            part = self._parts.of(chunk)
+            if not isinstance(part, ToolCallPart):
+                return b""
+            return _line("aui-tool-call-approval", {"toolCallId": part.tool_call_id, "approval": chunk.approval})
+        if isinstance(chunk, UIFrame):
+            return b""
         raise MalformedStreamError(f"not a chunk: {type(chunk).__name__}")
 
     def _encode_start(self, part: Part) -> bytes:
@@ -182,9 +192,16 @@ class _Writer:
         if not isinstance(part, ToolCallPart):
             raise MalformedStreamError(f"a result chunk for a part that is no tool call: {part.type}")
         self._open_args.pop(part.tool_call_id, None)
-        fields = {"toolCallId": part.tool_call_id, "result": chunk.result, "artifact": chunk.artifact}
-        present = {key: value for key, value in fields.items() if value is not UNSET}
-        return _line("a", {**present, "isError": True} if chunk.is_error else present)
+        fields = {
+            "toolCallId": part.tool_call_id,
+            "result": chunk.result,
+            "artifact": chunk.artifact,
+            "isError": chunk.is_error or UNSET,
+            "isPreliminary": chunk.is_preliminary or UNSET,
+            "modelContent": chunk.model_content,
+            "messages": chunk.messages,
+        }
+        return _line("a", {key: value for key, value in fields.items() if value is not UNSET})
 
     def _finish_args(self, tool_call_id: str) -> bytes:
         has_args = self._open_args.pop(tool_call_id, None)
@@ -195,6 +212,15 @@ class _Writer:
 
     def finish_all_args(self) -> bytes:
         return b"".join([self._finish_args(tool_call_id) for tool_call_id in list(self._open_args)])
+
+
+def _error_value(chunk: Error) -> JsonValue:
+    """The text alone, unless there is more to say: readers before 0.3.57 know no other value."""
+    text = "unknown error" if chunk.error is None else chunk.error
+    if chunk.code is None and chunk.severity is None:
+        return text
+    fields = {"error": text, "code": chunk.code, "severity": chunk.severity}
+    return {key: value for key, value in fields.items() if value is not None}
 
 
 class DataStreamDecoder:
@@ -318,12 +344,7 @@ class _Reader:
     def _tool_result(self, value: Mapping[str, Any]) -> None:
         index = self._call(value)
         if index is not None:
-            self.builder.respond(
-                index,
-                value.get("result", UNSET),
-                is_error=bool(value.get("isError")),
-                artifact=value.get("artifact", UNSET),
-            )
+            self.builder.respond(index, ToolResponse.from_json(value).to_chunk())
 
     def _whole_tool_call(self, value: Mapping[str, Any]) -> None:
         index = self._calls.get(text_of(value["toolCallId"]))

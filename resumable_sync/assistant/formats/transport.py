@@ -1,16 +1,18 @@
-"""The assistant transport: every chunk as JSON in a server-sent event of its own. Nothing is lost."""
+"""The assistant transport: every chunk as JSON in a server-sent event of its own. Only UIFrames are lost."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 
 from ...sse import HEARTBEAT, EventParser, format_event
-from ..message.chunks import AssistantStreamChunk, Error, MessageFinish, PartFinish, PartStart
+from ..message.chunks import AssistantStreamChunk, Error, MessageFinish, PartFinish, PartStart, UIFrame
 from ..message.jsontext import parse_json, wire_json
 from .base import DONE, INTERRUPTED_TEXT, Format, Pieces, event_data, skip
 
 
 def _frame(chunk: AssistantStreamChunk) -> bytes:
+    if isinstance(chunk, UIFrame):
+        return b""
     return format_event(wire_json(chunk.to_json()))
 
 

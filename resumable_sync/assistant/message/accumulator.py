@@ -20,7 +20,9 @@ from .chunks import (
     StepFinish,
     StepStart,
     TextDelta,
+    ToolCallApproval,
     ToolCallArgsTextFinish,
+    UIFrame,
     UpdateState,
 )
 from .jsontext import JsonValue, concat
@@ -88,7 +90,9 @@ class AssistantMessageAccumulator:
             raise StreamFinalizedError("the message is finished: no chunk can be added after finish()")
         if isinstance(chunk, PartStart):
             self._update(parts=[*self.message["parts"], _new_part(chunk.part)])
-        elif isinstance(chunk, (TextDelta, PartFinish, Result, ToolCallArgsTextFinish)):
+        elif isinstance(chunk, UIFrame):
+            self._take_frame(chunk.frame)
+        elif isinstance(chunk, (TextDelta, PartFinish, Result, ToolCallApproval, ToolCallArgsTextFinish)):
             self._change_part(chunk)
         elif isinstance(chunk, MessageFinish):
             self._finish_message(chunk.finish_reason)
@@ -123,6 +127,15 @@ class AssistantMessageAccumulator:
         kind = {"tool-calls": "requires-action", "stop": "complete", "unknown": "complete"}
         self._update(status={"type": kind.get(reason, "incomplete"), "reason": reason})
 
+    def _take_frame(self, frame: Mapping[str, JsonValue]) -> None:
+        """Take what the AI SDK's format alone has, as far as the message has a place for it."""
+        given = frame.get("messageMetadata")
+        if frame["type"] == "message-metadata" and isinstance(given, Mapping):
+            metadata = self.message["metadata"]
+            self._update(metadata={**metadata, "custom": _merged(metadata["custom"], given)})
+        elif frame["type"] == "abort":
+            self._finish_message("other")
+
     def _change_part(self, chunk: AssistantStreamChunk) -> None:
         parts = self.message["parts"]
         if len(chunk.path) != 1 or chunk.path[0] >= len(parts):
@@ -152,6 +165,8 @@ class AssistantMessageAccumulator:
                     args.feed(part["argsText"])
             args.feed(chunk.text_delta)
             return {"argsText": args.text, "args": args.value}
+        if isinstance(chunk, ToolCallApproval):
+            return {"approval": chunk.approval}
         if isinstance(chunk, Result):
             self._args.pop(at, None)
             return _result(chunk)
@@ -187,6 +202,13 @@ class AssistantMessageAccumulator:
                     raise
                 logger.warning("skipped a state operation that cannot be applied", exc_info=True)
         return state
+
+
+def _merged(old: Any, new: Any) -> Any:
+    """Objects are merged key by key, anything else is replaced."""
+    if not isinstance(old, Mapping) or not isinstance(new, Mapping):
+        return new
+    return {**old, **{key: _merged(old.get(key), value) for key, value in new.items()}}
 
 
 def _present(**fields: Any) -> dict[str, Any]:

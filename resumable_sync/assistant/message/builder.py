@@ -2,26 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from ...errors import MalformedStreamError, StreamFinalizedError
-from .chunks import AssistantStreamChunk, PartFinish, PartStart, Result, TextDelta, ToolCallArgsTextFinish
+from .chunks import (
+    AssistantStreamChunk,
+    PartFinish,
+    PartStart,
+    Result,
+    TextDelta,
+    ToolCallApproval,
+    ToolCallArgsTextFinish,
+)
 from .jsontext import JsonValue
-from .parts import UNSET, Part, ReasoningPart, TextPart, ToolCallPart, Unset
+from .parts import Part, ReasoningPart, TextPart, ToolCallPart
 
-NO_RESULT = "<no result>"
-"""The result of a tool call that was answered without one."""
+Metadata = Mapping[str, JsonValue]
 
 
 @dataclass
 class _PartState:
     """How far one part has come. `args_open` is ever true for tool calls alone."""
 
+    is_call: bool
     args_open: bool
     closed: bool = False
     has_args: bool = False
+    answered: bool = False
 
 
 class _Implicit(NamedTuple):
@@ -45,24 +54,37 @@ class ChunkBuilder:
 
     def start(self, part: Part) -> int:
         """Open a part and return its index. The implicit part ends."""
+        self.end_implicit()
+        return self.enqueue(PartStart(part=part))
+
+    def end_implicit(self) -> None:
+        """End the implicit part, if there is one."""
         if self._implicit is not None:
             self.close_part(self._implicit.at)
             self._implicit = None
-        return self.enqueue(PartStart(part=part))
 
     def append_text(self, text: str, parent_id: str | None = None) -> None:
         """Continue the implicit text part of this parent, or open one."""
         self._append(TextPart(parent_id=parent_id or None), text, parent_id)
 
     def append_reasoning(
-        self, text: str, parent_id: str | None = None, summary: str | None = None, *, new_part: bool = False
+        self,
+        text: str,
+        parent_id: str | None = None,
+        summary: str | None = None,
+        provider_metadata: Metadata | None = None,
+        *,
+        new_part: bool = False,
     ) -> None:
-        """Continue the implicit reasoning part; a summary, or `new_part`, opens one of its own.
+        """Continue the implicit reasoning part; a summary, metadata or `new_part` opens one of its own.
 
         Such a part may begin without text.
         """
-        part = ReasoningPart(parent_id=parent_id or None, unstable_summary=summary)
-        self._append(part, text, parent_id, new_part or summary is not None)
+        part = ReasoningPart(
+            parent_id=parent_id or None, unstable_summary=summary, provider_metadata=provider_metadata
+        )
+        new_part = new_part or summary is not None or provider_metadata is not None
+        self._append(part, text, parent_id, new_part)
 
     def _append(self, part: Part, text: str, parent_id: str | None, new_part: bool = False) -> None:
         implicit = self._implicit
@@ -73,7 +95,7 @@ class ChunkBuilder:
         if text or not new_part:
             self.append(implicit.at, text)
 
-    def append(self, index: int, text: str) -> None:
+    def append(self, index: int, text: str, provider_metadata: Metadata | None = None) -> None:
         """More text, or arguments, of part `index`. StreamFinalizedError if that has ended."""
         part = self._parts[index]
         if part.closed:
@@ -81,7 +103,7 @@ class ChunkBuilder:
                 f"part {index} of the message was closed; the stream itself may go on: open another part"
             )
         part.has_args = part.has_args or bool(text)
-        self._emit(TextDelta(path=(index,), text_delta=text))
+        self._emit(TextDelta(path=(index,), text_delta=text, provider_metadata=provider_metadata))
 
     def append_args(self, index: int, text: str) -> None:
         """More of a tool call's arguments. StreamFinalizedError if they are complete."""
@@ -104,38 +126,34 @@ class ChunkBuilder:
                 self._emit(TextDelta(path=(index,), text_delta="{}"))
             self._emit(ToolCallArgsTextFinish(path=(index,)))
 
-    def respond(
-        self,
-        index: int,
-        result: JsonValue | Unset,
-        *,
-        is_error: bool = False,
-        artifact: JsonValue | Unset = UNSET,
-        model_content: JsonValue | Unset = UNSET,
-        messages: JsonValue | Unset = UNSET,
-    ) -> None:
-        """Answer a tool call and close it. Ignored once it is closed."""
-        if self._parts[index].closed:
-            return
-        self._emit(
-            Result(
-                path=(index,),
-                artifact=artifact,
-                result=NO_RESULT if result is UNSET else result,
-                is_error=is_error,
-                model_content=model_content,
-                messages=messages,
-            )
-        )
-        self.close_part(index)
+    def respond(self, index: int, result: Result) -> None:
+        """Answer a tool call with `result`, whatever its path, and close the call.
 
-    def close_part(self, index: int) -> None:
+        A preliminary result closes the arguments alone. Ignored once the call is closed, and a preliminary one
+        once there is a final one.
+        """
+        part = self._parts[index]
+        if part.closed or (part.answered and result.is_preliminary):
+            return
+        self._emit(result.with_path((index,)))
+        if result.is_preliminary:
+            self.close_args(index)
+        else:
+            part.answered = True
+            self.close_part(index)
+
+    def approve(self, index: int, approval: Mapping[str, JsonValue]) -> None:
+        """Say whether a tool call may run, in place of what was said before. Ignored once the call is closed."""
+        if not self._parts[index].closed:
+            self._emit(ToolCallApproval(path=(index,), approval=approval))
+
+    def close_part(self, index: int, provider_metadata: Metadata | None = None) -> None:
         """End part `index`. Idempotent."""
         part = self._parts[index]
         if not part.closed:
             self.close_args(index)
             part.closed = True
-            self._emit(PartFinish(path=(index,)))
+            self._emit(PartFinish(path=(index,), provider_metadata=provider_metadata))
 
     def enqueue(self, chunk: AssistantStreamChunk) -> int:
         """Emit a chunk as it is, and take note of what it does to its part, whose index is returned.
@@ -145,7 +163,8 @@ class ChunkBuilder:
         if isinstance(chunk, PartStart):
             if chunk.path:
                 raise MalformedStreamError("a part inside a part is not supported")
-            self._parts.append(_PartState(args_open=isinstance(chunk.part, ToolCallPart)))
+            is_call = isinstance(chunk.part, ToolCallPart)
+            self._parts.append(_PartState(is_call=is_call, args_open=is_call))
             self._emit(chunk)
             return len(self._parts) - 1
         if not chunk.path:
@@ -159,12 +178,18 @@ class ChunkBuilder:
             part.has_args = part.has_args or bool(chunk.text_delta)
         elif isinstance(chunk, ToolCallArgsTextFinish):
             part.args_open = False
+        elif isinstance(chunk, Result):
+            part.answered = part.answered or not chunk.is_preliminary
         elif isinstance(chunk, PartFinish):
             part.closed, part.args_open = True, False
         self._emit(chunk)
         return index
 
-    def finish(self) -> None:
-        """Close every open part, in part order."""
-        for index in range(len(self._parts)):
-            self.close_part(index)
+    def finish(self, *, cut_off: bool = False) -> None:
+        """Close every open part, in part order.
+
+        With `cut_off` a tool call is left as it is: neither its arguments nor the call itself are complete.
+        """
+        for index, part in enumerate(self._parts):
+            if not (cut_off and part.is_call):
+                self.close_part(index)

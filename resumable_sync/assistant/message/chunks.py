@@ -15,10 +15,12 @@ from typing import Any, ClassVar, Literal, TypeVar
 from ...errors import MalformedStreamError
 from .jsontext import JsonValue, jsonable
 from .parts import (
+    PROVIDER_METADATA,
     UNSET,
     Field,
     Part,
     Unset,
+    extra,
     fields_from_json,
     fields_to_json,
     is_anything,
@@ -125,19 +127,25 @@ class PartStart(AssistantStreamChunk):
 
 @dataclass(frozen=True, kw_only=True)
 class PartFinish(AssistantStreamChunk):
-    """Nothing more comes for this part."""
+    """Nothing more comes for this part. Provider metadata replaces that of a text or reasoning part."""
 
+    provider_metadata: Mapping[str, JsonValue] | None = None
     type: ClassVar[str] = "part-finish"
+    _fields: ClassVar[tuple[Field, ...]] = (PROVIDER_METADATA,)
     _of_part: ClassVar[bool] = True
 
 
 @dataclass(frozen=True, kw_only=True)
 class TextDelta(AssistantStreamChunk):
-    """More text of a text or reasoning part, or of a tool call's arguments."""
+    """More text of a text or reasoning part, or of a tool call's arguments.
+
+    Provider metadata replaces that of a text or reasoning part.
+    """
 
     text_delta: str
+    provider_metadata: Mapping[str, JsonValue] | None = None
     type: ClassVar[str] = "text-delta"
-    _fields: ClassVar[tuple[Field, ...]] = (Field("text_delta", "textDelta", is_text),)
+    _fields: ClassVar[tuple[Field, ...]] = (Field("text_delta", "textDelta", is_text), PROVIDER_METADATA)
     _of_part: ClassVar[bool] = True
 
 
@@ -149,22 +157,59 @@ class ToolCallArgsTextFinish(AssistantStreamChunk):
     _of_part: ClassVar[bool] = True
 
 
+def is_approval(value: object) -> bool:
+    """Whether `value` is an approval: an object with an `id`; its `approved`, if there, is true or false."""
+    return (
+        isinstance(value, Mapping)
+        and isinstance(value.get("id"), str)
+        and (value.get("approved") is None or isinstance(value["approved"], bool))
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ToolCallApproval(AssistantStreamChunk):
+    """Whether a tool call may run: asked, or decided where `approved` says so. A newer one replaces an older.
+
+    The keys of `approval` are `id`, `approved`, `reason`, `prompt`, `requestReason`, `isAutomatic`, `signature`,
+    `descriptor` and `inputSchemaInput`; others are kept.
+    """
+
+    approval: Mapping[str, JsonValue]
+    type: ClassVar[str] = "tool-call-approval"
+    _fields: ClassVar[tuple[Field, ...]] = (Field("approval", "approval", is_approval),)
+    _of_part: ClassVar[bool] = True
+
+
 @dataclass(frozen=True, kw_only=True)
 class Result(AssistantStreamChunk):
-    """What a tool returned. `artifact` is for the user interface alone, `model_content` for the model."""
+    """What a tool returned. `artifact` is for the user interface alone, `model_content` for the model.
+
+    A preliminary one leaves the call unanswered; the next one replaces it with all that it brought. The last
+    four fields belong to the AI SDK.
+    """
 
     artifact: JsonValue | Unset = UNSET
     result: JsonValue | Unset = UNSET
     is_error: bool = False
+    is_preliminary: bool = False
     model_content: JsonValue | Unset = UNSET
     messages: JsonValue | Unset = UNSET
+    provider_executed: bool | None = None
+    provider_metadata: Mapping[str, JsonValue] | None = None
+    tool_metadata: Mapping[str, JsonValue] | None = None
+    dynamic: bool | None = None
     type: ClassVar[str] = "result"
     _fields: ClassVar[tuple[Field, ...]] = (
         Field("artifact", "artifact", is_anything, False, UNSET),
         Field("result", "result", is_anything, False, UNSET),
         Field("is_error", "isError", is_boolean, False, UNSET),
+        Field("is_preliminary", "isPreliminary", is_boolean, False, False, tolerant=True),
         Field("model_content", "modelContent", is_anything, False, UNSET),
         Field("messages", "messages", is_anything, False, UNSET),
+        extra("provider_executed", "providerExecuted", is_boolean),
+        PROVIDER_METADATA,
+        extra("tool_metadata", "toolMetadata", is_object),
+        extra("dynamic", "dynamic", is_boolean),
     )
     _of_part: ClassVar[bool] = True
 
@@ -259,6 +304,20 @@ class UpdateState(AssistantStreamChunk):
         return {"operations": tuple(map(StateOperation.from_json, taken["operations"]))}
 
 
+def is_frame(value: object) -> bool:
+    """Whether `value` can be a frame of the AI SDK: an object with a `type`."""
+    return isinstance(value, Mapping) and isinstance(value.get("type"), str)
+
+
+@dataclass(frozen=True, kw_only=True)
+class UIFrame(AssistantStreamChunk):
+    """A frame that the AI SDK's format alone has, such as `message-metadata`. The other formats leave it out."""
+
+    frame: Mapping[str, JsonValue]
+    type: ClassVar[str] = "ui-frame"
+    _fields: ClassVar[tuple[Field, ...]] = (Field("frame", "frame", is_frame),)
+
+
 _CHUNKS: Mapping[str, type[AssistantStreamChunk]] = {
     chunk.type: chunk
     for chunk in (
@@ -266,6 +325,7 @@ _CHUNKS: Mapping[str, type[AssistantStreamChunk]] = {
         PartFinish,
         TextDelta,
         ToolCallArgsTextFinish,
+        ToolCallApproval,
         Result,
         Annotations,
         Data,
@@ -274,5 +334,6 @@ _CHUNKS: Mapping[str, type[AssistantStreamChunk]] = {
         MessageFinish,
         Error,
         UpdateState,
+        UIFrame,
     )
 }

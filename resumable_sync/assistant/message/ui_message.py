@@ -57,9 +57,9 @@ class UIMessageAccumulator:
         Costs time in proportion to the texts that grew since it was asked for, and to streaming tool input.
         """
         for text in self._texts.values():
-            text.settle()
+            text.catch_up()
         for streaming in self._inputs.values():
-            streaming.settle()
+            streaming.catch_up()
         return self._message
 
     def add(self, frame: Mapping[str, Any]) -> None:
@@ -135,7 +135,7 @@ class UIMessageAccumulator:
             name = {"id": block} if of == "reasoning" else {}
             part = {"type": of, **name, "text": "", **_present(frame, "providerMetadata"), "state": "streaming"}
             self._parts.append(part)
-            self._texts.pop((of, block), _Text(part)).settle()
+            self._texts.pop((of, block), _Text(part)).catch_up()
             self._texts[of, block] = _Text(part)
             return
         text = self._texts.get((of, block))
@@ -145,7 +145,7 @@ class UIMessageAccumulator:
             text.pieces.append(_text(frame, "delta"))
         elif edge == "end":
             del self._texts[of, block]
-            text.settle()
+            text.catch_up()
             text.part["state"] = "done"
             text.part.update(_present(frame, "citations") if of == "text" else {})
         text.part.update(_present(frame, "providerMetadata"))
@@ -174,7 +174,7 @@ class UIMessageAccumulator:
             delta = _text(frame, "inputTextDelta")
             if streaming.part["state"] != "input-streaming" or streaming.step != self._step:
                 # The AI SDK's reader streams it anew: over what came meanwhile, or in the new step.
-                streaming.settle()
+                streaming.catch_up()
                 streaming.part, streaming.step = (
                     self._tool_part(call_id, streaming.name, streaming.dynamic),
                     self._step,
@@ -184,7 +184,7 @@ class UIMessageAccumulator:
             streaming.grown = True
             return
         if streaming is not None:
-            streaming.settle()
+            streaming.catch_up()
         if kind in ("tool-input-start", "tool-input-available", "tool-input-error"):
             self._tool_input(kind, frame, call_id)
         elif kind in ("tool-output-available", "tool-output-error"):
@@ -240,12 +240,11 @@ class UIMessageAccumulator:
 
     def _call(self, call_id: str) -> dict[str, Any]:
         """The newest call of this id, one of the current step if there is one."""
-        here = self._in_step(call_id)
-        if here is not None:
-            return here
-        for part in reversed(self._parts):
-            if _is_tool(part) and part.get("toolCallId") == call_id:
-                return part
+        found = self._in_step(call_id) or next(
+            (part for part in reversed(self._parts) if _is_tool(part) and part.get("toolCallId") == call_id), None
+        )
+        if found is not None:
+            return found
         raise MalformedStreamError(f"there is no tool call {call_id!r:.80}")
 
     def _approval_response(self, frame: Mapping[str, Any]) -> None:
@@ -260,7 +259,7 @@ class UIMessageAccumulator:
             raise MalformedStreamError(f"there is no approval {approval_id!r:.80}")
         streaming = self._inputs.get(part["toolCallId"])
         if streaming is not None:
-            streaming.settle()
+            streaming.catch_up()
         part["state"] = "approval-responded"
         part["approval"] = {**approval, "approved": approved, **_present(frame, "reason")}
         part.update(_present(frame, "providerExecuted"))
@@ -275,7 +274,7 @@ class _Text:
         self.part = part
         self.pieces: list[str] = []
 
-    def settle(self) -> None:
+    def catch_up(self) -> None:
         if self.pieces:
             self.part["text"] = join_surrogates("".join((self.part["text"], *self.pieces)))
             self.pieces.clear()
@@ -295,7 +294,7 @@ class _Input:
         self.pieces: list[str] = []
         self.grown = False
 
-    def settle(self) -> None:
+    def catch_up(self) -> None:
         if self.grown:
             self.grown = False
             text = join_surrogates("".join(self.pieces))
@@ -320,7 +319,7 @@ def _partial_value(text: str) -> Any:
         parser.value = unread
         value = parser.feed(text)
         return UNSET if value is unread else value
-    if bare[:1] in tuple('"-0123456789'):  # a value that is whole counts, whatever is behind it
+    if bare[:1] in tuple('"-0123456789'):  # a value that is whole counts, whatever follows it
         try:
             return _DECODER.raw_decode(bare)[0]
         except ValueError:
@@ -330,7 +329,8 @@ def _partial_value(text: str) -> Any:
 
 
 def _is_tool(part: Mapping[str, Any]) -> bool:
-    return part["type"] == "dynamic-tool" or part["type"].startswith("tool-")
+    kind: str = part["type"]
+    return kind == "dynamic-tool" or kind.startswith("tool-")
 
 
 def _update(

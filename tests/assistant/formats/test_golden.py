@@ -9,7 +9,17 @@ import pytest
 
 from resumable_sync.assistant import AssistantStreamChunk
 
-from .programs import CASES, DECODERS, ENCODERS, JAVASCRIPT_FORMATS, accumulate, chunks_of, cut, normalized
+from .programs import (
+    CASES,
+    DECODERS,
+    ENCODERS,
+    JAVASCRIPT_FORMATS,
+    accumulate,
+    chunks_of,
+    cut,
+    normalized,
+    written_steps,
+)
 
 each_case = pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
 each_format = pytest.mark.parametrize("format_name", JAVASCRIPT_FORMATS)
@@ -22,13 +32,6 @@ each_encoded_format = pytest.mark.parametrize(
 def unescaped(body: str) -> str:
     """JSON may escape these characters or not."""
     return re.sub(r"\\u(0085|2028|2029)", lambda match: chr(int(match[1], 16)), body)
-
-
-def written_steps(message: dict[str, Any], format_name: str) -> dict[str, Any]:
-    """The message without steps where the encoder writes some of its own."""
-    if format_name != "ui-message-stream":
-        return message
-    return {**message, "metadata": {**message["metadata"], "steps": []}}
 
 
 @each_case

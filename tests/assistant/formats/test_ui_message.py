@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -20,9 +19,10 @@ from resumable_sync.assistant import (
 )
 from resumable_sync.assistant.formats.ui_message.writer import NO_JSON_TEXT, file_url, finish_reason
 from resumable_sync.assistant.message.builder import ChunkBuilder
-from resumable_sync.assistant.message.chunks import MessageFinish, ToolCallApproval, UIFrame
+from resumable_sync.assistant.message.chunks import MessageFinish, Result, ToolCallApproval, UIFrame
 from resumable_sync.assistant.message.parts import FilePart, ReasoningPart, SourcePart, TextPart, ToolCallPart
 from resumable_sync.assistant.message.ui_message import UIMessageAccumulator
+from resumable_sync.errors import MalformedStreamError
 
 from ...javascript import JavaScript
 from .programs import accumulate, cut, normalized
@@ -271,7 +271,7 @@ def test_arguments_and_response_at_once_are_one_piece() -> None:
     assert ["tool-input-available", "tool-output-available"] in pieces
 
 
-def test_no_call_is_completed_behind_an_exception() -> None:
+def test_no_call_is_completed_after_an_exception() -> None:
     def answer(c: AssistantStreamController) -> None:
         c.append_text("x")
         c.add_tool_call_part("f", tool_call_id="c").args_text.append('{"path": "/home"}')
@@ -383,7 +383,7 @@ def test_an_approval_waits_for_the_whole_input() -> None:
 def test_a_call_of_an_earlier_response_is_answered_without_a_new_card() -> None:
     chunks: list[Any] = []
     builder = ChunkBuilder(chunks.append)
-    builder.respond(builder.start(ToolCallPart(tool_name="", tool_call_id="t")), {"paid": True})
+    builder.respond(builder.start(ToolCallPart(tool_name="", tool_call_id="t")), Result(result={"paid": True}))
     builder.append_text("Paid.")
     builder.finish()
     frames = frames_of(encoded(chunks, "A"))
@@ -448,7 +448,7 @@ def test_an_abort_of_the_application() -> None:
 
 
 def _lost(answer: Answer, status: str) -> list[list[Any]]:
-    """The frames of a message that was lost behind each of its pieces, with its closing frames."""
+    """The frames of a message that was lost after each of its pieces, with its closing frames."""
     encoder = UIMessageStreamEncoder("m")
     pieces = list(encoder.encode(create_assistant_stream(answer)))
     bodies = [b"".join(pieces[:count]) for count in range(len(pieces))]
@@ -559,10 +559,10 @@ def _draw_tool(draw: st.DrawFn, builder: ChunkBuilder, call_id: str) -> None:
                 ToolCallApproval(path=(index,), approval={**approval, "approved": True, "reason": "r"})
             )
     for _ in range(draw(st.integers(0, 2))):
-        builder.respond(index, draw(_values), is_preliminary=True)
+        builder.respond(index, Result(result=draw(_values), is_preliminary=True))
     if draw(st.booleans()):
         failed = draw(st.booleans())
-        builder.respond(index, "failed" if failed else draw(_values), is_error=failed)
+        builder.respond(index, Result(result="failed" if failed else draw(_values), is_error=failed))
     else:
         builder.close_part(index)
 
@@ -590,12 +590,18 @@ def test_all_versions_of_the_ai_sdk_take_it(javascript: JavaScript) -> None:
     check()
 
 
-def test_an_event_may_be_of_any_size_up_to_the_bound() -> None:
-    data = base64.b64encode(bytes(3 << 20)).decode()
-    body = encoded(
-        [*_text("x"), {"type": "part-start", "part": {"type": "file", "data": data, "mimeType": "a/b"}}]
-    )
-    assert accumulate(UIMessageStreamDecoder().decode([body]))["parts"][-1]["data"].endswith(data)
+def test_long_texts_are_cut_into_events_that_clients_take() -> None:
+    body = encoded([*_text("é" * (3 << 20)), {"type": "part-finish", "path": [0]}])
+    assert max(map(len, body.split(b"\n\n"))) < 1 << 24
+    assert shown(body)["parts"][-1]["text"] == "é" * (3 << 20)
+
+
+def test_an_event_that_is_too_long_is_not_taken() -> None:
+    body = _body({"type": "data-x", "data": "x" * (1 << 24)}, {"type": "data-x", "data": 1})
+    with pytest.raises(MalformedStreamError, match="UTF-16"):
+        list(UIMessageStreamDecoder().decode([body]))
+    [data] = UIMessageStreamDecoder(strict=False).decode([body])
+    assert data.to_json()["data"] == [{"name": "x", "data": 1}]
 
 
 def _text(text: str) -> list[Any]:

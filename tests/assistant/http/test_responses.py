@@ -26,7 +26,17 @@ from resumable_sync.assistant.formats.registry import FORMATS
 from resumable_sync.contract import Lease, Status
 from resumable_sync.wsgi import ResponseAbortedError
 
-from ..formats.programs import CASES, DECODERS, ENCODERS, JAVASCRIPT_FORMATS, accumulate, callback_of, normalized
+from ..formats.programs import (
+    CASES,
+    DECODERS,
+    ENCODERS,
+    JAVASCRIPT_FORMATS,
+    accumulate,
+    body_of,
+    callback_of,
+    normalized,
+    written_steps,
+)
 from .support import Hooks, Script, call, unescaped
 
 ENDING = [format_name for format_name in FORMATS if FORMATS[format_name].closes]
@@ -49,7 +59,7 @@ def resume(context: ResumableStreamContext, **options: Any) -> Any:
 def test_golden_cases(context: ResumableStreamContext, hooks: Hooks, case: Any, format_name: str) -> None:
     """Live, joined, resumed: always the bytes and headers of the example. The store says `done`."""
     options: Any = {"encoder": ENCODERS[format_name], "format_error": lambda error: f"Error: {error}"}
-    expected = case["encoders"][format_name]
+    expected = {**case["encoders"][format_name], "body": body_of(case, format_name)}
     callback = callback_of(case["ops"])
     live = call(create(context, callback, **options))
     replies = [(live, live.read())]
@@ -65,7 +75,8 @@ def test_golden_cases(context: ResumableStreamContext, hooks: Hooks, case: Any, 
         assert "connection" not in reply.headers and reply.headers[RESUMABLE_STREAM_ID_HEADER] == "s"
     assert replies[-1][0].headers["content-length"] == str(len(replies[0][1]))
     assert hooks.ended() == ("s", Status.DONE, None)
-    assert normalized(read_assistant_message(context, "s")) == case["messages"][format_name]
+    message = normalized(read_assistant_message(context, "s"))
+    assert written_steps(message, format_name) == written_steps(case["messages"][format_name], format_name)
     thrown = [operation[1] for operation in case["ops"] if operation[0] == "throw"]
     assert [str(error) for _, error in hooks.errors] == thrown
 

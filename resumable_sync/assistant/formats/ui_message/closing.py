@@ -41,7 +41,7 @@ class Stored:
             self._blocks[of, str(frame.get("id"))] = None
         elif of in ("text", "reasoning") and edge == "end":
             self._blocks.pop((of, str(frame.get("id"))), None)
-        elif kind in ("finish-step", "reset-step"):  # AI SDK 5 and 6 know no block behind it
+        elif kind in ("finish-step", "reset-step"):  # AI SDK 5 and 6 know no block after it
             self._blocks.clear()
         elif kind == "start" and isinstance(frame.get("messageId"), str):
             self.message_id = frame["messageId"]

@@ -24,7 +24,7 @@ def present(**fields: object) -> dict[str, Any]:
 class Steps:
     """Where a stream is in its steps, told by the frames that were written. One thread at a time.
 
-    Clients that send by themselves (`lastAssistantMessageIsCompleteWithToolCalls`) look at what is behind the
+    Clients that send by themselves (`lastAssistantMessageIsCompleteWithToolCalls`) look at what follows the
     last start of a step: if all calls there have an output, they ask again. So a message must not end there.
     """
 

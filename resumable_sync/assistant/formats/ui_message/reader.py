@@ -6,7 +6,7 @@ import secrets
 from collections.abc import Mapping
 from typing import Any
 
-from ...message.chunks import AssistantStreamChunk, ToolCallApproval, UIFrame
+from ...message.chunks import AssistantStreamChunk, Result, UIFrame
 from ...message.jsontext import parse_json, stringify
 from ...message.parts import FilePart, ReasoningPart, SourcePart, TextPart, ToolCallPart
 from ..base import Output, message_chunk, skip, text_of
@@ -24,7 +24,7 @@ class _Call:
         self.fields: dict[str, Any] = {}
         self.input: list[str] = []
         self.index: int | None = None
-        self.outputs: list[dict[str, Any]] = []  # came before the input was complete
+        self.outputs: list[Result] = []  # came before the input was complete
         self.answered = False
         self.approval: dict[str, Any] | None = None
 
@@ -213,7 +213,7 @@ class Reader:
         elif kind == "tool-output-denied":
             if call is not None and call.index is not None:
                 reason = (call.approval or {}).get("reason") or _DENIED
-                self._answer(call, {"result": {"error": reason}, "is_error": True})
+                self._builder.respond(call.index, Result(result={"error": reason}, is_error=True))
         elif kind == "tool-output-error" or (kind == "tool-output-available" and "output" in frame):
             self._tool_output(kind, frame, call_id, call)
 
@@ -225,7 +225,7 @@ class Reader:
             call.input = [frame["input"] if text else stringify(frame["input"])]
         if kind == "tool-input-error":
             error = frame.get("errorText")
-            call.outputs.append({"result": error if isinstance(error, str) else "", "is_error": True})
+            call.outputs.append(Result(result=error if isinstance(error, str) else "", is_error=True))
         self._complete(call_id, call)
 
     def _tool_output(self, kind: str, frame: Mapping[str, Any], call_id: str, call: _Call | None) -> None:
@@ -236,15 +236,14 @@ class Reader:
             return
         if kind == "tool-output-error":
             error = frame.get("errorText")
-            output: dict[str, Any] = {"result": error if isinstance(error, str) else "", "is_error": True}
+            result = Result(result=error if isinstance(error, str) else "", is_error=True, **_of_result(frame))
         else:
-            output = {"result": frame["output"], "is_preliminary": bool(frame.get("preliminary"))}
-        call.answered = not output.get("is_preliminary")
+            preliminary = bool(frame.get("preliminary"))
+            result = Result(result=frame["output"], is_preliminary=preliminary, **_of_result(frame))
+        call.answered = not result.is_preliminary
+        call.outputs.append(result)
         if opens or call.index is not None:
-            call.outputs.append(output)
             self._complete(call_id, call)
-        else:
-            call.outputs.append(output)
 
     def _complete(self, call_id: str, call: _Call) -> None:
         """The input of a call is complete: it becomes a part."""
@@ -257,19 +256,15 @@ class Reader:
                 self._builder.append_args(call.index, "".join(call.input))
             self._builder.close_args(call.index)
         for output in call.outputs:
-            self._answer(call, output)
+            self._builder.respond(call.index, output)
         call.outputs.clear()
-
-    def _answer(self, call: _Call, output: Mapping[str, Any]) -> None:
-        assert call.index is not None
-        self._builder.respond(call.index, **output)
 
     def _approval(self, kind: str, frame: Mapping[str, Any]) -> None:
         """What is said of a call of an earlier response belongs to the message of that, and is dropped."""
         approval_id = text_of(frame["approvalId"])
         if kind == "tool-approval-request":
             call = self._calls.get(text_of(frame["toolCallId"]))
-            if call is not None and call.index is not None:
+            if call is not None:
                 self._set_approval(call, _requested(approval_id, frame))
         elif kind == "tool-approval-response" and isinstance(frame.get("approved"), bool):
             for call in self._calls.values():
@@ -279,9 +274,9 @@ class Reader:
                     return
 
     def _set_approval(self, call: _Call, approval: dict[str, Any]) -> None:
-        assert call.index is not None
-        call.approval = approval
-        self._builder.enqueue(ToolCallApproval(path=(call.index,), approval=approval))
+        if call.index is not None:
+            call.approval = approval
+            self._builder.approve(call.index, approval)
 
 
 def _requested(approval_id: str, frame: Mapping[str, Any]) -> dict[str, Any]:
@@ -302,6 +297,17 @@ def _requested(approval_id: str, frame: Mapping[str, Any]) -> dict[str, Any]:
 def _metadata_of(frame: Mapping[str, Any]) -> dict[str, Any]:
     metadata = frame.get("providerMetadata")
     return {"providerMetadata": metadata} if isinstance(metadata, Mapping) else {}
+
+
+def _of_result(frame: Mapping[str, Any]) -> dict[str, Any]:
+    """What an output says besides its value."""
+    names = {
+        "providerExecuted": "provider_executed",
+        "providerMetadata": "provider_metadata",
+        "toolMetadata": "tool_metadata",
+        "dynamic": "dynamic",
+    }
+    return {name: frame[key] for key, name in names.items() if isinstance(frame.get(key), _CALL_FIELDS[key])}
 
 
 def _finish(frame: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ....errors import MalformedStreamError
@@ -48,12 +48,20 @@ _REASONS: Mapping[str, str | None] = {
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 _BASE64 = re.compile(r"[A-Za-z0-9+/]+={0,2}")
 _WHITE_SPACE = re.compile(r"[ \t\r\n]+")
+_LONGEST = 1 << 20  # characters of a text in one frame
 _PATH_LENGTH = 100  # what begins with a slash and is shorter is rather a path than base64
 
 
 def finish_reason(reason: str) -> str | None:
     """The reason as all versions of the AI SDK read it; None where it is to be left out."""
     return _REASONS.get(reason.strip().lower().replace("_", "-").replace(" ", "-"), "other")
+
+
+def _cut(text: str) -> Sequence[str]:
+    """`text` in pieces that clients take in one event, however much of them JSON escapes."""
+    if len(text) <= _LONGEST:
+        return (text,)
+    return [text[at : at + _LONGEST] for at in range(0, len(text), _LONGEST)]
 
 
 def file_url(data: str, media_type: str) -> str:
@@ -233,15 +241,17 @@ class Writer:
             if not call.closed:
                 call.text.append(chunk.text_delta)
                 # Such frames are many: they are put together without a dict, and change nothing of the steps.
-                self._out.append(f"{call.begin}{wire_json(chunk.text_delta)}}}\n\n".encode())
+                for text in _cut(chunk.text_delta):
+                    self._out.append(f"{call.begin}{wire_json(text)}}}\n\n".encode())
             return
         if not isinstance(part, (TextPart, ReasoningPart)):
             raise MalformedStreamError(f"a {chunk.type} chunk does not fit a {part.type} part")
         if index not in self._open:  # an error or the end of a step has ended its block
             self._content(said=True)
             self._begin_block(index, part, None)
-        frame = {"type": f"{part.type}-delta", "id": self._open[index], "delta": chunk.text_delta}
-        self._write({**frame, **present(providerMetadata=chunk.provider_metadata)})
+        more = present(providerMetadata=chunk.provider_metadata)
+        for text in _cut(chunk.text_delta):
+            self._write({"type": f"{part.type}-delta", "id": self._open[index], "delta": text, **more})
 
     def _begin_block(self, index: int, part: Part, metadata: object) -> None:
         self._open[index] = f"{part.type}-{self._blocks}"
@@ -271,13 +281,12 @@ class Writer:
     def _close_input(self, call: _Call) -> None:
         """The answer has closed the arguments. A client may run the call if they are whole.
 
-        Behind an error nobody knows who closed them: then the call stays as it is, and no client runs it.
+        After an error nobody knows who closed them: then the call stays as it is, and no client runs it.
         """
         if call.closed or self._failed:
             call.closed = True
             return
         if not self._make_available(call):
-            call.answered = True
             error = {"input": join_surrogates("".join(call.text)), "errorText": NO_JSON_TEXT}
             self._input_frame("tool-input-error", call, error)
 
@@ -409,7 +418,7 @@ class Writer:
         It ends the block of the part that it addresses, or the block that was opened last.
         """
         of = kind.partition("-")[0]
-        for index in chunk.path[:1] or reversed(self._open):
+        for index in chunk.path[:1] or tuple(reversed(self._open)):
             if self._open.get(index, "").startswith(of):
                 more = {name: value for name, value in chunk.frame.items() if name not in ("type", "id")}
                 self._end_block(index, more)
