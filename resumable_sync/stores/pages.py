@@ -12,6 +12,7 @@ PAGE_BYTES = 64 * 1024
 """Payload of a row at most, but for a single larger chunk. Bounds what a read loads beyond what it asked for."""
 
 _PAGE_CHUNKS = 4096
+_IS_LITTLE_ENDIAN = sys.byteorder == "little"
 
 Page = tuple[int, bytes, "bytes | None"]
 """(end, payload, lengths): the offset after the payload, and the lengths of its chunks as little-endian
@@ -61,10 +62,10 @@ def unpack(pages: Iterable[Page], offset: int, max_bytes: int) -> tuple[bytes, S
         total += len(payload)
         if packed is None:
             lengths.append(len(payload))
+        elif _IS_LITTLE_ENDIAN:
+            lengths.frombytes(packed)
         else:
-            more = array("I")
-            more.frombytes(packed)
-            lengths += _as_little_endian(more)
+            lengths += _as_little_endian(array("I", packed))
         if total - skip >= max_bytes:
             break
     if not payloads:
@@ -85,6 +86,6 @@ def unpack(pages: Iterable[Page], offset: int, max_bytes: int) -> tuple[bytes, S
 
 
 def _as_little_endian(numbers: array[int]) -> array[int]:
-    if sys.byteorder == "big":
+    if not _IS_LITTLE_ENDIAN:
         numbers.byteswap()
     return numbers

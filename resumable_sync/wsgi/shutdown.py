@@ -48,7 +48,7 @@ def close_on_sigterm(
     in a thread. Where there was none, SystemExit is raised in the main thread. SIGINT and SIGQUIT close without a
     drain where the server handles them. ValueError outside the main thread. Returns at once.
     """
-    _Shutdown(contexts, timeout, drain)
+    _Shutdown(contexts, timeout, drain).handle_signals()
 
 
 def close_with_worker(
@@ -68,8 +68,29 @@ def close_with_worker(
     `drain` seconds it ends what runs and goes. So a single worker never drains then: it waits for a quiet moment.
     """
     shutdown = _Shutdown(contexts, timeout, drain, repeated=True)
+    shutdown.handle_signals()
     watch = _WorkerWatch(worker, contexts, shutdown)
     threading.Thread(target=watch.run, name="resumable-sync-worker", daemon=True).start()
+
+
+def close_with_uwsgi(
+    *contexts: ResumableStreamContext, timeout: float | None = None, drain: float | None = None
+) -> None:
+    """Close the contexts when this uWSGI worker is to be reloaded, gracefully or in a chain.
+
+    As `close_on_sigterm`, but what tells it is SIGHUP, the signal of uWSGI's own graceful reload. That takes its
+    course: it waits for the viewers, and then the interpreter's exit waits for the sources. `worker-reload-mercy`
+    must be longer than `drain`, or uWSGI kills the worker. Reload by `touch-chain-reload`, with two workers or
+    more: one answers while the other drains. At `max-requests` uWSGI tells nobody, and the worker stays until its
+    last viewer has left by itself: leave that option out. An end that is not graceful closes without a drain.
+
+    Call it where the application is made if that is done in each worker (`lazy-apps = true`), else in a function
+    that `uwsgidecorators.postfork` calls. Returns at once. RuntimeError outside uWSGI, ValueError outside the main
+    thread of the main interpreter.
+    """
+    if "uwsgi" not in sys.modules:
+        raise RuntimeError("close_with_uwsgi is for uWSGI's workers; elsewhere use close_on_sigterm")
+    _UwsgiWatch(_Shutdown(contexts, timeout, drain)).start()
 
 
 class _Shutdown:
@@ -96,13 +117,6 @@ class _Shutdown:
         self._pid = os.getpid()
         self._requests: queue.SimpleQueue[int] = queue.SimpleQueue()  # its put may be called in a signal handler
         self._drains = threading.Semaphore(0)  # released once for each context that is to drain
-        formers = {signal.SIGTERM: signal.getsignal(signal.SIGTERM)}
-        for number in (signal.SIGINT, signal.SIGQUIT):
-            former = signal.getsignal(number)
-            if callable(former):
-                formers[number] = former
-        for number, former in formers.items():
-            signal.signal(number, self._chain(former))
         # Started here: a signal handler may interrupt the very code that starts a thread, and the signal may come
         # when the interpreter starts no more of them.
         threading.Thread(target=self._run, name="resumable-sync-shutdown", daemon=True).start()
@@ -112,6 +126,16 @@ class _Shutdown:
                 threading.Thread(target=self._drain, args=(context,), name=name, daemon=True).start()
         # Later than those of the contexts, and so called before them: they would close what is still to drain.
         at_exit(self, _Shutdown._wait_at_exit)
+
+    def handle_signals(self) -> None:
+        """Let SIGTERM, and SIGINT and SIGQUIT where they are handled, tell. ValueError outside the main thread."""
+        formers = {signal.SIGTERM: signal.getsignal(signal.SIGTERM)}
+        for number in (signal.SIGINT, signal.SIGQUIT):
+            former = signal.getsignal(number)
+            if callable(former):
+                formers[number] = former
+        for number, former in formers.items():
+            signal.signal(number, self._chain(former))
 
     def tell(self, number: int) -> None:
         """Close now; `number` is the signal that said so, or 0."""
@@ -231,6 +255,44 @@ class _WorkerWatch:
             return False
         self._shutdown.drain = None
         return True
+
+
+class _UwsgiWatch:
+    """Watches whether one uWSGI worker is to be reloaded, in a thread of its own.
+
+    Python calls its handlers when the main thread runs Python code, and that may wait in uWSGI for a request for
+    hours. What Python does at once is to write the signal's number into a descriptor. So its handler stands in
+    front of uWSGI's, which goes back to its place, and is called, when the signal has come. Only functions of C
+    can do that: https://docs.python.org/3/c-api/sys.html
+    """
+
+    def __init__(self, shutdown: _Shutdown) -> None:
+        import ctypes
+
+        number, handler = ctypes.c_int, ctypes.c_void_p
+        self._get_handler = ctypes.PYFUNCTYPE(handler, number)(("PyOS_getsig", ctypes.pythonapi))
+        self._set_handler = ctypes.PYFUNCTYPE(handler, number, handler)(("PyOS_setsig", ctypes.pythonapi))
+        self._shutdown = shutdown
+
+    def start(self) -> None:
+        """Begin. ValueError outside the main thread of the main interpreter."""
+        woken, wakes = os.pipe()
+        os.set_blocking(wakes, False)
+        signal.signal(signal.SIGHUP, lambda *_: None)
+        signal.set_wakeup_fd(wakes, warn_on_full_buffer=False)
+        threading.Thread(target=self._run, args=(woken,), name="resumable-sync-worker", daemon=True).start()
+
+    def _run(self, woken: int) -> None:
+        pythons = self._get_handler(signal.SIGHUP)
+        # uWSGI sets its own when all hooks have run and the application is loaded.
+        while (uwsgis := self._get_handler(signal.SIGHUP)) == pythons:
+            time.sleep(_WORKER_SECONDS)
+        self._set_handler(signal.SIGHUP, pythons)
+        while signal.SIGHUP not in os.read(woken, 4096):
+            pass
+        self._set_handler(signal.SIGHUP, uwsgis)
+        os.kill(os.getpid(), signal.SIGHUP)  # uWSGI accepts no more from here on
+        self._shutdown.tell(signal.SIGTERM)
 
 
 def _is_busy(context: ResumableStreamContext) -> bool:

@@ -9,9 +9,9 @@ import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import pytest
 
@@ -20,7 +20,7 @@ from resumable_sync.stores.sqlite import SQLiteStore
 
 from ..support import PATIENCE, wait_until
 from .deploy_application import chunks
-from .servers import Gunicorn
+from .servers import Connection, Gunicorn, Server
 
 CONF = Path(__file__).with_name("deploy_conf.py")
 ANSWERS = [pytest.param(12, id="few"), pytest.param(50, id="heavy", marks=pytest.mark.heavy)]
@@ -63,13 +63,22 @@ class Deployed(Gunicorn):
             self.store.close()
 
 
+class Stored(Protocol):
+    """A server whose streams lie in `store`."""
+
+    store: SQLiteStore
+
+    def get(self, path: str) -> Connection:
+        """One request."""
+
+
 class Answer:
     """One answer, begun and followed to its end as a client does: it comes back with its cursor when it is cut.
 
     `refusals` counts what kept it from going on at once.
     """
 
-    def __init__(self, server: Deployed, number: int, seconds: float) -> None:
+    def __init__(self, server: Stored, number: int, seconds: float) -> None:
         self.stream_id = f"{'events' if number % 2 else 'raw'}-{number}"
         self.expected = b"".join(chunks(self.stream_id, seconds))
         self.data = b""
@@ -152,7 +161,7 @@ class Answer:
 
 
 @contextlib.contextmanager
-def asking(server: Deployed) -> Iterator[list[float]]:
+def asking(server: Server) -> Iterator[list[float]]:
     """Ask for something short all the time, on a new connection each. Nothing but 200 may come. Yields the seconds
     that each took."""
     seconds: list[float] = []
@@ -184,8 +193,8 @@ def asking(server: Deployed) -> Iterator[list[float]]:
     assert seconds
 
 
-def begin(server: Deployed, count: int, seconds: float) -> list[Answer]:
-    answers = [Answer(server, number, seconds) for number in range(count)]
+def begin(server: Stored, numbers: Iterable[int], seconds: float) -> list[Answer]:
+    answers = [Answer(server, number, seconds) for number in numbers]
     for answer in answers:
         assert answer.begun.wait(PATIENCE) and answer.fault is None, answer.fault
     return answers
@@ -202,7 +211,7 @@ def test_a_reload_interrupts_no_answer(tmp_path: Path, count: int, report: Calla
     with Deployed(tmp_path, "--timeout", "2", "--graceful-timeout", "1") as server:
         old = server.worker()
         with asking(server) as asked:
-            answers = begin(server, count, 3.5)
+            answers = begin(server, range(count), 3.5)
             names = {answer.stream_id for answer in answers}
             server.process.send_signal(signal.SIGHUP)
             for answer in answers:
@@ -226,7 +235,7 @@ def test_workers_that_reach_max_requests_take_turns(
     arguments = ("--workers", "2", "--max-requests", "30", "--max-requests-jitter", jitter, "--timeout", "3")
     with Deployed(tmp_path, *arguments) as server:
         with asking(server) as asked:
-            answers = begin(server, 12, 2.5)
+            answers = begin(server, range(12), 2.5)
             for answer in answers:
                 answer.check()
             wait_until(lambda: len(server.exits()) >= 2)
@@ -255,7 +264,7 @@ def test_a_single_worker_that_reaches_max_requests_waits_for_a_quiet_moment(tmp_
     with Deployed(tmp_path, "--max-requests", "20") as server:
         old = server.worker()
         with asking(server) as asked:
-            answers = begin(server, 2, 2.0)
+            answers = begin(server, range(2), 2.0)
             for answer in answers:
                 answer.check()
             assert not any(answer.cuts for answer in answers)

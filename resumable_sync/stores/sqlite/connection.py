@@ -99,7 +99,8 @@ class Connections:
 
     def read(self) -> _Transaction:
         """A connection within a read transaction: all SELECTs see one snapshot. Do not nest."""
-        return _Transaction(self, self.pool())
+        pool = self.pool()
+        return _Transaction(self, pool, pool.reading, pool.idle_readers)
 
     def write(self, patience: float | None = None) -> _Transaction:
         """A connection within a BEGIN IMMEDIATE transaction, committed at the end, rolled back on an error.
@@ -108,7 +109,8 @@ class Connections:
 
     def outside_transactions(self) -> _Transaction:
         """A new connection in autocommit mode, closed at the end of the block."""
-        return _NoTransaction(self, self.pool())
+        pool = self.pool()
+        return _NoTransaction(self, pool, pool.reading, pool.idle_readers)
 
     def pool(self) -> _Pool:
         """This process's turns and idle connections. StoreUnavailableError if it must not use the file."""
@@ -301,20 +303,14 @@ class _Transaction:
     This one reads; the subclasses differ in what they do at the begin and at the end.
     """
 
-    __slots__ = ("_connections", "_pool", "_place", "__weakref__")
+    __slots__ = ("_connections", "_pool", "_turns", "_idle", "_place", "__weakref__")
 
-    def __init__(self, connections: Connections, pool: _Pool) -> None:
+    def __init__(self, connections: Connections, pool: _Pool, turns: Turns, idle: list[Connection]) -> None:
         self._connections = connections
         self._pool = pool
+        self._turns = turns
+        self._idle = idle
         self._place: Place | None = None
-
-    @property
-    def _turns(self) -> Turns:
-        return self._pool.reading
-
-    @property
-    def _idle(self) -> list[Connection]:
-        return self._pool.idle_readers
 
     def __enter__(self) -> Connection:
         self._take_turn(self._connections.timeout, sys._getframe(1))
@@ -407,17 +403,9 @@ class _WriteTransaction(_Transaction):
     __slots__ = ("_patience", "_borrowed_at")
 
     def __init__(self, connections: Connections, pool: _Pool, patience: float | None) -> None:
-        super().__init__(connections, pool)
+        super().__init__(connections, pool, pool.writing, pool.idle_writers)
         self._patience = patience
         self._borrowed_at = 0.0  # monotonic
-
-    @property
-    def _turns(self) -> Turns:
-        return self._pool.writing
-
-    @property
-    def _idle(self) -> list[Connection]:
-        return self._pool.idle_writers
 
     def __enter__(self) -> Connection:
         timeout, patience = self._connections.timeout, self._patience

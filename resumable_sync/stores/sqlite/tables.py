@@ -229,9 +229,9 @@ _EXTEND = (
     "UPDATE streams SET size = size + ?, entries = entries + ?, boot_id = ?, lease_until = ?, expires_boot = ?,"
     " expires_at = ?, updated_at = ? WHERE stream_id = ?"
 )
-_AS_EXPECTED = (
-    " AND generation = ? AND status = 'streaming' AND size = ? AND boot_id = ? AND expires_boot > ? AND size <= ?"
-    " AND entries <= ?"
+_EXTEND_AS_EXPECTED = (
+    f"{_EXTEND} AND generation = ? AND status = 'streaming' AND size = ? AND boot_id = ? AND expires_boot > ?"
+    " AND size <= ? AND entries <= ?"
 )
 
 
@@ -358,7 +358,7 @@ class Steps:
             self.limits.max_entries - entries,
         )
         values = self._extension(lease, length, entries, now) + expected
-        return connection.execute(_EXTEND + _AS_EXPECTED, values).rowcount == 1
+        return connection.execute(_EXTEND_AS_EXPECTED, values).rowcount == 1
 
     def _extension(self, lease: Lease, length: int, entries: int, now: float) -> tuple[float | str, ...]:
         wall = time.time()
