@@ -45,9 +45,9 @@ def read_assistant_message(
 def read_ui_message(
     context: ResumableStreamContext,
     stream_id: str,
+    message: Mapping[str, Any] | None = None,
     *,
     decoder: Callable[[], Decoder] | None = None,
-    message: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The message that a stream holds as the AI SDK's `useChat` holds it: `{id, role, parts, metadata}`.
 
