@@ -75,8 +75,9 @@ class Producer:
         self.cancelled = threading.Event()
         self.ended = threading.Event()
         self._lease = lease
-        self._lock = threading.Lock()  # guards _callbacks, and that `cancelled` is set
+        self._lock = threading.Lock()  # guards _callbacks and _at_end, and that `cancelled` is set
         self._callbacks: list[Callable[[], object]] = []
+        self._at_end: list[Callable[[], object]] = []
 
     @property
     def offset(self) -> int:
@@ -94,6 +95,15 @@ class Producer:
                 self._callbacks.append(callback)
                 return
         call_hook(callback)
+
+    def _on_end(self, callback: Callable[[], object]) -> None:
+        """Call `callback()` once, before `ended` is set: when the ending is stored, or was given up, and the hooks
+        have run. In whichever thread ends the stream, outside all locks; what it raises is logged."""
+        with self._lock:
+            if not self.ended.is_set():
+                self._at_end.append(callback)
+                return
+        call_hook_in_thread(callback)
 
     def _cancel(self) -> None:
         """Set `cancelled` and have the callbacks called. Does not wait for them. Idempotent."""
@@ -116,4 +126,7 @@ class Producer:
         """Nothing is left to cancel."""
         with self._lock:
             self._callbacks.clear()
+            at_end, self._at_end = self._at_end, []
+        for callback in at_end:
+            call_hook_in_thread(callback)
         self.ended.set()

@@ -12,7 +12,8 @@ from .formats.data_stream import DataStreamDecoder, DataStreamEncoder
 from .formats.plain_text import PlainTextDecoder, PlainTextEncoder
 from .formats.transport import AssistantTransportDecoder, AssistantTransportEncoder
 from .formats.ui_message import UIMessageStreamDecoder, UIMessageStreamEncoder
-from .http.endpoints import AssistantEndpoints, ChatRequest
+from .http.chat import ChatRequest
+from .http.endpoints import AssistantEndpoints
 from .http.flask import assistant_blueprint
 from .http.responses import (
     REPLAY_CONTENT_LENGTH_HEADER,
@@ -24,7 +25,7 @@ from .message.accumulator import AssistantMessage, AssistantMessageAccumulator
 from .message.chunks import AssistantStreamChunk
 from .message.response import ToolResponse
 from .message.state import StateProxy
-from .read import read_assistant_message
+from .read import read_assistant_message, read_ui_message
 from .stream import AssistantStream, create_assistant_stream, create_assistant_stream_controller
 
 __all__ = [
@@ -57,4 +58,5 @@ __all__ = [
     "create_resumable_assistant_stream_response",
     "create_resume_assistant_stream_response",
     "read_assistant_message",
+    "read_ui_message",
 ]

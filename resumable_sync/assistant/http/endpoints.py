@@ -4,7 +4,7 @@
 `AssistantChatTransport`; paths below where the application is mounted (`api` in the front end):
 
     POST    /                   a message: JSON with `id` (the chat) and `messages`; answers the stream
-    GET     /{chat}/stream      the chat's newest stream while it runs, else 204
+    GET     /{chat}/stream      the chat's newest stream while it runs, and after it as told below, else 204
     GET     /streams/{stream}   a stream by its id, else 404 (assistant-ui's `resumeApi`)
     POST    /{chat}/stop        stops the chat's newest stream: {"stopped": true or false}; also DELETE, and DELETE
                                 of /{chat}/stream
@@ -15,19 +15,39 @@
 `protocol="data-stream"` or `"assistant-transport"`, for assistant-ui's `useAssistantTransportRuntime`:
 
     POST    /                   JSON with `commands`, `state` and `threadId`; answers the stream
-    POST    /resume-state       {threadId}: {state, runId} while the thread's newest stream runs, else 204
+    POST    /resume-state       {threadId}: {state, runId} of the thread's newest stream, likewise; else 204
     POST    /resume             {commands: [], threadId, runId}: that stream from its start
     POST    /stop               {threadId}: {"stopped": true or false}
 
 `stop` takes a query parameter or a JSON member `stream` to stop that stream only, should it still be the newest.
 A new message does not stop the one before it; it only becomes the newest.
+
+**Which message is answered with** (AI SDK): `regenerate-message` gets one of its own, with a fresh id, and so
+does a message of the user. Where the last message is the assistant's (a tool of the client has answered, an
+approval was given), the answer goes on with it under its id, and who resumes gets it as a whole, as the client
+had sent it.
+
+**Endings** are told to those who load the chat later. A message that is interrupted, failed or cancelled is
+replayed with its closing frames for `ending_seconds`, so that useChat is in `error` (cancelled: as after the AI
+SDK's own abort) at each load, until a newer message is sent. With `on_finish` a complete one is replayed, too,
+until that has returned: a page that is loaded meanwhile has it from here, later from the application. Where it
+raised, or its process died, the message is replayed for `ending_seconds`, as the application may not have it.
+Clients replace by the replay what they have under the same id (AI SDK from 5.0.277, 6.0.326 and 7.0.173; what
+older ones have saved is doubled).
+
+**Repeated requests**: two POSTs with one `Idempotency-Key` (a header, or the body's member `idempotency_member`)
+are one run in the chat: the second gets the same stream from its start, also when it has ended, however it ended,
+as long as it is stored. A key counts within the scope, the chat, and the user where `authorize` gives text or a
+number.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import secrets
+import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs
@@ -36,13 +56,16 @@ from ...context import ResumableStreamContext
 from ...contract import Status, validate_stream_id
 from ...errors import ProducerFailedError, ResumableStreamError, StreamCancelledError, StreamLostError
 from ...wsgi import StreamResponse, ViewerCap
+from ..continued import CONTINUES_KEY
 from ..controller import AssistantStreamController
 from ..error_text import ErrorFormatter
 from ..formats.base import Format
 from ..formats.registry import FORMATS
-from ..formats.ui_message import MESSAGE_KEY
+from ..formats.ui_message import UIMessageStreamEncoder
 from ..message.chunks import StateOperation, UpdateState
-from ..newest import ActiveStreams, ClaimedSource
+from ..newest import ActiveStreams
+from .chat import ChatRequest, call_ids, chat_id_of, check_commands, continued_message, name_of
+from .ending import Accompanied, OnFinish
 from .incoming import CrossOrigin, Refusal, Request, json_answer
 from .responses import (
     EncoderFactory,
@@ -56,41 +79,15 @@ if TYPE_CHECKING:
 CHAT_KEY = "assistant-chat"
 SCOPE_KEY = "assistant-scope"
 """Where a stream's metadata keeps the chat that it belongs to, and the `scope` of that."""
-MAX_CHAT_ID = 1024
-"""Characters of a chat's id."""
+ENDING_SECONDS = 24 * 60 * 60.0
+"""How long the ending of a message that is not complete is told to those who load the chat, unless set."""
 
 _STATE_SECONDS = 5.0  # that a resuming client waits for the first bytes of a stream that has just begun
 _METHODS = ("GET", "POST", "DELETE", "OPTIONS")
 
 
-@dataclass(frozen=True)
-class ChatRequest:
-    """One message sent to a chat, as the application's callback sees it."""
-
-    chat_id: str
-    """The chat or thread; empty where the client has not named one, and then nothing can be resumed by it."""
-    stream_id: str
-    """The stream that the answer is stored in."""
-    body: Mapping[str, Any]
-    """The request's JSON. Whatever a client sends: check what you use."""
-    environ: Mapping[str, Any]
-    """The WSGI environment; its body is read already."""
-
-    @property
-    def messages(self) -> list[Any]:
-        """The AI SDK's messages, [] where there are none."""
-        messages = self.body.get("messages")
-        return messages if isinstance(messages, list) else []
-
-    @property
-    def commands(self) -> list[Any]:
-        """The assistant transport's commands, [] where there are none."""
-        commands = self.body.get("commands")
-        return commands if isinstance(commands, list) else []
-
-
 Answer = Callable[[AssistantStreamController, ChatRequest], object]
-Authorize = Callable[[Mapping[str, Any], str, str], bool]
+Authorize = Callable[[Mapping[str, Any], str, str], object]
 
 
 class AssistantEndpoints:
@@ -101,14 +98,25 @@ class AssistantEndpoints:
     client sent.
 
     `authorize(environ, chat_id, action)`, with the actions "send", "resume" and "stop", says whether the request
-    may; False is answered with 403. Streams belong to their chat, also where they are asked for by their own id.
-    None lets everybody do everything. Where cookies tell who asks, it should look at the request's origin too.
+    may; what is false is answered with 403, and anything else, such as the user, is the request's `user`. Streams
+    belong to their chat, also where they are asked for by their own id. None lets everybody do everything. Where
+    cookies tell who asks, it should look at the request's origin too.
 
-    `cors_origins`: the origins whose pages may use this, a collection or "*"; `cors_credentials` lets them
-    send cookies. `prefix`: the path this is reached at where nothing has moved it to SCRIPT_NAME. `scope` keeps
-    chats apart where several applications share a store. `max_body_bytes`: 413 for more. `ttl`: seconds that
-    the streams live after their last byte. `heartbeat`, `max_seconds` and `viewers` as in `resumable_sync.wsgi`,
-    `format_error` as in `create_resumable_assistant_stream_response`.
+    `cors_origins`: the origins whose pages may use this, a collection or "*"; `cors_credentials` lets them send
+    cookies. `prefix`: the path this is reached at where nothing has moved it to SCRIPT_NAME. `scope` keeps chats
+    apart where several applications share a store. `max_body_bytes`: 413 for more. `ttl`: seconds that the
+    streams live after their last byte. `heartbeat` and `viewers` as in `resumable_sync.wsgi`, and `max_seconds`,
+    but a response that it ends is an error in useChat, which does not resume by itself: better leave it out.
+    `format_error` as in `create_resumable_assistant_stream_response`. `ending_seconds` (24 hours, at most the
+    stream's life) and `idempotency_member`: see this module.
+
+    `on_finish(chat, message, status)` is where the application keeps the message. It is called once, in the
+    producing process, when the stream has ended and the context's hooks have run. `chat` is the ChatRequest, with
+    the `user` that `authorize` gave; `message` is the UIMessage that useChat holds (`read_ui_message`), in the
+    other protocols assistant-ui's (`read_assistant_message`). `status`: `done`; `error`, also where the callback
+    raised; `cancelled`; or `interrupted`, where the context was closed in the middle. It is not called where the
+    process was killed or the stream is gone: then the chat's viewers are told that it was interrupted, and
+    `read_ui_message` gives what there is. What it raises is logged with the stream's id and ends nothing.
 
     Errors are JSON `{"error": …}`: 400 bad JSON or ids, 403, 404, 405, 413, 415 not application/json, and those of
     `resumable_sync.wsgi`. Thread-safe; calls block for the store and for the request's body.
@@ -131,10 +139,15 @@ class AssistantEndpoints:
         max_seconds: float | None = None,
         viewers: ViewerCap | None = None,
         format_error: ErrorFormatter | None = None,
+        on_finish: OnFinish | None = None,
+        ending_seconds: float = ENDING_SECONDS,
+        idempotency_member: str | None = None,
     ) -> None:
         formats = {name: format for name, format in FORMATS.items() if format.front_end is not None}
         if protocol not in formats:
             raise ValueError(f"protocol must be one of {', '.join(formats)}, not {protocol!r}")
+        if not ending_seconds >= 0:
+            raise ValueError(f"ending_seconds must be a number of seconds, not {ending_seconds!r}")
         self.context = context
         self._format = formats[protocol]
         self._with_state = self._format.front_end == "transport"
@@ -147,6 +160,9 @@ class AssistantEndpoints:
         self._prefix = prefix.rstrip("/")
         self._max_body_bytes = max_body_bytes
         self._ttl = ttl
+        self._on_finish = on_finish
+        self._ending_seconds = ending_seconds
+        self._idempotency_member = idempotency_member
         self._following: dict[str, Any] = {
             "heartbeat": heartbeat,
             "max_seconds": max_seconds,
@@ -185,17 +201,18 @@ class AssistantEndpoints:
         if request.path == "":
             request.allow("POST")
             body = request.json()
-            return self._send(request, _chat_id(body.get("id")), body, _naming_encoder(self._format, body))
+            chat_id, continued = chat_id_of(body.get("id")), continued_message(body)
+            return self._send(request, chat_id, body, continued)
         if before and last == "stream":
             request.allow("GET", "HEAD", "DELETE")
             if request.method == "DELETE":
-                return self._stop(request, _chat_id(before))
-            self._check(request, _chat_id(before), "resume")
-            stream_id = self._running(before)
+                return self._stop(request, chat_id_of(before))
+            self._check(request, chat_id_of(before), "resume")
+            stream_id = self._resumable(before)
             return _nothing(request) if stream_id is None else self._resume(request, stream_id, 204)
         if before and last == "stop":
             request.allow("POST", "DELETE")
-            return self._stop(request, _chat_id(before))
+            return self._stop(request, chat_id_of(before))
         if before == "streams":
             request.allow("GET", "HEAD")
             return self._resume(request, self._known(request, last, None), 404)
@@ -207,15 +224,16 @@ class AssistantEndpoints:
         request.allow("POST")
         body = request.json()
         thread = body.get("threadId")
-        chat_id = "" if thread is None else _chat_id(thread)
+        chat_id = "" if thread is None else chat_id_of(thread)
         if request.path == "":
-            return self._send(request, chat_id, body, self._format.encoder)
+            check_commands(body)
+            return self._send(request, chat_id, body, None)
         if request.path == "stop":
             return self._stop(request, chat_id, body.get("stream"))
         if request.path == "resume" and body.get("runId") is not None:
             return self._resume(request, self._known(request, body["runId"], chat_id), 404)
         self._check(request, chat_id, "resume")
-        stream_id = self._running(chat_id)
+        stream_id = self._resumable(chat_id)
         if request.path == "resume":
             if stream_id is None:
                 raise Refusal(404, "stream not found")
@@ -228,15 +246,28 @@ class AssistantEndpoints:
             return _nothing(request)  # it ended before it had begun
         return json_answer(200, {"state": state, "runId": stream_id}, request.headers)
 
-    def _check(self, request: Request, chat_id: str, action: str) -> None:
-        if self._authorize is not None and not self._authorize(request.environ, chat_id, action):
+    def _check(self, request: Request, chat_id: str, action: str) -> object:
+        """What `authorize` says. Refusal if the request may not."""
+        user = None if self._authorize is None else self._authorize(request.environ, chat_id, action)
+        if self._authorize is not None and not user:
             raise Refusal(403, "forbidden")
+        return user
 
-    def _running(self, chat_id: str) -> str | None:
-        stream_id = self._active.newest(chat_id) if chat_id else None
-        if stream_id is None or self.context.status(stream_id) is not Status.STREAMING:
+    def _resumable(self, chat_id: str) -> str | None:
+        """The chat's newest stream if who loads the chat is to be told of it: it runs; its message is not with the
+        application yet; or the message did not end well, and that is not too long ago."""
+        record = self._active.record(chat_id) if chat_id else None
+        info = None if record is None else self.context.info(record.stream_id)
+        if record is None or info is None:
             return None
-        return stream_id
+        if info.status.ended:
+            well = info.status is Status.DONE and self._active.noted(record) is None
+            if well and (not record.awaited or record.status is Status.DONE):
+                return None
+            # By the clocks of the machines: it matters to nobody whether a day is a little longer.
+            if info.finished_at is not None and time.time() - info.finished_at > self._ending_seconds:
+                return None
+        return info.stream_id
 
     def _known(self, request: Request, stream_id: object, chat_id: str | None) -> str:
         """`stream_id` if there is such a stream, it belongs to the chat, and the request may see it."""
@@ -249,29 +280,42 @@ class AssistantEndpoints:
         return info.stream_id
 
     def _send(
-        self, request: Request, chat_id: str, body: dict[str, Any], encoder: EncoderFactory
+        self, request: Request, chat_id: str, body: dict[str, Any], continued: Mapping[str, Any] | None
     ) -> StreamResponse:
-        self._check(request, chat_id, "send")
-        stream_id = f"msg-{secrets.token_hex(16)}"
-        chat = ChatRequest(chat_id, stream_id, body, request.environ)
+        user = self._check(request, chat_id, "send")
+        stream_id = self._stream_id(request, chat_id, body, user)
+        message_id = None
+        encoder: EncoderFactory = self._format.encoder
+        if not self._with_state:
+            message_id = f"msg-{secrets.token_hex(8)}" if continued is None else str(continued["id"])
+            encoder = partial(UIMessageStreamEncoder, message_id, earlier_calls=call_ids(continued))
+        chat = ChatRequest(chat_id, stream_id, body, request.environ, user, message_id)
+        accompanied = Accompanied(
+            self.context, self._active, chat, continued, self._ttl, self._on_finish, ui=not self._with_state
+        )
 
         def callback(controller: AssistantStreamController) -> None:
-            if self._with_state:
-                # First of all the state as the client knows it: those who resume begin with the same.
-                operation = StateOperation("set", (), body.get("state"))
-                controller.enqueue(UpdateState(operations=(operation,)))
-            self._answer(controller, chat)
+            try:
+                if self._with_state:
+                    # First of all the state as the client knows it: those who resume begin with the same.
+                    operation = StateOperation("set", (), body.get("state"))
+                    controller.enqueue(UpdateState(operations=(operation,)))
+                self._answer(controller, chat)
+            except StreamCancelledError:  # nobody reads any more; the stream's own ending says why
+                raise
+            except BaseException:
+                accompanied.failed()  # before the stream can end: nobody may find it complete
+                raise
 
         def start(make_stream: Callable[[], Iterable[bytes]], metadata: dict[str, str]) -> bool:
-            if not chat_id:
-                return self.context.start(stream_id, make_stream, ttl=self._ttl, metadata=metadata)
-            claim = self._active.begin(chat_id, stream_id, self._ttl)
-            try:
-                source = partial(ClaimedSource, make_stream, claim)
-                return self.context.start(stream_id, source, ttl=self._ttl, metadata=metadata)
-            except BaseException:
-                claim.end()
-                raise
+            def source() -> Iterable[bytes]:
+                accompanied.keep()
+                return make_stream()
+
+            if not self.context.start(stream_id, source, ttl=self._ttl, metadata=metadata):
+                return False
+            accompanied.begin()
+            return True
 
         return create_resumable_assistant_stream_response(
             context=self.context,
@@ -280,10 +324,26 @@ class AssistantEndpoints:
             encoder=encoder,
             headers=request.headers,
             ttl=self._ttl,
-            metadata={CHAT_KEY: chat_id, SCOPE_KEY: self._scope},
+            metadata={
+                CHAT_KEY: chat_id,
+                SCOPE_KEY: self._scope,
+                **({} if continued is None else {CONTINUES_KEY: "1"}),
+            },
             start=start,
             **self._following,
         )
+
+    def _stream_id(self, request: Request, chat_id: str, body: dict[str, Any], user: object) -> str:
+        """A fresh id, or the one that belongs to the request's idempotency key."""
+        key = request.environ.get("HTTP_IDEMPOTENCY_KEY") or None
+        if key is None and self._idempotency_member is not None:
+            key = body.get(self._idempotency_member)
+        if key is None:
+            return f"msg-{secrets.token_hex(16)}"
+        name_of(key, "the idempotency key")
+        whose = user if isinstance(user, (str, int)) and not isinstance(user, bool) else None
+        text = json.dumps([self._scope, chat_id, whose, key])
+        return f"msg-{hashlib.sha256(text.encode()).hexdigest()[:32]}"
 
     def _resume(self, request: Request, stream_id: str, missing: int) -> StreamResponse:
         return create_resume_assistant_stream_response(
@@ -302,28 +362,8 @@ class AssistantEndpoints:
         return json_answer(200, {"stopped": stopped}, request.headers)
 
 
-def _chat_id(value: object) -> str:
-    if not isinstance(value, str) or not 0 < len(value) <= MAX_CHAT_ID:
-        raise Refusal(400, "the chat's id is missing or too long")
-    try:
-        value.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise Refusal(400, "the chat's id is not text") from error
-    return value
-
-
 def _nothing(request: Request) -> WSGIApplication:
     return json_answer(204, None, request.headers)
-
-
-def _naming_encoder(format: Format, body: Mapping[str, Any]) -> EncoderFactory:
-    """Names the message afresh; one that goes on with the last message of the chat keeps that one's name."""
-    messages = body.get("messages")
-    last = messages[-1] if isinstance(messages, list) and messages else None
-    name = last.get("id") if isinstance(last, dict) and last.get("role") == "assistant" else None
-    if not isinstance(name, str) or len(name) > MAX_CHAT_ID:
-        name = f"msg-{secrets.token_hex(8)}"
-    return partial(format.encoder_for, {MESSAGE_KEY: name})
 
 
 def _initial_state(context: ResumableStreamContext, stream_id: str, format: Format) -> Any:

@@ -109,12 +109,16 @@ def read_json(environ: WSGIEnvironment, limit: int) -> dict[str, Any]:
         raise Refusal(415, "the body must be application/json")
     body = _read(environ, limit)
     try:
-        value = json.loads(body)
+        value = json.loads(body, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
         raise Refusal(400, "the body is not JSON") from error
     if not isinstance(value, dict):
         raise Refusal(400, "the body is not a JSON object")
     return value
+
+
+def _no_constant(name: str) -> float:
+    raise ValueError(f"{name} is not JSON")
 
 
 def _read(environ: WSGIEnvironment, limit: int) -> bytes:

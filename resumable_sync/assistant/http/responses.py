@@ -11,6 +11,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ...context import ResumableStreamContext
@@ -21,11 +22,13 @@ from ...wsgi import STREAM_ID_HEADER, ResponseAbortedError, StreamResponse, View
 from ...wsgi.bodies import Viewer, broken_off, raw_body
 from ...wsgi.headers import CONTENT_TYPE_KEY, HeaderInput, Headers, Snapshot, checked_headers
 from ...wsgi.response import Begin, Endpoint, Options
+from ..continued import CONTINUES_KEY, kept_message
 from ..controller import AssistantStreamController
 from ..error_text import ErrorFormatter, error_text
 from ..formats.base import INTERRUPTED_TEXT, AssistantStreamEncoder, Pieces
 from ..formats.data_stream import DataStreamEncoder
 from ..formats.registry import DEFAULT, HEADERS_KEY, closes, encoder_of, kept_by
+from ..formats.ui_message.replay import message_frames
 from ..read import stored_pieces
 from ..stream import create_assistant_stream
 
@@ -188,12 +191,32 @@ class _MessageEndpoint(Endpoint):
         headers = _kept_headers(snapshot.metadata.get(HEADERS_KEY))
         if headers is None:
             headers = checked_headers((self.given or DEFAULT.encoder_for({})).headers)
-        replay = snapshot.size - snapshot.start.offset
+        replay = snapshot.size - snapshot.start.offset + len(self._before(snapshot))
         if self.begin is None and replay > 0:
             headers.append((REPLAY_CONTENT_LENGTH_HEADER, str(replay)))
         return headers
 
+    def length(self, snapshot: Snapshot) -> int | None:
+        length = super().length(snapshot)
+        return None if length is None else length + len(self._before(snapshot))
+
+    def _before(self, snapshot: Snapshot) -> bytes:
+        """What one who resumes from the start lacks: the message of earlier responses that the stream goes on
+        with.
+
+        Who sent the message has it."""
+        continues = CONTINUES_KEY in snapshot.metadata
+        if self.begin is not None or snapshot.start.offset or not continues:
+            return b""
+        message = kept_message(self.context.store, self.stream_id, snapshot.metadata)
+        return b"" if message is None else message_frames(message)
+
     def body(self, viewer: Viewer) -> Iterator[bytes]:
+        pieces = self._stored(viewer)
+        before = self._before(viewer.snapshot)
+        return chain([before], pieces) if before else pieces
+
+    def _stored(self, viewer: Viewer) -> Iterator[bytes]:
         encoder = encoder_of(viewer.snapshot.metadata, self.given)
         # A stream that is done has no silence, and a length that a heartbeat would exceed.
         done = viewer.snapshot.status is Status.DONE

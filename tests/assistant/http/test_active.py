@@ -10,8 +10,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from resumable_sync import MemoryStore, ResumableStreamContext, current_producer
-from resumable_sync.assistant.newest import RECORD_PREFIX, ActiveStreams, ClaimedSource
-from resumable_sync.contract import Store
+from resumable_sync.assistant.newest import RECORD_PREFIX, ActiveStreams
+from resumable_sync.contract import Status, Store
 from resumable_sync.errors import StoreUnavailableError
 
 from ...backends import Backend
@@ -158,7 +158,12 @@ def test_a_record_lives_as_long_as_its_stream(backend: Backend) -> None:
             current_producer().on_cancel(finish.set)
             finish.wait(30)
 
-        context.run("s", lambda: ClaimedSource(source, claim))
+        def claimed() -> Any:
+            claim.keep()
+            current_producer()._on_end(claim.end)
+            return source()
+
+        context.run("s", claimed)
         assert begun.wait(20)
         created = threading.Event()
         assert not created.wait(1.2)  # twice the life of anything that nobody keeps alive
@@ -169,12 +174,32 @@ def test_a_record_lives_as_long_as_its_stream(backend: Backend) -> None:
 
 
 def test_a_source_that_cannot_be_made_ends_its_claim(store: Store) -> None:
-    active = ActiveStreams(store)
-
     def fails() -> Any:
+        claim.keep()
+        current_producer()._on_end(claim.end)
         raise ValueError("no source")
 
-    with pytest.raises(ValueError):
-        ClaimedSource(fails, active.begin("c", "s"))
-    assert [info.status for info in store.streams()] == ["done"]
-    assert all(info.stream_id.startswith(RECORD_PREFIX) for info in store.streams())
+    with ResumableStreamContext(store) as context:
+        claim = ActiveStreams(store).begin("c", "s")
+        context.run("s", fails)
+        wait_until(lambda: {info.status for info in store.streams()} == {"done", "error"}, 20)
+        (record,) = (info for info in store.streams() if info.stream_id.startswith(RECORD_PREFIX))
+        assert record.status == "done"
+
+
+def test_how_a_message_ended_that_its_stream_does_not_tell(backend: Backend, store: Store) -> None:
+    second = backend.second(store)
+    here, there = ActiveStreams(store), ActiveStreams(second)
+    claim = here.begin("c", "s", awaited=True)
+    claim.keep()
+    record = there.record("c")
+    assert record is not None and there.noted(record) is None
+    assert (record.stream_id, record.status, record.awaited) == ("s", "streaming", True)
+    claim.note("error")
+    claim.note("cancelled")  # the first counts
+    record = there.record("c")
+    assert record is not None and there.noted(record) == "error"
+    claim.end(Status.INTERRUPTED)
+    record = there.record("c")
+    assert record is not None and record.status == "interrupted" and there.noted(record) == "error"
+    second.close()

@@ -92,7 +92,7 @@ def test_stop(context: ResumableStreamContext, method: str, path: str) -> None:
     assert sent.read().endswith(b'{"type":"finish","finishReason":"other"}\n\ndata: [DONE]\n\n')
     assert script.stopped.wait(20)
     assert call(app, method, path).read() == b'{"stopped":false}'
-    assert call(app, "GET", "/c/stream").status == 204
+    assert call(app, "GET", "/c/stream").read() == call(app, "GET", f"/streams/{stream_id}").read()
     assert read_assistant_message(context, stream_id)["status"]["type"] == "incomplete"
 
 
@@ -290,7 +290,9 @@ def test_the_assistant_transport(context: ResumableStreamContext, protocol: str)
     whole = begun + sent.read()
     assert [reply.read() for reply in resumed] == [whole, whole]
     assert read_assistant_message(context, stream_id)["metadata"]["unstable_state"] == {"list": [1, 2]}
-    assert call(app, "POST", "/resume-state", {"threadId": "t"}).status == 204
+    again = call(app, "POST", "/resume-state", {"threadId": "t"})  # it was stopped, and is not told as complete
+    assert json.loads(again.read()) == {"state": {"list": [1]}, "runId": stream_id}
+    assert call(app, "POST", "/resume", {"threadId": "t", "runId": stream_id}).read() == whole
 
 
 def test_a_stream_that_ends_before_it_has_begun_has_no_state(context: ResumableStreamContext) -> None:

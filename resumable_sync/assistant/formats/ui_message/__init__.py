@@ -7,7 +7,7 @@ steps, and the model's content of results.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from ....sse import HEARTBEAT
 from ...message.chunks import AssistantStreamChunk
@@ -27,14 +27,16 @@ MAX_EVENT = 1 << 24
 class UIMessageStreamEncoder:
     """Encodes chunks for `useChat` and its like. `message_id` is what the client names the message.
 
-    Give one where clients send by themselves once all tools have answered (`sendAutomaticallyWhen`): with it
-    they see that an answer is over that ends with the output of a tool. Steps are written as the AI SDK's own
-    server writes them, unless the application writes some. Holds no state of a stream: thread-safe and
-    reusable.
+    Give one where clients send by themselves once all tools have answered (`sendAutomaticallyWhen`): with it they
+    see that an answer is over that ends with the output of a tool. Steps are written as the AI SDK's own server
+    writes them, unless the application writes some. `earlier_calls`: the ids of tool calls that the message holds
+    already, from an earlier response; a part that is opened for one only answers it. Holds no state of a stream:
+    thread-safe and reusable.
     """
 
-    def __init__(self, message_id: str | None = None) -> None:
+    def __init__(self, message_id: str | None = None, *, earlier_calls: Collection[str] = ()) -> None:
         self.message_id = message_id
+        self.earlier_calls = earlier_calls
 
     heartbeat = HEARTBEAT
     """What keeps a silent connection alive, sent between pieces and never stored."""
@@ -55,7 +57,7 @@ class UIMessageStreamEncoder:
         Iterating raises MalformedStreamError for a chunk that addresses no part, or the wrong kind.
         """
         start = {"type": "start", **present(messageId=self.message_id)}
-        writer = Writer(start)
+        writer = Writer(start, self.earlier_calls)
         return Pieces(chunks, writer.encode, writer.end, begin=frame_bytes(start))
 
     def closing_frames(self, stored: Iterable[bytes], status: str, text: str = INTERRUPTED_TEXT) -> bytes:

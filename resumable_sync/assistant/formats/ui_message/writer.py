@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from ....errors import MalformedStreamError
@@ -77,13 +77,13 @@ def file_url(data: str, media_type: str) -> str:
 class _Call:
     """One tool call, and how much of it was written."""
 
-    def __init__(self, part: ToolCallPart) -> None:
+    def __init__(self, part: ToolCallPart, earlier: bool) -> None:
         self.part = part
         self.text: list[str] = []
         self.begin = (
             f'data: {{"type":"tool-input-delta","toolCallId":{wire_json(part.tool_call_id)},"inputTextDelta":'
         )
-        self.earlier = not part.tool_name
+        self.earlier = earlier
         """Whether the call is one of an earlier response, which the client has: here it has outputs alone."""
         self.closed = self.earlier
         """Whether nothing more is written of the arguments."""
@@ -109,8 +109,9 @@ class _Call:
 class Writer:
     """The state of one encoding. One thread at a time."""
 
-    def __init__(self, start: Mapping[str, Any]) -> None:
+    def __init__(self, start: Mapping[str, Any], earlier_calls: Collection[str] = ()) -> None:
         self._start = start
+        self._earlier_calls = earlier_calls
         self._parts = PartTypes()
         self._blocks = 0  # text and reasoning blocks begun, which numbers their ids
         self._open: dict[int, str] = {}  # part index: the id of its open block
@@ -204,7 +205,7 @@ class Writer:
             self._content(said=True)
             self._begin_block(index, part, part.provider_metadata)
         elif isinstance(part, ToolCallPart):
-            self._calls[index] = call = _Call(part)
+            self._calls[index] = call = _Call(part, not part.tool_name or part.tool_call_id in self._earlier_calls)
             if call.earlier:
                 return
             self._content(said=True)
