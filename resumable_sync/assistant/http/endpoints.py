@@ -264,6 +264,8 @@ class AssistantEndpoints:
             well = info.status is Status.DONE and self._active.noted(record) is None
             if well and (not record.awaited or record.status is Status.DONE):
                 return None
+            if record.awaited and record.status is Status.STREAMING:
+                return info.stream_id  # on_finish has not returned, however long it takes
             # By the clocks of the machines: it matters to nobody whether a day is a little longer.
             if info.finished_at is not None and time.time() - info.finished_at > self._ending_seconds:
                 return None
@@ -342,6 +344,8 @@ class AssistantEndpoints:
             return f"msg-{secrets.token_hex(16)}"
         name_of(key, "the idempotency key")
         whose = user if isinstance(user, (str, int)) and not isinstance(user, bool) else None
+        if not chat_id and whose is None:  # anybody's key: two strangers must not read one answer
+            return f"msg-{secrets.token_hex(16)}"
         text = json.dumps([self._scope, chat_id, whose, key])
         return f"msg-{hashlib.sha256(text.encode()).hexdigest()[:32]}"
 
