@@ -23,6 +23,7 @@ from .http.responses import (
 )
 from .message.accumulator import AssistantMessage, AssistantMessageAccumulator
 from .message.chunks import AssistantStreamChunk
+from .message.response import ToolResponse
 from .message.state import StateProxy
 from .read import read_assistant_message, read_ui_message
 from .stream import AssistantStream, create_assistant_stream
@@ -48,6 +49,7 @@ __all__ = [
     "StateProxy",
     "TextPartController",
     "ToolCallPartController",
+    "ToolResponse",
     "UIMessageStreamDecoder",
     "UIMessageStreamEncoder",
     "assistant_blueprint",

@@ -1,12 +1,14 @@
-"""A chat that answers out of its own head: a Markov chain over the demo's text, and one tool."""
+"""A chat that answers out of its own head: a Markov chain over the demo's text, and two tools; one asks first."""
 
 from __future__ import annotations
 
 import random
 import re
+import secrets
 from collections import defaultdict
 from functools import cache
 from importlib import resources
+from typing import Any
 
 from ..assistant import AssistantEndpoints, AssistantStreamController, ChatRequest
 from ..context import ResumableStreamContext
@@ -16,6 +18,8 @@ from ..wsgi import ViewerCap
 _WORDS_PER_SECOND = 12.0
 _TOOL_SECONDS = 0.6
 _ANSWER_WORDS = 70
+_POST = "send_postcard"
+_POSTCARD = re.compile(r"\b(post)?cards?\b", re.IGNORECASE)
 _ASKED_CHARACTERS = 2000  # of a question that are looked at
 
 
@@ -33,16 +37,45 @@ def chat_endpoints(context: ResumableStreamContext, viewers: ViewerCap, heartbea
 
 
 def answer(controller: AssistantStreamController, request: ChatRequest) -> None:
-    """Count what was asked, then talk about something else, word by word, until somebody stops it."""
-    stopped = current_producer().cancelled
+    """Count what was asked, then talk about something else, word by word, until somebody stops it.
+
+    Who wants a postcard sent is asked first. The decision comes with the next request, which goes on with the
+    message that has asked.
+    """
     asked = question_of(request)
+    decision = decision_of(request)
+    if decision is not None:
+        _post(controller, *decision)
+    elif _POSTCARD.search(asked):
+        controller.append_text("A postcard costs a stamp. ")
+        tool = controller.add_tool_call_part(_POST, args={"text": asked})
+        tool.set_approval({"id": f"approval-{secrets.token_hex(8)}"})
+    else:
+        _count(controller, asked)
+
+
+def _count(controller: AssistantStreamController, asked: str) -> None:
     controller.append_text("Let me count that. ")
     with controller.add_tool_call_part(tool_name="count_words", args={"text": asked}) as tool:
-        if stopped.wait(_TOOL_SECONDS):  # a tool that takes its time
+        if current_producer().cancelled.wait(_TOOL_SECONDS):  # a tool that takes its time
             return
         words = re.findall(r"\w+", asked)
         tool.set_response({"words": len(words), "letters": sum(map(len, words))})
-    text = f"You used {len(words)} words. That reminds me of a story. {ramble(asked, _ANSWER_WORDS)}"
+    _say(controller, f"You used {len(words)} words. That reminds me of a story. {ramble(asked, _ANSWER_WORDS)}")
+
+
+def _post(controller: AssistantStreamController, call: str, approved: bool) -> None:
+    if not approved:
+        _say(controller, "Then I keep the stamp.")
+        return
+    if current_producer().cancelled.wait(_TOOL_SECONDS):
+        return
+    controller.append_tool_result(call, {"posted": True})
+    _say(controller, "It is on its way. Nothing was sent, of course: this is a demo.")
+
+
+def _say(controller: AssistantStreamController, text: str) -> None:
+    stopped = current_producer().cancelled
     for word in re.findall(r"\S+\s*", text):
         if stopped.wait(1 / _WORDS_PER_SECOND):
             return
@@ -50,11 +83,25 @@ def answer(controller: AssistantStreamController, request: ChatRequest) -> None:
 
 
 def question_of(request: ChatRequest) -> str:
-    """The text of the last message; "" if it has none."""
-    last = request.messages[-1] if request.messages else None
-    parts = last.get("parts") if isinstance(last, dict) else None
-    texts = [part.get("text") for part in parts if isinstance(part, dict)] if isinstance(parts, list) else []
+    """The text of the last message that is not an answer; "" if there is none."""
+    asked = [message for message in request.messages if isinstance(message, dict)]
+    asked = [message for message in asked if message.get("role") != "assistant"]
+    texts = [part.get("text") for part in _parts(asked[-1])] if asked else []
     return " ".join(text for text in texts if isinstance(text, str))[:_ASKED_CHARACTERS]
+
+
+def decision_of(request: ChatRequest) -> tuple[str, bool] | None:
+    """The call whose approval the last message answers, and whether it was given; None if it answers none."""
+    for part in reversed(_parts(request.messages[-1])) if request.messages else ():
+        call, approval = part.get("toolCallId"), part.get("approval")
+        if part.get("state") == "approval-responded" and isinstance(call, str) and isinstance(approval, dict):
+            return call, approval.get("approved") is True
+    return None
+
+
+def _parts(message: object) -> list[dict[str, Any]]:
+    parts = message.get("parts") if isinstance(message, dict) else None
+    return [part for part in parts if isinstance(part, dict)] if isinstance(parts, list) else []
 
 
 def ramble(seed: str, length: int) -> str:

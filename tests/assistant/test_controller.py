@@ -11,11 +11,18 @@ from typing import Any
 
 import pytest
 
-from resumable_sync.assistant import AssistantStreamController, DataStreamEncoder, create_assistant_stream
+from resumable_sync.assistant import (
+    AssistantStreamController,
+    AssistantTransportEncoder,
+    DataStreamEncoder,
+    ToolResponse,
+    create_assistant_stream,
+)
 from resumable_sync.assistant.chunk_queue import MAX_QUEUED
+from resumable_sync.assistant.message.chunks import UIFrame
 from resumable_sync.errors import StreamCancelledError, StreamFinalizedError
 
-from .formats.programs import chunks_of
+from .formats.programs import accumulate, chunks_of
 
 WAIT = 20.0  # seconds until a test gives up
 
@@ -65,8 +72,8 @@ def test_operations_of_one_moment_keep_their_order() -> None:
         ("part-finish", 0),
         ("part-start",),
         ("text-delta", 1, '{"x":1}'),
-        ("tool-call-args-text-finish", 1),
         ("result", 1),
+        ("tool-call-args-text-finish", 1),
         ("part-finish", 1),
     ]
 
@@ -82,6 +89,86 @@ def test_an_exception_is_told_without_its_text(caplog: pytest.LogCaptureFixture)
         {"type": "part-finish", "path": [0]},
     ]
     assert "secret" in caplog.text
+
+
+def test_an_exception_leaves_tool_calls_cut_off_and_closes_texts() -> None:
+    def callback(controller: AssistantStreamController) -> None:
+        controller.add_tool_call_part("begun").args_text.append('{"a":1}')
+        controller.add_tool_call_part("complete").args_text.close()
+        controller.add_text_part()
+        controller.append_reasoning("x")
+        raise OSError
+
+    assert shapes(create_assistant_stream(callback))[-3:] == [("error",), ("part-finish", 2), ("part-finish", 3)]
+
+
+def test_an_abort_ends_the_message_as_stopped() -> None:
+    def callback(controller: AssistantStreamController) -> None:
+        controller.append_text("x")
+        controller.add_tool_call_part("begun").args_text.append("{")
+        controller.add_text_part().append("y")
+        controller.abort("enough")
+        controller.abort()
+        with pytest.raises(StreamFinalizedError):
+            controller.append_text("z")
+
+    chunks = list(create_assistant_stream(callback))
+    assert [chunk.to_json() for chunk in chunks[-3:]] == [
+        {"type": "ui-frame", "path": [], "frame": {"type": "abort", "reason": "enough"}},
+        {"type": "part-finish", "path": [2]},
+        {
+            "type": "message-finish",
+            "path": [],
+            "finishReason": "other",
+            "usage": {"inputTokens": 0, "outputTokens": 0},
+        },
+    ]
+    message = accumulate(chunks)
+    assert message["status"] == {"type": "incomplete", "reason": "other"}
+    assert message["parts"][1]["state"] == "partial-call"
+
+
+def test_an_interim_answer_is_replaced_and_none_comes_behind_the_final_one() -> None:
+    def callback(controller: AssistantStreamController) -> None:
+        tool = controller.add_tool_call_part("t", tool_call_id="t")
+        tool.set_response(ToolResponse(1, artifact="a", is_preliminary=True))
+        tool.set_approval(id="ap", approved=True, prompt="Really?")
+        tool.set_response(2)
+        tool.set_response(3, is_preliminary=True)
+        tool.set_approval(id="late")
+
+    [part] = accumulate(create_assistant_stream(callback))["parts"]
+    assert (part["result"], part["state"], "artifact" in part) == (2, "result", False)
+    assert part["approval"] == {"id": "ap", "approved": True, "prompt": "Really?"}
+
+
+def test_a_call_of_an_earlier_response_is_answered() -> None:
+    def callback(controller: AssistantStreamController) -> None:
+        controller.append_tool_result("t1", {"paid": True})
+        controller.append_tool_result("t2", ToolResponse("no", is_error=True))
+
+    first, second = accumulate(create_assistant_stream(callback))["parts"]
+    assert (first["toolCallId"], first["toolName"], first["result"]) == ("t1", "", {"paid": True})
+    assert (second["result"], second["isError"]) == ("no", True)
+
+
+def test_what_only_the_ai_sdk_has_reaches_its_format_alone() -> None:
+    def callback(controller: AssistantStreamController) -> None:
+        controller.append_text("a")
+        controller.set_message_metadata({"a": {"b": 1}})
+        controller.append_text("b")
+        controller.set_message_metadata({"a": {"c": 2}})
+        controller.append_custom("p.x", {"p": {"y": 1}})
+        controller.append_file(data="https://e.org/f.png", mime_type="image/png", reasoning=True)
+
+    chunks = list(create_assistant_stream(callback))
+    frames = [chunk.frame["type"] for chunk in chunks if isinstance(chunk, UIFrame)]
+    assert frames == ["message-metadata", "message-metadata", "custom", "reasoning-file"]
+    message = accumulate(chunks)
+    assert [part["text"] for part in message["parts"]] == ["ab"]
+    assert message["metadata"]["custom"] == {"a": {"b": 1, "c": 2}}
+    for encoder in (DataStreamEncoder(), AssistantTransportEncoder()):
+        assert b"custom" not in b"".join(encoder.encode(chunks))
 
 
 def test_a_formatter_that_fails_tells_nothing() -> None:
@@ -301,6 +388,9 @@ def test_values_are_copied_when_they_are_given() -> None:
         lambda controller: controller.add_tool_call_part("t", args={}, args_text="{}"),
         lambda controller: controller.add_tool_call_part("t").set_response(object()),
         lambda controller: controller.enqueue({"type": "text-delta", "path": [0], "textDelta": "x"}),
+        lambda controller: controller.add_tool_call_part("t").set_approval({"approved": True}),
+        lambda controller: controller.add_tool_call_part("t").set_approval(id="a", approved="yes"),
+        lambda controller: controller.add_text_part(provider_metadata="p"),
         lambda controller: controller.enqueue({"type": "nonsense"}),
         lambda controller: controller.enqueue({"type": "part-finish", "path": [True]}),
     ],

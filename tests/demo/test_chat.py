@@ -51,6 +51,9 @@ class Chat:
     def tools(self) -> list[str]:
         return [tool.text for tool in self._browser.find_elements(By.CSS_SELECTOR, ".tool")]
 
+    def choices(self) -> list[str]:
+        return [button.text for button in self._browser.find_elements(By.CSS_SELECTOR, ".choices button")]
+
     def until_answer(self, text: str) -> None:
         until(lambda: text in self.answer(), f"{text!r} in the answer")
 
@@ -98,6 +101,109 @@ def test_stop(run_demo: Callable[..., Demo], browser: webdriver.Chrome) -> None:
     chat.ask("Go on")
     until(lambda: len(chat.messages()) == 4, "another answer")
     assert chat.complaints() == []
+
+
+def test_stopped_and_loaded_again(run_demo: Callable[..., Demo], browser: webdriver.Chrome) -> None:
+    demo = run_demo()
+    chat = Chat(browser, f"{demo.url}chat")
+    chat.ask(QUESTION)
+    chat.until_answer("That reminds me")
+    chat.click("stop")
+    chat.until_status("done")
+    stopped = chat.messages()
+    browser.refresh()
+    chat.until_status("none", "done")
+    assert chat.messages() == stopped
+    assert chat.complaints() == []
+
+
+@pytest.mark.parametrize("allowed", [True, False])
+@pytest.mark.parametrize("reloaded", [True, False])
+def test_a_tool_that_asks(
+    run_demo: Callable[..., Demo], browser: webdriver.Chrome, allowed: bool, reloaded: bool
+) -> None:
+    demo = run_demo()
+    chat = Chat(browser, f"{demo.url}chat")
+    chat.ask("Send a postcard to Ann")
+    until(lambda: chat.choices() != [], "a choice")
+    chat.until_status("done")
+    if reloaded:
+        browser.refresh()
+        until(lambda: chat.choices() != [], "a choice")
+        chat.until_status("none", "done")
+    assert chat.choices() == ["Allow", "Refuse"]
+    browser.find_element(By.CSS_SELECTOR, ".allow" if allowed else ".refuse").click()
+    chat.until_answer("a demo." if allowed else "the stamp.")
+    chat.until_status("done")
+    assert len(chat.messages()) == 2 and chat.choices() == []
+    (tool,) = chat.tools()
+    assert tool.endswith('→ {"posted":true}' if allowed else "refused")
+    browser.refresh()
+    chat.until_status("none", "done")
+    assert chat.answer().count("A postcard costs a stamp.") == 1 and chat.tools() == [tool]
+    assert chat.complaints() == []
+
+
+def test_a_reload_in_the_middle_of_what_was_allowed(
+    run_demo: Callable[..., Demo], browser: webdriver.Chrome
+) -> None:
+    demo = run_demo()
+    chat = Chat(browser, f"{demo.url}chat")
+    chat.ask("Send a postcard to Ann")
+    until(lambda: chat.choices() != [], "a choice")
+    chat.until_status("done")
+    browser.find_element(By.CSS_SELECTOR, ".allow").click()
+    chat.until_answer("on its way")
+    browser.refresh()
+    chat.until_answer("a demo.")
+    chat.until_status("done")
+    assert len(chat.messages()) == 2 and len(chat.tools()) == 1
+    assert chat.answer().count("It is on its way.") == 1
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_the_form_never_covers_the_answer(
+    run_demo: Callable[..., Demo], browser: webdriver.Chrome, width: int
+) -> None:
+    """While an answer is written, and in a conversation that is longer than the window."""
+    demo = run_demo()
+    size = {"width": width, "height": 700, "deviceScaleFactor": 1, "mobile": False}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    try:
+        chat = Chat(browser, f"{demo.url}chat")
+        assert browser.execute_script("return innerWidth") == width
+        for count in range(3):
+            chat.ask(QUESTION)
+            for text in ("You used", "That reminds me"):
+                until(lambda: len(chat.messages()) == 2 * count + 2 and text in chat.messages()[-1][1], text)
+                assert_apart(browser)
+            chat.click("stop")
+            chat.until_status("done")
+            assert_apart(browser)
+        assert browser.execute_script("return document.getElementById('conversation').scrollTop") > 0
+        assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+    finally:
+        browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def assert_apart(browser: webdriver.Chrome) -> None:
+    """What is visible of each message is above the form, which is whole in the window; the last one's end is."""
+    boxes = browser.execute_script(
+        """const box = (of) => { const { top, bottom, left, right } = of.getBoundingClientRect();
+                                return { top, bottom, left, right }; };
+           const within = box(document.getElementById("conversation"));
+           const messages = [...document.querySelectorAll("#messages li")].map(box);
+           const form = box(document.getElementById("ask"));
+           return { within, messages, form, height: innerHeight, width: innerWidth };
+        """
+    )
+    form, within = boxes["form"], boxes["within"]
+    assert within["bottom"] <= form["top"] and form["bottom"] <= boxes["height"]
+    assert 0 <= form["left"] and form["right"] <= boxes["width"]
+    for message in boxes["messages"]:
+        assert min(message["bottom"], within["bottom"]) <= form["top"], boxes
+        assert within["left"] <= message["left"] and message["right"] <= within["right"]
+    assert boxes["messages"][-1]["bottom"] <= form["top"], boxes
 
 
 def test_another_viewer_and_a_killed_server(run_demo: Callable[..., Demo], browser: webdriver.Chrome) -> None:

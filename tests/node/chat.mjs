@@ -2,8 +2,8 @@
 // would keep it, what is answered is not.
 import { createElement as element } from "react";
 import { createRoot } from "react-dom/client";
-import { useChat } from "ai7-react";
-import { DefaultChatTransport } from "ai7";
+import { useChat } from "sdk-react";
+import { DefaultChatTransport } from "sdk";
 
 const chatId = location.hash.slice(1);
 const asked = JSON.parse(sessionStorage.getItem(chatId) ?? "[]");

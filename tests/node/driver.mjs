@@ -186,6 +186,10 @@ const answers = {
   },
   ai: async ({ version, body, size }) => uiMessage(version, body, size),
   schema: async ({ version }) => schemaOf(await import(`ai${version}`)),
+  accepts: async ({ version, frame }) => {
+    const { uiMessageChunkSchema } = await import(`ai${version}`);
+    return (await uiMessageChunkSchema().validate(frame)).success;
+  },
   partial: async ({ texts }) => texts.map((text) => parsePartialJsonObject(text) ?? null),
   program: async ({ program }) => collect(run(program)),
 };

@@ -173,7 +173,7 @@ class Output:
 
 def message_chunk(kind: str, fields: Mapping[str, Any]) -> AssistantStreamChunk:
     """A chunk of the message as a whole. ValueError if the fields make none."""
-    return AssistantStreamChunk.from_json({"path": [], **fields, "type": kind})
+    return AssistantStreamChunk.from_json({**fields, "type": kind, "path": []})
 
 
 def event_data(pieces: Iterable[bytes], strict: bool) -> Iterator[str]:

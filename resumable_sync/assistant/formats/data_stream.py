@@ -9,10 +9,13 @@ from __future__ import annotations
 import codecs
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from ...errors import MalformedStreamError
 from ..message.chunks import (
+    FINISH_REASONS,
+    SEVERITIES,
     Annotations,
     AssistantStreamChunk,
     Data,
@@ -28,6 +31,7 @@ from ..message.chunks import (
     ToolCallArgsTextFinish,
     UIFrame,
     UpdateState,
+    is_approval,
 )
 from ..message.jsontext import JsonValue, parse_json, stringify, wire_json
 from ..message.parts import (
@@ -344,17 +348,30 @@ class _Reader:
     def _tool_result(self, value: Mapping[str, Any]) -> None:
         index = self._call(value)
         if index is not None:
-            self.builder.respond(index, ToolResponse.from_json(value).to_chunk())
+            response = ToolResponse(
+                value.get("result", UNSET),
+                bool(value.get("isError")),
+                model_content=value.get("modelContent"),
+                messages=value.get("messages"),
+                is_preliminary=value.get("isPreliminary") is True,
+            )
+            self.builder.respond(index, replace(response.to_chunk(), artifact=value.get("artifact", UNSET)))
+
+    def _approval(self, value: Mapping[str, Any]) -> None:
+        index = self._call(value)
+        if index is not None:
+            if not is_approval(value.get("approval")):
+                raise ValueError("not an approval")
+            self.builder.approve(index, value["approval"])
 
     def _whole_tool_call(self, value: Mapping[str, Any]) -> None:
-        index = self._calls.get(text_of(value["toolCallId"]))
+        call_id = text_of(value["toolCallId"])
+        index = self._calls.get(call_id)
         if index is None:
-            index = self._start(
-                {"type": "tool-call", "toolName": value["toolName"], "toolCallId": value["toolCallId"]}
-            )
-            self._calls[value["toolCallId"]] = index
-            if "args" in value:
-                self.builder.append_args(index, stringify(value["args"]))
+            index = self._start({"type": "tool-call", "toolName": value["toolName"], "toolCallId": call_id})
+            self._calls[call_id] = index
+        if value.get("args") is not None and self.builder.expects_args(index):
+            self.builder.append_args(index, stringify(value["args"]))
         self.builder.close_args(index)
 
     def _start(self, part: Mapping[str, Any]) -> int:
@@ -363,10 +380,40 @@ class _Reader:
         return self.builder.start(Part.from_json(part))
 
     def add_message(self, kind: str, fields: Mapping[str, Any]) -> None:
-        chunk = message_chunk(kind, fields)
-        if isinstance(chunk, (StepFinish, MessageFinish)):
+        if kind in ("message-finish", "step-finish"):
+            fields = _finish_fields(kind, fields)
             self._close_all_args()
-        self.builder.enqueue(chunk)
+        self.builder.enqueue(message_chunk(kind, fields))
+
+    def error(self, value: Any) -> None:
+        """An error, whatever the line holds: a broken one is one too."""
+        if isinstance(value, str):
+            fields = {"error": value}
+        elif isinstance(value, Mapping) and isinstance(value.get("error"), str):
+            fields = {"error": value["error"]}
+            if isinstance(value.get("code"), str):
+                fields["code"] = value["code"]
+            if value.get("severity") in SEVERITIES:
+                fields["severity"] = value["severity"]
+        else:
+            fields = {"error": stringify(value)}
+        self.add_message("error", fields)
+
+
+def _finish_fields(kind: str, value: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a finish, with what a line may leave out or spell in its own way."""
+    reason, usage = text_of(value["finishReason"]), value.get("usage")
+    if usage is not None and not is_object(usage):
+        raise ValueError("usage is no object")
+    fields = {
+        **value,
+        "finishReason": reason if reason in FINISH_REASONS else "other",
+        "usage": {"inputTokens": 0, "outputTokens": 0} if usage is None else usage,
+        "path": [],
+    }
+    if kind == "step-finish" and value.get("isContinued") is None:
+        fields["isContinued"] = False
+    return fields
 
 
 class _Refused(MalformedStreamError):
@@ -388,7 +435,7 @@ def _ignore(reader: _Reader, value: object) -> None:
 _READERS: Mapping[str, tuple[Callable[[Any], bool], Callable[[_Reader, Any], None]]] = {
     "0": (is_text, lambda reader, value: reader.builder.append_text(value)),
     "2": (is_list, _message("data", "data")),
-    "3": (is_text, _message("error", "error")),
+    "3": (is_anything, _Reader.error),
     "8": (is_list, _message("annotations", "annotations")),
     "9": (is_object, _Reader._whole_tool_call),
     "a": (is_object, _Reader._tool_result),
@@ -407,6 +454,7 @@ _READERS: Mapping[str, tuple[Callable[[Any], bool], Callable[[_Reader, Any], Non
     "aui-reasoning-delta": (is_object, _Reader._parented_reasoning),
     "aui-reasoning-part-start": (is_object, _Reader._reasoning_start),
     "aui-data": (is_object, _whole(DataPart)),
+    "aui-tool-call-approval": (is_object, _Reader._approval),
 }
 
 

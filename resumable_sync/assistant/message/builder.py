@@ -117,6 +117,10 @@ class ChunkBuilder:
         """Whether more arguments can be appended."""
         return self._parts[index].args_open
 
+    def expects_args(self, index: int) -> bool:
+        """Whether no arguments were appended yet, and can be."""
+        return self._parts[index].args_open and not self._parts[index].has_args
+
     def close_args(self, index: int) -> None:
         """Complete the arguments of a tool call; none at all count as `{}`. Idempotent."""
         part = self._parts[index]

@@ -33,6 +33,9 @@ from .parts import (
 FINISH_REASONS = ("stop", "length", "content-filter", "tool-calls", "error", "other", "unknown")
 """Why a step or a message ended. Other strings are passed on."""
 
+SEVERITIES = ("critical", "warning", "info")
+"""How bad an error is. The latter two do not end a message."""
+
 
 @dataclass(frozen=True)
 class StateOperation:

@@ -62,20 +62,25 @@ def perform(controller: AssistantStreamController, handles: dict[str, Any], name
     if name == "add_tool_call_part":
         handles[args[0]] = controller.add_tool_call_part(args[1])
     elif name == "add_text_part":
-        handles[args[0]] = controller.add_text_part()
+        handles[args[0]] = controller.add_text_part(**keywords(*args[1:]))
     elif name == "add_reasoning_part":
-        handles[args[0]] = controller.add_reasoning_part(*args[1:])
+        handles[args[0]] = controller.add_reasoning_part(**keywords(*args[1:]))
+    elif name == "append_reasoning":
+        controller.append_reasoning(args[0], **keywords(*args[1:]))
     elif name == "tool.args_append":
         handles[args[0]].args_text.append(args[1])
     elif name == "tool.args_close":
         handles[args[0]].args_text.close()
     elif name == "tool.set_response":
-        names = {"isError": "is_error", "modelContent": "model_content"}
-        handles[args[0]].set_response(**{names.get(key, key): value for key, value in args[1].items()})
-    elif name in ("tool.close", "part.close"):
+        handles[args[0]].set_response(**keywords(args[1]))
+    elif name == "tool.set_approval":
+        handles[args[0]].set_approval(args[1])
+    elif name == "tool.close":
         handles[args[0]].close()
+    elif name == "part.close":
+        handles[args[0]].close(*args[1:])
     elif name == "part.append":
-        handles[args[0]].append(args[1])
+        handles[args[0]].append(*args[1:])
     elif name == "merge":
         controller.merge(create_assistant_stream(callback_of(args[0])))
     elif name == "state.set":
@@ -85,6 +90,13 @@ def perform(controller: AssistantStreamController, handles: dict[str, Any], name
         target[args[0][-1]] = args[1]
     else:
         getattr(controller, name)(*args)
+
+
+def keywords(given: Any = None) -> dict[str, Any]:
+    """Options in the JavaScript shape, or a summary, as keyword arguments."""
+    if not isinstance(given, dict):
+        return {} if given is None else {"unstable_summary": given}
+    return {re.sub("[A-Z]", lambda match: "_" + match[0].lower(), key): value for key, value in given.items()}
 
 
 def chunks_of(program: Program) -> list[AssistantStreamChunk]:
@@ -108,7 +120,10 @@ def normalized(message: dict[str, Any]) -> dict[str, Any]:
 
 
 def _made_up(identifier: object) -> bool:
-    return isinstance(identifier, str) and re.fullmatch("[0-9a-f]{16}", identifier) is not None
+    return (
+        isinstance(identifier, str)
+        and re.fullmatch("<generated>|[0-9A-Za-z]{7}|[0-9a-f]{16}", identifier) is not None
+    )
 
 
 def cut(data: bytes, size: int) -> Iterator[bytes]:

@@ -44,6 +44,13 @@ _CALL_FIELDS: Mapping[str, type] = {
     "inputEncoding": str,
 }
 
+_DECISION: Mapping[str, type] = {
+    "approved": bool,
+    "reason": str,
+    "providerExecuted": bool,
+    "providerMetadata": Mapping,
+}
+
 
 class Reader:
     """The state of one decoding. One thread at a time."""
@@ -269,8 +276,10 @@ class Reader:
         elif kind == "tool-approval-response" and isinstance(frame.get("approved"), bool):
             for call in self._calls.values():
                 if call.approval is not None and call.approval["id"] == approval_id:
-                    reason = {"reason": frame["reason"]} if isinstance(frame.get("reason"), str) else {}
-                    self._set_approval(call, {**call.approval, "approved": frame["approved"], **reason})
+                    decision = {
+                        name: frame[name] for name, kind in _DECISION.items() if isinstance(frame.get(name), kind)
+                    }
+                    self._set_approval(call, {**call.approval, **decision})
                     return
 
     def _set_approval(self, call: _Call, approval: dict[str, Any]) -> None:

@@ -1,0 +1,144 @@
+"""What is saved is what the page had: accepted by validateUIMessages, and good for the next turn."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from resumable_sync.assistant import (
+    AssistantStreamController,
+    ChatRequest,
+    read_assistant_message,
+    read_ui_message,
+)
+
+from ...javascript import JavaScript
+from .support import APPROVALS, TOOL_CALLS, VERSIONS, WITH_APPROVALS, Chat, Server, last, texts
+from .test_approvals import pay
+from .test_automatic_sending import all_mixed, one_browser_tool, server_tools_in_two_steps
+
+each_version = pytest.mark.parametrize("version", VERSIONS)
+
+
+def one_after_the_other(controller: AssistantStreamController, request: ChatRequest) -> None:
+    for text in ("First paragraph.", "Second paragraph."):
+        with controller.add_text_part() as part:
+            part.append(text)
+
+
+def in_turns(controller: AssistantStreamController, request: ChatRequest) -> None:
+    left, right = controller.add_text_part(), controller.add_text_part()
+    for number in range(3):
+        left.append(f"a{number} ")
+        right.append(f"b{number} ")
+
+
+def everything(controller: AssistantStreamController, request: ChatRequest) -> None:
+    controller.append_reasoning("hm")
+    controller.append_text("Let me look. ")
+    with controller.add_tool_call_part("weather", tool_call_id="t", args={"city": "Rome"}) as tool:
+        tool.set_response({"sun": True})
+    controller.append_file(data="https://example.org/a.png", mime_type="image/png")
+    controller.append_file(data="aGk=", mime_type="text/plain")
+    controller.append_source(id="s", url="https://example.org", title="T")
+    controller.append_data(name="progress", data={"done": 1})
+    controller.append_text("Done.")
+
+
+def cut_off(controller: AssistantStreamController, request: ChatRequest) -> None:
+    controller.append_text("Hm. ")
+    tool = controller.add_tool_call_part("weather", tool_call_id="t")
+    tool.args_text.append('{"city": "Ro')
+    tool.close()
+
+
+def saved(server: Server, chat_id: str) -> Any:
+    stream_id = server.endpoints.newest_stream(chat_id)
+    assert stream_id is not None
+    return json.loads(json.dumps(read_ui_message(server.context, stream_id)))
+
+
+ANSWERS = [one_after_the_other, in_turns, everything, cut_off, server_tools_in_two_steps]
+
+
+@each_version
+@pytest.mark.parametrize("answer", ANSWERS)
+def test_what_is_saved_is_what_was_shown(chats: JavaScript, server: Server, version: int, answer: Any) -> None:
+    chat = Chat(chats, server, version, server.chat_for(answer))
+    shown = last(chat.send())
+    message = saved(server, chat.chat_id)
+    assert (message["id"], message["role"]) == (shown["id"], "assistant")
+    assert without_versions(message["parts"]) == without_versions(shown["parts"])
+    for other in VERSIONS:
+        assert chats.ask("valid", version=other, messages=[message]) is None
+
+
+def without_versions(parts: list[Any]) -> list[Any]:
+    """The parts without what one version keeps and another does not."""
+    return [{name: value for name, value in part.items() if name != "rawInput"} for part in parts]
+
+
+@each_version
+@pytest.mark.parametrize("answer", [one_after_the_other, in_turns])
+def test_texts_are_kept_apart(chats: JavaScript, server: Server, version: int, answer: Any) -> None:
+    chat = Chat(chats, server, version, server.chat_for(answer))
+    shown = texts(last(chat.send()))
+    assert len(shown) == 2
+    stream_id = server.endpoints.newest_stream(chat.chat_id)
+    assert stream_id is not None
+    parts = read_assistant_message(server.context, stream_id)["parts"]
+    assert [part["text"] for part in parts if part["type"] == "text"] == shown
+
+
+@each_version
+@pytest.mark.parametrize("answer", [one_browser_tool, all_mixed])
+def test_a_message_that_was_continued_is_one_message(
+    chats: JavaScript, server: Server, version: int, answer: Any
+) -> None:
+    chat_id = server.chat_for(answer)
+    messages: list[Any] = []
+    finished = Finished(server, messages)
+    chat = Chat(chats, server, version, chat_id, automatic=[TOOL_CALLS], tools={"ask": "yes"})
+    report = chat.send()
+    shown = last(report)
+    message = finished.of(chat_id, report)
+    assert message["id"] == shown["id"]
+    assert without_versions(message["parts"]) == without_versions(shown["parts"])
+
+
+class Finished:
+    """The last message of a chat as an application keeps it, which has what the client has sent."""
+
+    def __init__(self, server: Server, messages: list[Any]) -> None:
+        self._server = server
+        self._messages = messages
+
+    def of(self, chat_id: str, report: Any) -> Any:
+        stream_id = self._server.endpoints.newest_stream(chat_id)
+        assert stream_id is not None
+        before = self._server.requests[chat_id][-1].messages[-1]
+        return json.loads(json.dumps(read_ui_message(self._server.context, stream_id, before)))
+
+
+@each_version
+def test_the_next_turn_works_with_what_is_saved(chats: JavaScript, server: Server, version: int) -> None:
+    chat = Chat(chats, server, version, server.chat_for(everything))
+    asked = chat.send()["messages"][0]
+    messages = [asked, saved(server, chat.chat_id)]
+    again = Chat(chats, server, version, chat.chat_id, messages=messages)
+    report = again.send("and now?")
+    assert report["status"] == "ready" and len(report["messages"]) == 4
+    assert report["messages"][:2] == messages
+    assert server.requests[chat.chat_id][-1].messages[1] == messages[1]
+
+
+@pytest.mark.parametrize("version", WITH_APPROVALS)
+def test_an_approval_is_saved(chats: JavaScript, server: Server, version: int) -> None:
+    chat = Chat(chats, server, version, server.chat_for(pay), automatic=[TOOL_CALLS, APPROVALS])
+    shown = last(chat.send())
+    message = saved(server, chat.chat_id)
+    assert message["parts"] == shown["parts"]
+    for other in WITH_APPROVALS:
+        assert chats.ask("valid", version=other, messages=[message]) is None
