@@ -33,12 +33,12 @@ SDK's own abort) at each load, until a newer message is sent. With `on_finish` a
 until that has returned: a page that is loaded meanwhile has it from here, later from the application. Where it
 raised, or its process died, the message is replayed for `ending_seconds`, as the application may not have it.
 Clients replace by the replay what they have under the same id (AI SDK from 5.0.277, 6.0.326 and 7.0.173; what
-older ones have saved is doubled).
+older ones have saved is doubled, and by 5 still a saved message with a call whose input was cut off).
 
 **Repeated requests**: two POSTs with one `Idempotency-Key` (a header, or the body's member `idempotency_member`)
 are one run in the chat: the second gets the same stream from its start, also when it has ended, however it ended,
 as long as it is stored. A key counts within the scope, the chat, and the user where `authorize` gives text or a
-number.
+number. Where there is neither chat nor user, it is left unread.
 """
 
 from __future__ import annotations
