@@ -70,14 +70,18 @@ def test_what_is_saved_is_what_was_shown(chats: JavaScript, server: Server, vers
     shown = last(chat.send())
     message = saved(server, chat.chat_id)
     assert (message["id"], message["role"]) == (shown["id"], "assistant")
-    assert without_versions(message["parts"]) == without_versions(shown["parts"])
+    assert comparable(message["parts"]) == comparable(shown["parts"])
     for other in VERSIONS:
         assert chats.ask("valid", version=other, messages=[message]) is None
 
 
-def without_versions(parts: list[Any]) -> list[Any]:
-    """The parts without what one version keeps and another does not."""
-    return [{name: value for name, value in part.items() if name != "rawInput"} for part in parts]
+def comparable(parts: list[Any]) -> list[Any]:
+    """The parts without the input that is no JSON: AI SDK 5 and 6 keep it under another name."""
+    broken = {"input", "rawInput"}
+    return [
+        {key: value for key, value in part.items() if part.get("state") != "output-error" or key not in broken}
+        for part in parts
+    ]
 
 
 @each_version
@@ -98,28 +102,12 @@ def test_a_message_that_was_continued_is_one_message(
     chats: JavaScript, server: Server, version: int, answer: Any
 ) -> None:
     chat_id = server.chat_for(answer)
-    messages: list[Any] = []
-    finished = Finished(server, messages)
-    chat = Chat(chats, server, version, chat_id, automatic=[TOOL_CALLS], tools={"ask": "yes"})
-    report = chat.send()
-    shown = last(report)
-    message = finished.of(chat_id, report)
+    shown = last(Chat(chats, server, version, chat_id, automatic=[TOOL_CALLS], tools={"ask": "yes"}).send())
+    message = saved(server, chat_id)
     assert message["id"] == shown["id"]
-    assert without_versions(message["parts"]) == without_versions(shown["parts"])
-
-
-class Finished:
-    """The last message of a chat as an application keeps it, which has what the client has sent."""
-
-    def __init__(self, server: Server, messages: list[Any]) -> None:
-        self._server = server
-        self._messages = messages
-
-    def of(self, chat_id: str, report: Any) -> Any:
-        stream_id = self._server.endpoints.newest_stream(chat_id)
-        assert stream_id is not None
-        before = self._server.requests[chat_id][-1].messages[-1]
-        return json.loads(json.dumps(read_ui_message(self._server.context, stream_id, before)))
+    assert comparable(message["parts"]) == comparable(shown["parts"])
+    for other in VERSIONS:
+        assert chats.ask("valid", version=other, messages=[message]) is None
 
 
 @each_version
