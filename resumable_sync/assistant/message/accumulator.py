@@ -308,7 +308,8 @@ def _new_part(part: Part) -> dict[str, Any]:
             **parent,
         }
     if isinstance(part, SourcePart):
-        fields: dict[str, Any] = {"title": part.title} if part.title else {}
+        named = part.title is not None if part.source_type == "document" else bool(part.title)
+        fields: dict[str, Any] = {"title": part.title} if named else {}
         if part.source_type == "document":
             fields["mediaType"] = part.media_type or "application/octet-stream"
             fields.update({"filename": part.filename} if part.filename else {})
