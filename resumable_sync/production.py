@@ -212,6 +212,7 @@ class Production:
 
     def _store_ending(self, status: Status, error: str | None, timeout: float | None) -> None:
         deadline = time.monotonic() + (self._store.grace if timeout is None else timeout)
+        told = self.failure is not None  # the `on_error` hook, of one error that stops the stream
         try:
             # The ending comes after all that was made: it is last, and `done` means that everything is there.
             self._committer.flush(self._outbox, timeout)
@@ -222,6 +223,7 @@ class Production:
             error = str(refused)
             self.failure = self.failure or refused
             call_hook_in_thread(self.hooks.on_error, self.stream_id, refused)
+            told = True
         self._report_appends()
         try:
             self._finalize(status, error, deadline)
@@ -232,10 +234,14 @@ class Production:
             # Nothing more can be done here: readers see the loss, or the lease runs out and they see
             # `interrupted`.
             logger.warning("stream %s could not be ended as %s: %s", self.stream_id, status, refused)
+            if not told:
+                call_hook_in_thread(self.hooks.on_error, self.stream_id, refused)
             self.failure = refused
             return
         except Exception as fault:  # a fault in the store: the same
             logger.exception("stream %s could not be ended as %s", self.stream_id, status)
+            if not told:
+                call_hook_in_thread(self.hooks.on_error, self.stream_id, fault)
             self.failure = fault
             return
         self.status = status

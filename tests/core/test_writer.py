@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import gc
 import io
@@ -17,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from resumable_sync import (
+    LeaseLostError,
     LimitExceededError,
     MemoryStore,
     ProducerInterruptedError,
@@ -99,6 +101,24 @@ def test_an_exception_ends_the_stream_as_an_error(context: ResumableStreamContex
     info = context.info("s")
     assert info is not None and info.error == "Fault: why" and stored(context) == (b"so far", Status.ERROR)
     assert [type(error) for error in errors] == [Fault]
+
+
+@pytest.mark.parametrize("late", [b"", b"late"])
+def test_a_producer_that_finds_itself_superseded_at_its_ending_tells_it_once(
+    context: ResumableStreamContext, late: bytes
+) -> None:
+    errors: list[BaseException] = []
+    with ResumableStreamContext(context.store, on_error=lambda _, error: errors.append(error)) as watching:
+        with contextlib.suppress(LeaseLostError, StreamLostError):
+            with watching.writer("s") as out:
+                out.write(b"stored")
+                out.flush()
+                context.store.delete("s")
+                context.produce("s", lambda: [b"other"])
+                if late:
+                    out.write(late)
+    assert [type(error) for error in errors] in ([LeaseLostError], [StreamLostError])
+    assert stored(context) == (b"other", Status.DONE)
 
 
 @pytest.mark.parametrize("leaving", [KeyboardInterrupt, SystemExit, GeneratorExit])

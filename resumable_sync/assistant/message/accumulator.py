@@ -238,18 +238,15 @@ class AssistantMessageAccumulator:
             changed["status"] = {"type": "running", "isArgsComplete": args_complete}
         return changed
 
-    def _now(self) -> int | None:
-        return None if self._clock is None else int(self._clock() * 1000)
-
     def _with_start(self, part: dict[str, Any]) -> dict[str, Any]:
-        now = self._now()
-        return part if now is None or part["type"] not in _TIMED else {**part, "timing": {"startedAt": now}}
+        if self._clock is None or part["type"] not in _TIMED:
+            return part
+        return {**part, "timing": {"startedAt": int(self._clock() * 1000)}}
 
     def _with_end(self, part: dict[str, Any]) -> dict[str, Any]:
-        now = self._now()
-        if now is None or "timing" not in part:
+        if self._clock is None or "timing" not in part:
             return part
-        return {**part, "timing": {"completedAt": now, **part["timing"]}}
+        return {**part, "timing": {"completedAt": int(self._clock() * 1000), **part["timing"]}}
 
     def _change_metadata(self, chunk: AssistantStreamChunk) -> None:
         old = self._fields["metadata"]
@@ -308,7 +305,8 @@ def _new_part(part: Part) -> dict[str, Any]:
             **parent,
         }
     if isinstance(part, SourcePart):
-        fields: dict[str, Any] = {"title": part.title} if part.title else {}
+        named = part.title is not None if part.source_type == "document" else bool(part.title)
+        fields: dict[str, Any] = {"title": part.title} if named else {}
         if part.source_type == "document":
             fields["mediaType"] = part.media_type or "application/octet-stream"
             fields.update({"filename": part.filename} if part.filename else {})

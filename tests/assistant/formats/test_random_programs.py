@@ -26,7 +26,7 @@ from resumable_sync.assistant.message.chunks import Error, MessageFinish, PartSt
 from resumable_sync.assistant.message.parts import ToolCallPart
 
 from ...javascript import JavaScript
-from .programs import DECODERS, ENCODERS, Program, accumulate, chunks_of
+from .programs import DECODERS, ENCODERS, Program, accumulate, chunks_of, normalized
 from .test_javascript import same
 
 quick = settings(deadline=None, max_examples=120)
@@ -42,22 +42,28 @@ usage = st.fixed_dictionaries({"inputTokens": st.integers(0, 99), "outputTokens"
 reasons = st.sampled_from(["stop", "length", "content-filter", "tool-calls", "error", "other", "unknown"])
 parents = st.sampled_from(["", "@p", "@q"])
 
+metadata = st.none() | st.dictionaries(words, st.dictionaries(words, json_values, max_size=2), max_size=2)
+decisions: st.SearchStrategy[dict[str, Any]] = st.sampled_from(
+    [{}, {"approved": True}, {"approved": False, "reason": "no"}, {"prompt": "?", "x": [1]}]
+)
+_ENDINGS = ("error", "step-finish", "message-finish")
+
 
 @st.composite
 def programs(draw: st.DrawFn, *, lossy: bool = False) -> Program:
     """Programs that leave parts open, answer tools late or never, and may raise.
 
     With `lossy` nothing is done that the data stream cannot carry: text in a part while another one of text
-    is open, arguments behind an error or the finish, and details of errors and results.
+    is open, arguments after an error, a step or the finish, provider metadata, and calls that are cut off.
     """
     program: Program = []
     tools: dict[str, bool] = {}  # whether arguments can still be written
     for step in range(draw(st.integers(0, 12))):
         kinds = ["text", "reasoning", "source", "file", "data", "tool", "chunk", "finish"]
         if tools:
-            kinds += ["args", "args", "args_close", "response", "close"]
+            kinds += ["args", "args", "args_close", "approval", "preliminary", "response", "close"]
         if not lossy:
-            kinds += ["explicit", "state"]
+            kinds += ["explicit", "state", "thinking"]
         kind = draw(st.sampled_from(kinds))
         parent = draw(parents)
         operation: list[Any]
@@ -67,7 +73,14 @@ def programs(draw: st.DrawFn, *, lossy: bool = False) -> Program:
         elif kind == "reasoning":
             operation = ["append_reasoning", draw(text), draw(st.none() | text)]
         elif kind == "source":
-            operation = ["append_source", {"sourceType": "url", "id": draw(words), "url": draw(text)}]
+            document: dict[str, Any] = {
+                "sourceType": "document",
+                "title": draw(text),
+                "mediaType": "a/b",
+                "filename": draw(text),
+            }
+            page: dict[str, Any] = {"sourceType": "url", "url": draw(text)}
+            operation = ["append_source", {"id": draw(words), **(page if draw(st.booleans()) else document)}]
         elif kind == "file":
             operation = ["append_file", {"data": draw(text), "mimeType": "text/plain"}]
         elif kind == "data":
@@ -86,17 +99,28 @@ def programs(draw: st.DrawFn, *, lossy: bool = False) -> Program:
         elif kind == "close":
             tools[handle] = False
             operation, parent = ["tool.close", handle], ""
-        elif kind == "response":
+        elif kind == "approval":
+            approval = {"id": draw(words), **draw(decisions)}
+            operation, parent = ["tool.set_approval", handle, approval], ""
+        elif kind in ("response", "preliminary"):
             tools[handle] = False
             response = {"result": draw(json_values), "isError": draw(st.booleans())}
-            if draw(st.booleans()):
-                response["artifact"] = draw(json_values)
-            if not lossy and draw(st.booleans()):
-                response["messages"] = draw(json_values)
+            for name in ("artifact", "messages", "modelContent"):
+                if draw(st.booleans()):
+                    response[name] = draw(json_values)
+            if kind == "preliminary":
+                response["isPreliminary"] = True
             operation, parent = ["tool.set_response", handle, response], ""
         elif kind == "explicit":
-            program += [["add_text_part", "part"], ["part.append", "part", draw(text)]]
+            program += [
+                ["add_text_part", "part", {"providerMetadata": draw(metadata)}],
+                ["part.append", "part", draw(text), draw(metadata)],
+            ]
+            if draw(st.booleans()):
+                program.append(["part.close", "part", draw(metadata)])
             continue
+        elif kind == "thinking":
+            operation = ["append_reasoning", draw(text), {"providerMetadata": draw(metadata)}]
         elif kind == "state":
             operation, parent = ["state.set", [draw(words)], draw(json_values)], ""
         elif kind == "finish":
@@ -110,19 +134,23 @@ def programs(draw: st.DrawFn, *, lossy: bool = False) -> Program:
                         {"type": "data", "data": [{"name": "n", "data": None}, math.nan]},
                         {"type": "step-start", "messageId": "step"},
                         {"type": "step-start", "messageId": "step-2"},
-                        (
-                            {"type": "error", "error": "bad"}
-                            if lossy
-                            else {"type": "error", "error": "b", "code": "c"}
-                        ),
+                        {
+                            "type": "step-finish",
+                            "finishReason": "stop",
+                            "usage": {"inputTokens": 1, "outputTokens": 2},
+                            "isContinued": True,
+                        },
+                        {"type": "error", "error": "bad"},
+                        {"type": "error", "error": "b", "code": "c", "severity": "critical"},
                     ]
                 )
             )
             operation, parent = ["enqueue", chunk], ""
-        if lossy and operation[0] == "enqueue" and operation[1]["type"] in ("error", "message-finish"):
+        if lossy and operation[0] == "enqueue" and operation[1]["type"] in _ENDINGS:
             tools = dict.fromkeys(tools, False)
         program.append([parent, *operation] if parent else operation)
     if draw(st.booleans()):
+        program += [["tool.close", handle] for handle in tools if lossy]
         program.append(["throw", draw(text)])
     return program
 
@@ -142,7 +170,7 @@ def encoded(draw: st.DrawFn, encoder: Any, *, lossy: bool = False) -> tuple[Any,
 def comparable(message: Any) -> Any:
     """Without reasoning parts that hold no text: the data stream has no way to begin one."""
     parts = [part for part in message["parts"] if part.get("text") != ""]
-    return {**message, "parts": parts}
+    return {**normalized(message), "parts": parts}
 
 
 @quick

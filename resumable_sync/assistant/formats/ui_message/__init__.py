@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from ....sse import HEARTBEAT
 from ...message.chunks import AssistantStreamChunk
-from ..base import INTERRUPTED_TEXT, Format, Pieces, complain, event_data
+from ..base import INTERRUPTED_TEXT, Format, Pieces, event_data
 from .closing import Stored
 from .frames import frame_bytes, present
 from .reader import Reader
@@ -19,9 +19,6 @@ from .writer import Writer
 
 MESSAGE_KEY = "assistant-message"
 """Where a stream's metadata keeps what the encoder named the message."""
-
-MAX_EVENT = 1 << 24
-"""UTF-16 units of an event's data that JavaScript's decoder takes."""
 
 
 class UIMessageStreamEncoder:
@@ -80,9 +77,9 @@ class UIMessageStreamDecoder:
 
     Blocks of text and reasoning are told apart by their ids; a tool call appears once its input is complete,
     or at the end; `start` and a `start-step` after it are one step; `abort` is an end for the reason `other`.
-    `strict`: MalformedStreamError for an end without `[DONE]`, for events with a name and for those of more
-    than 16 MiB, counted in UTF-16 units as JavaScript does; otherwise a warning in the log. Unknown chunks are
-    ignored, broken ones dropped with a warning.
+    `strict`: MalformedStreamError for an end without `[DONE]` and for events with a name; otherwise a warning
+    in the log. Unknown chunks are ignored, broken ones dropped with a warning. MalformedStreamError, however
+    strict, for an event of more than 16 MiB (2**24 UTF-16 code units).
     """
 
     def __init__(self, *, strict: bool = True) -> None:
@@ -92,17 +89,8 @@ class UIMessageStreamDecoder:
         """Yield the chunks in `pieces`, whose boundaries do not matter."""
         reader = Reader()
         for data in event_data(pieces, self._strict):
-            if _is_too_long(data):
-                complain(self._strict, f"an event of more than {MAX_EVENT} UTF-16 units")
-            else:
-                yield from reader.read(data)
+            yield from reader.read(data)
         yield from reader.end()
-
-
-def _is_too_long(data: str) -> bool:
-    if len(data) <= MAX_EVENT // 2:  # whatever its characters are
-        return False
-    return len(data.encode("utf-16-le", "surrogatepass")) // 2 > MAX_EVENT
 
 
 def _keep(encoder: UIMessageStreamEncoder) -> Mapping[str, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from ....errors import MalformedStreamError
@@ -48,20 +48,12 @@ _REASONS: Mapping[str, str | None] = {
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 _BASE64 = re.compile(r"[A-Za-z0-9+/]+={0,2}")
 _WHITE_SPACE = re.compile(r"[ \t\r\n]+")
-_LONGEST = 1 << 20  # characters of a text in one frame
 _PATH_LENGTH = 100  # what begins with a slash and is shorter is rather a path than base64
 
 
 def finish_reason(reason: str) -> str | None:
     """The reason as all versions of the AI SDK read it; None where it is to be left out."""
     return _REASONS.get(reason.strip().lower().replace("_", "-").replace(" ", "-"), "other")
-
-
-def _cut(text: str) -> Sequence[str]:
-    """`text` in pieces that clients take in one event, however much of them JSON escapes."""
-    if len(text) <= _LONGEST:
-        return (text,)
-    return [text[at : at + _LONGEST] for at in range(0, len(text), _LONGEST)]
 
 
 def file_url(data: str, media_type: str) -> str:
@@ -242,8 +234,7 @@ class Writer:
             if not call.closed:
                 call.text.append(chunk.text_delta)
                 # Such frames are many: they are put together without a dict, and change nothing of the steps.
-                for text in _cut(chunk.text_delta):
-                    self._out.append(f"{call.begin}{wire_json(text)}}}\n\n".encode())
+                self._out.append(f"{call.begin}{wire_json(chunk.text_delta)}}}\n\n".encode())
             return
         if not isinstance(part, (TextPart, ReasoningPart)):
             raise MalformedStreamError(f"a {chunk.type} chunk does not fit a {part.type} part")
@@ -251,8 +242,7 @@ class Writer:
             self._content(said=True)
             self._begin_block(index, part, None)
         more = present(providerMetadata=chunk.provider_metadata)
-        for text in _cut(chunk.text_delta):
-            self._write({"type": f"{part.type}-delta", "id": self._open[index], "delta": text, **more})
+        self._write({"type": f"{part.type}-delta", "id": self._open[index], "delta": chunk.text_delta, **more})
 
     def _begin_block(self, index: int, part: Part, metadata: object) -> None:
         self._open[index] = f"{part.type}-{self._blocks}"
