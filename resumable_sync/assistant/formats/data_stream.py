@@ -1,7 +1,7 @@
 """The data stream, the default format: one line per frame, `prefix:JSON`.
 
 Lossy: provider metadata of texts and reasonings, which of two texts that are open at once a delta belongs to, and
-whether a call was cut off: a reader takes its arguments for complete at the end, also behind an error.
+whether a call was cut off: a reader takes its arguments for complete at the end, also after an error.
 """
 
 from __future__ import annotations
