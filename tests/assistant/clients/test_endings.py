@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from resumable_sync import ResumableStreamContext, SQLiteStore, current_producer
 from resumable_sync.assistant import AssistantStreamController, ChatRequest
 
 from ...javascript import JavaScript
-from .support import VERSIONS, Chat, Server, last, texts
+from .support import VERSIONS, Chat, Server, last, serving, texts
 
 each_version = pytest.mark.parametrize("version", VERSIONS)
 ASKED: dict[str, Any] = {"id": "u", "role": "user", "parts": [{"type": "text", "text": "count"}]}
@@ -110,8 +111,8 @@ class _on:
         return self._server
 
     def __exit__(self, *exception: object) -> None:
-        self._server.close()
         self._context.close()
+        self._server.close()
         self._store.close()
 
 
@@ -154,3 +155,23 @@ def test_a_providers_finish_reason(chats: JavaScript, server: Server, version: i
 
     report = Chat(chats, server, version, server.chat_for(answer)).send()
     assert (report["status"], report["errors"], texts(last(report))) == ("ready", [], ["fine"])
+
+
+@pytest.fixture(scope="module")
+def impatient() -> Iterator[Server]:
+    with serving(max_seconds=0.5) as running:
+        yield running
+
+
+@each_version
+def test_a_response_that_has_lasted_its_time_reads_as_an_error(
+    chats: JavaScript, impatient: Server, version: int
+) -> None:
+    """useChat does not resume by itself. The answer goes on, and a resume has all of it."""
+    answer = Halfway()
+    chat = Chat(chats, impatient, version, impatient.chat_for(answer))
+    assert chat.send()["status"] == "error"
+    assert not answer.fails.is_set()
+    chat.stop()
+    report = loaded(chats, impatient, version, chat.chat_id)
+    assert report["status"] == "ready" and texts(last(report)) == ["the half"]
