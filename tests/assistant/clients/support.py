@@ -51,8 +51,7 @@ class Server:
         self.requests: dict[str, list[ChatRequest]] = {}
         """What each chat was asked, by its id."""
         self._answers: dict[str, Answer] = {}
-        # Of the servers that run within a process, the one that keeps connections open: where a server has said
-        # that it closes them, Node takes a response that is broken off for a whole one.
+        # Of the servers that run within a process, the one that breaks off a response whose application fails.
         waitress: Any = importlib.import_module("waitress.server")  # it has no types
         self._waitress = waitress.create_server(self._serve, host="127.0.0.1", port=0, threads=THREADS)
         self.address = f"http://127.0.0.1:{self._waitress.effective_port}"
