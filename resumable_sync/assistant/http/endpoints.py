@@ -33,12 +33,12 @@ SDK's own abort) at each load, until a newer message is sent. With `on_finish` a
 until that has returned: a page that is loaded meanwhile has it from here, later from the application. Where it
 raised, or its process died, the message is replayed for `ending_seconds`, as the application may not have it.
 Clients replace by the replay what they have under the same id (AI SDK from 5.0.277, 6.0.326 and 7.0.173; what
-older ones have saved is doubled).
+older ones have saved is doubled, and by 5 still a saved message with a call whose input was cut off).
 
 **Repeated requests**: two POSTs with one `Idempotency-Key` (a header, or the body's member `idempotency_member`)
 are one run in the chat: the second gets the same stream from its start, also when it has ended, however it ended,
 as long as it is stored. A key counts within the scope, the chat, and the user where `authorize` gives text or a
-number.
+number. Where there is neither chat nor user, it is left unread.
 """
 
 from __future__ import annotations
@@ -264,6 +264,8 @@ class AssistantEndpoints:
             well = info.status is Status.DONE and self._active.noted(record) is None
             if well and (not record.awaited or record.status is Status.DONE):
                 return None
+            if record.awaited and record.status is Status.STREAMING:
+                return info.stream_id  # on_finish has not returned, however long it takes
             # By the clocks of the machines: it matters to nobody whether a day is a little longer.
             if info.finished_at is not None and time.time() - info.finished_at > self._ending_seconds:
                 return None
@@ -342,6 +344,8 @@ class AssistantEndpoints:
             return f"msg-{secrets.token_hex(16)}"
         name_of(key, "the idempotency key")
         whose = user if isinstance(user, (str, int)) and not isinstance(user, bool) else None
+        if not chat_id and whose is None:  # anybody's key: two strangers must not read one answer
+            return f"msg-{secrets.token_hex(16)}"
         text = json.dumps([self._scope, chat_id, whose, key])
         return f"msg-{hashlib.sha256(text.encode()).hexdigest()[:32]}"
 

@@ -25,6 +25,7 @@ from resumable_sync.assistant.newest import ActiveStreams
 from resumable_sync.contract import Status
 from resumable_sync.wsgi import ViewerCap
 
+from ...wsgi.support import wait_until
 from ..formats.programs import accumulate
 from .support import Script, call
 
@@ -355,3 +356,33 @@ def test_as_a_flask_blueprint(context: ResumableStreamContext) -> None:
     assert client.get("/api/chat/a/%C3%BC/stream", headers={"X-User": ""}).status_code == 401
     for response in (sent, resumed):
         response.close()
+
+
+def test_what_is_being_saved_is_replayed_also_where_endings_are_not(context: ResumableStreamContext) -> None:
+    saving, saved = threading.Event(), threading.Event()
+
+    def on_finish(*_: object) -> None:
+        saving.set()
+        assert saved.wait(30)
+
+    app = endpoints(context, Script("x", None), on_finish=on_finish, ending_seconds=0)
+    sent = call(app, "POST", "/", SEND).read()
+    assert saving.wait(30)
+    assert call(app, "GET", "/c/stream").read() == sent
+    saved.set()
+    wait_until(lambda: call(app, "GET", "/c/stream").status == 204)
+
+
+@pytest.mark.parametrize("protocol", TRANSPORTS)
+def test_a_key_without_chat_and_user_is_nobodys(context: ResumableStreamContext, protocol: str) -> None:
+    users: list[str | bool] = [True, True, "ann", "bob", "ann"]
+    given = iter(users)
+    answers = Script("one", None, "two", None, "of ann", None, "of bob", None)
+    app = endpoints(context, answers, protocol=protocol, authorize=lambda *_: next(given))
+    ids = []
+    for _ in users:
+        reply = call(app, "POST", "/", {"commands": []}, idempotency_key="1")
+        reply.read()
+        ids.append(reply.headers["x-resumable-stream-id"])
+    assert answers.runs == 4 and len(set(ids)) == 4
+    assert ids[2] == ids[4]
