@@ -47,7 +47,7 @@ class JavaScript:
         encoded = base64.b64encode(body).decode()
         return self.ask("decode", format=format_name, body=encoded, size=size, options=options)
 
-    def ai(self, version: int, body: bytes, size: int = 0) -> Any:
+    def ai(self, version: int | str, body: bytes, size: int = 0) -> Any:
         """The message, and the errors told, that the AI SDK reads."""
         return self.ask("ai", version=version, body=base64.b64encode(body).decode(), size=size)
 

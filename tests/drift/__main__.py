@@ -91,7 +91,7 @@ def told_of(javascript: JavaScript) -> Iterator[str]:
     adopted = json.loads((Path(__file__).with_name("finish_reasons.json")).read_text("utf-8"))
     for reason in sorted({*schema["finishReasons"]} ^ {*adopted}):
         yield f"finish finishReason {reason}: {'gone' if reason in adopted else 'new'}"
-    for kind in ("controller", "decode"):
+    for kind in ("controller", "decode", "ai"):
         for name, example in kept(kind).items():
             try:
                 found = differences(javascript, kind, example)

@@ -1,5 +1,6 @@
 // node driver.mjs [PACKAGE]: answers questions about the JavaScript implementations, one JSON request per line, one
 // JSON answer per line. PACKAGE is the assistant-stream that is asked, by the name it is installed under.
+import { createRequire } from "node:module";
 import { createInterface } from "node:readline";
 import { schemaOf } from "./schema.mjs";
 
@@ -18,6 +19,10 @@ const decoders = {
   "plain-text": aui.PlainTextDecoder,
   "ui-message-stream": aui.UIMessageStreamDecoder,
 };
+
+const older = createRequire(new URL("./older/package.json", import.meta.url));
+// The AI SDK of a main version (7), or an older one by its whole number ("7.0.0").
+const sdk = (version) => import(String(version).includes(".") ? older.resolve(`ai${version}`) : `ai${version}`);
 
 const quiet = () => {};
 console.warn = quiet; // dropped frames are reported there; stdout is for answers
@@ -107,7 +112,7 @@ const run = (program) =>
   });
 
 const uiMessage = async (version, base64, size) => {
-  const ai = await import(`ai${version}`);
+  const ai = await sdk(version);
   const transport = new ai.DefaultChatTransport({
     api: "http://localhost/chat",
     fetch: async () => new Response(streamOf(pieces(base64, size)), {
@@ -138,6 +143,11 @@ const reading = async (format, bytes, options) => {
 
 const text = (bytes) => Buffer.from(bytes, "base64").toString("utf-8");
 
+const readByAi = async (bytes) => {
+  const { message, errors } = await uiMessage(7, bytes.toString("base64"));
+  return errors.length ? { message, on_error: errors.map((told) => told.split("\n")[0]) } : { message };
+};
+
 // The worked examples, made anew.
 const golden = {
   // The UI format has no encoder here: its bytes are given, and only read.
@@ -158,12 +168,14 @@ const golden = {
     const bytes = Buffer.from(body, "utf-8");
     const made = {};
     for (const [mode, strict] of [["strict", true], ["lenient", false]]) made[mode] = await reading(format, bytes, { strict });
-    if (format === "ui-message-stream") {
-      const { message, errors } = await uiMessage(7, bytes.toString("base64"));
-      const on_error = errors.map((told) => told.split("\n")[0]);
-      made["ai-sdk-7"] = errors.length ? { message, on_error } : { message };
-    }
+    if (format === "ui-message-stream") made["ai-sdk-7"] = await readByAi(bytes);
     return made;
+  },
+  // What the readers make of a response that a server of the AI SDK has sent; making that anew needs a model.
+  ai: async ({ body }) => {
+    const bytes = Buffer.from(body, "utf-8");
+    const { message } = await reading("ui-message-stream", bytes);
+    return { "ai-sdk-7": await readByAi(bytes), "assistant-stream": { message } };
   },
 };
 
@@ -180,14 +192,14 @@ const answers = {
     return (await accumulated(streamOf(pieces(body, size)).pipeThrough(decoder))).at(-1) ?? initial;
   },
   aiWrite: async ({ version, chunks }) => {
-    const ai = await import(`ai${version}`);
+    const ai = await sdk(version);
     const response = ai.createUIMessageStreamResponse({ stream: streamOf(chunks) });
     return Buffer.from(await response.arrayBuffer()).toString("base64");
   },
   ai: async ({ version, body, size }) => uiMessage(version, body, size),
-  schema: async ({ version }) => schemaOf(await import(`ai${version}`)),
+  schema: async ({ version }) => schemaOf(await sdk(version)),
   accepts: async ({ version, frame }) => {
-    const { uiMessageChunkSchema } = await import(`ai${version}`);
+    const { uiMessageChunkSchema } = await sdk(version);
     return (await uiMessageChunkSchema().validate(frame)).success;
   },
   partial: async ({ texts }) => texts.map((text) => parsePartialJsonObject(text) ?? null),

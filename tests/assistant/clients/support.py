@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import itertools
 import threading
 import urllib.request
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
-
-from werkzeug.serving import make_server
 
 from resumable_sync import MemoryStore, ResumableStreamContext
 from resumable_sync.assistant import AssistantEndpoints, AssistantStreamController, ChatRequest
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
 VERSIONS = (5, 6, 7)
 TRANSPORTS = ("assistant-transport", "data-stream")
 WITH_APPROVALS = (6, 7)
+THREADS = 32  # each response holds one
 TOOL_CALLS = "lastAssistantMessageIsCompleteWithToolCalls"
 APPROVALS = "lastAssistantMessageIsCompleteWithApprovalResponses"
 
@@ -51,13 +51,16 @@ class Server:
         self.requests: dict[str, list[ChatRequest]] = {}
         """What each chat was asked, by its id."""
         self._answers: dict[str, Answer] = {}
-        self._serving = make_server("127.0.0.1", 0, self._serve, threaded=True)
-        self.address = f"http://127.0.0.1:{self._serving.server_port}"
+        # Of the servers that run within a process, the one that breaks off a response whose application fails.
+        waitress: Any = importlib.import_module("waitress.server")  # it has no types
+        self._waitress = waitress.create_server(self._serve, host="127.0.0.1", port=0, threads=THREADS)
+        self.address = f"http://127.0.0.1:{self._waitress.effective_port}"
         self.url = f"{self.address}/api/chat"
-        self._thread = threading.Thread(
-            target=self._serving.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True
-        )
+        self._thread = threading.Thread(target=self._loop, daemon=True)
         self._thread.start()
+
+    def _loop(self) -> None:
+        self._waitress.asyncore.loop(timeout=0.05, map=self._waitress._map)
 
     def _serve(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         _, first, second, *_ = f"{environ['PATH_INFO']}//".split("/")
@@ -90,20 +93,24 @@ class Server:
             pass
 
     def close(self) -> None:
-        self._serving.shutdown()
+        """Stop serving. Those that follow a stream must have ended: close the context before."""
+        self._waitress.task_dispatcher.shutdown()
+        self._waitress.close()
+        for dispatcher in list(self._waitress._map.values()):
+            dispatcher.close()
         self._thread.join(20)
-        self._serving.server_close()
 
 
 @contextmanager
 def serving(**options: Any) -> Iterator[Server]:
     """A server on a memory store."""
-    with ResumableStreamContext(MemoryStore(), on_error=lambda stream_id, error: None) as context:
-        server = Server(context, **options)
-        try:
-            yield server
-        finally:
-            server.close()
+    context = ResumableStreamContext(MemoryStore(), on_error=lambda stream_id, error: None)
+    server = Server(context, **options)
+    try:
+        yield server
+    finally:
+        context.close()
+        server.close()
 
 
 class Chat:

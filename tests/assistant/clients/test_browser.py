@@ -16,7 +16,7 @@ from resumable_sync.assistant import AssistantStreamController, ChatRequest
 
 from ...javascript import NODE, cannot, missing_packages
 from ...support import wait_until
-from .support import TRANSPORTS, VERSIONS, WITH_APPROVALS, Server, calls, states, texts
+from .support import TRANSPORTS, VERSIONS, WITH_APPROVALS, Server, calls, serving, states, texts
 from .test_approvals import pay
 from .test_automatic_sending import answered
 
@@ -226,6 +226,30 @@ def test_approved(browser: webdriver.Chrome, pages: Server, version: int, reload
     (call,) = calls(done["messages"][-1])
     assert call["state"] == "output-available" and call["output"] == {"paid": True}
     assert page.value("posts") == (1 if reloaded else 2) and len(done["messages"]) == 2
+
+
+@each_version
+@pytest.mark.parametrize("cut", ["the context is closed", "the response has lasted its time"])
+def test_what_is_broken_off_is_no_end(browser: webdriver.Chrome, pages: Server, version: int, cut: str) -> None:
+    """useChat is told, and does not resume by itself."""
+    gate = Gate()
+
+    def answer(controller: AssistantStreamController, request: ChatRequest) -> None:
+        controller.append_text("the half, ")
+        if gate.wait():
+            controller.append_text("the rest")
+
+    with serving(max_seconds=1.0 if "lasted" in cut else None) as other:
+        other.pages = pages.pages
+        page = Page(browser, other, version, other.chat_for(answer))
+        page.until_status("ready")
+        page.act("send", "hi")
+        page.until_text("the half, ")
+        if "closed" in cut:
+            other.context.close(0)
+        broken = page.until_status("error", 2)
+        assert answer_texts(broken) == ["the half, "]
+        gate.open()
 
 
 class TransportPage:

@@ -11,6 +11,7 @@ from .remade import differences, kept
 
 CONTROLLER = kept("controller")
 DECODE = kept("decode")
+SERVERS = kept("ai")
 
 
 @pytest.mark.parametrize("name", CONTROLLER)
@@ -21,6 +22,11 @@ def test_what_the_controllers_calls_become(javascript: JavaScript, name: str) ->
 @pytest.mark.parametrize("name", DECODE)
 def test_what_the_decoders_read(javascript: JavaScript, name: str) -> None:
     assert differences(javascript, "decode", DECODE[name]) == []
+
+
+@pytest.mark.parametrize("name", SERVERS)
+def test_what_is_read_of_the_ai_sdks_servers(javascript: JavaScript, name: str) -> None:
+    assert differences(javascript, "ai", SERVERS[name]) == []
 
 
 def test_a_difference_is_told(javascript: JavaScript) -> None:
