@@ -1,7 +1,7 @@
 """What README.md shows works: each block of Python runs, and the shell names commands that are there.
 
 A block runs by itself. What it leaves to the reader, a store or a model, stands in `stand_ins`; then each route
-that it made is asked for, and each function named in USES is called.
+that it made is asked for, and what USES names is tried.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import importlib.util
+import json
 import os
 import re
 import shlex
@@ -16,6 +17,7 @@ import signal
 import sys
 import tempfile
 import textwrap
+import threading
 from collections.abc import Callable, Iterator
 from configparser import ConfigParser
 from pathlib import Path
@@ -24,14 +26,15 @@ from typing import Any, NamedTuple
 
 import pytest
 from flask import Flask, request
+from werkzeug.serving import make_server
 from werkzeug.test import TestResponse
 
 import resumable_sync
 from resumable_sync import ResumableStreamContext, Status, Store
-from resumable_sync.assistant import AssistantMessage, create_resumable_assistant_stream_response
 from resumable_sync.cli.main import build_parser
 from resumable_sync.wsgi import close_with_worker, resume_sse_response
 
+from .javascript import cannot
 from .support import ROOT
 
 ID = "msg-1"
@@ -67,13 +70,13 @@ def of(*languages: str) -> list[Any]:
 
 
 class Database:
-    """Where an application keeps finished messages."""
+    """Where an application keeps its chats."""
 
     def __init__(self) -> None:
-        self.saved: dict[str, AssistantMessage | None] = {}
+        self.saved: dict[str, Any] = {}
 
-    def save(self, key: str, message: AssistantMessage | None) -> None:
-        self.saved[key] = message
+    def save(self, key: str, value: object) -> None:
+        self.saved[key] = value
 
 
 class Celery:
@@ -111,14 +114,36 @@ def stand_ins(store: Store, context: ResumableStreamContext) -> dict[str, Any]:
 
 
 def keep_the_message(names: dict[str, Any]) -> None:
-    """Run an answer to its end in the block's context: the hook has kept it."""
-    context, database = names["context"], names["database"]
-    response = create_resumable_assistant_stream_response(
-        context=context, stream_id=ID, callback=lambda controller: controller.append_text("kept")
-    )
-    list(response)
-    context.close()  # after the hooks
-    assert database.saved[ID]["parts"][0]["text"] == "kept", database.saved
+    """Let the block's chat answer: both messages are kept."""
+    assert ask(names["app"], "POST", "/api/chat/").status_code == 200
+    names["context"].close()  # after the hooks
+    question, answer = names["database"].saved[ID]
+    assert question == MESSAGES[0]
+    assert answer["parts"][-1]["text"] == "an answer", answer
+
+
+@contextlib.contextmanager
+def model_server() -> Iterator[str]:
+    """What speaks the API of a model's provider; yields its address."""
+
+    def application(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        asked = json.loads(environ["wsgi.input"].read(int(environ["CONTENT_LENGTH"])))
+        assert asked["stream"] and asked["messages"][-1] == {"role": "user", "content": "hi"}, asked
+        start_response("200 OK", [("Content-Type", "text/event-stream")])
+        deltas = [{"delta": {"content": text}, "index": 0} for text in ("an ", "answer")]
+        chunks = [{"object": "chat.completion.chunk", "choices": [delta]} for delta in deltas]
+        chunks.append({"object": "chat.completion.chunk", "choices": []})  # as providers tell of the usage
+        return [b"data: %b\n\n" % data for data in [*(json.dumps(each).encode() for each in chunks), b"[DONE]"]]
+
+    server = make_server("127.0.0.1", 0, application)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.port}/v1"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
 
 
 def end_at_sigterm(names: dict[str, Any]) -> None:
@@ -130,7 +155,7 @@ def end_at_sigterm(names: dict[str, Any]) -> None:
 
 
 USES: dict[str, Callable[[dict[str, Any]], None]] = {
-    "finished": keep_the_message,
+    "save": keep_the_message,
     "post_worker_init": end_at_sigterm,
 }
 
@@ -152,18 +177,28 @@ def names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str,
 
 
 @pytest.mark.parametrize("block", of("python", "py"))
-def test_python(block: Block, names: dict[str, Any]) -> None:
+def test_python(block: Block, names: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     given = set(names)
+    with contextlib.ExitStack() as stack:
+        if "from openai" in block.text:
+            if importlib.util.find_spec("openai") is None:
+                cannot("the chat with a model", "install the extra: ci")
+            monkeypatch.setenv("OPENAI_BASE_URL", stack.enter_context(model_server()))
+            monkeypatch.setenv("OPENAI_API_KEY", "none")
+        run_block(block, names, given)
+
+
+def run_block(block: Block, names: dict[str, Any], given: set[str]) -> None:
     exec(compile("\n" * (block.line - 1) + block.text, "README.md", "exec"), names)
-    for name in set(names) - given:
-        if name in USES:
-            USES[name](names)
     answers = {each: ask(names["app"], *each) for each in routes(names["app"])}
     assert all(answer.status_code < 500 for answer in answers.values()), answers
     if answers:  # whatever else there is, such as the routes of a blueprint for other methods and paths
         (method, _), first = next(iter(answers.items()))
         assert method == "POST" and first.status_code == 200, answers
         assert any(word in first.text for word in ("answer", "sunny")), first.text
+    for name in set(names) - given:
+        if name in USES:
+            USES[name](names)
 
 
 def routes(app: Flask) -> list[tuple[str, str]]:
