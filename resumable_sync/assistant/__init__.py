@@ -4,6 +4,27 @@ The words: a **chunk** here is one step of a message, an `AssistantStreamChunk` 
 chunk is the bytes of one append); a **part** is a piece of the message's content, such as a text or a tool call,
 which chunks open, fill and close; **pieces** are bytes: those that an encoder makes of chunks, whole frames at a
 time, or any cuts of them that a decoder is fed.
+
+**What each client reads.** AI SDK clients end a message with an error at a frame, or a field, that their version
+does not know. So what not all know is written only where the application uses it. Versions of npm `ai`, as tested;
+"5" is 5.0.277, "6" 6.0.326, "7" 7.0.173:
+
+    what                                        frame, field                              read by
+    text, reasoning, tools, sources, files      all others                                5.0.0 on
+    why a message ended                         finish: finishReason                      5.0.110 on
+    title of a tool call                        title                                     5, 6.0.0, 7.0.0
+    metadata of a tool call                     toolMetadata, its providerMetadata        5, 6, 7.0.0
+    why an answer was stopped                   abort: reason                             5, 6, 7.0.0
+    citations; input as text                    text-end: citations; inputEncoding        5, 6, 7
+    approval asked for; denied                  tool-approval-request, tool-output-denied 6.0.0, 7.0.0
+    its automatic decision, signature           isAutomatic, signature                    6, 7.0.0
+    its reason, descriptor, schema              reason, approvalDescriptor, …             6, 7
+    approval answered by the server             tool-approval-response                    7.0.0
+    files of the reasoning, custom parts        reasoning-file, custom                    7.0.0
+    step taken back, message in between         reset-step, steering-message              7
+
+npm `assistant-stream` reads approvals, preliminary results, provider metadata, documents, and errors with a code or
+a severity from 0.3.57 on; 0.3.44 drops them. `tests/assistant/formats/coverage.json` has every field.
 """
 
 from .controller import AssistantStreamController, TextPartController, ToolCallPartController
