@@ -23,8 +23,8 @@ does not know. So what not all know is written only where the application uses i
     files of the reasoning, custom parts        reasoning-file, custom                    7.0.0
     step taken back, message in between         reset-step, steering-message              7
 
-npm `assistant-stream` reads approvals, preliminary results, provider metadata, documents, and errors with a code or
-a severity from 0.3.57 on; 0.3.44 drops them. `tests/assistant/formats/coverage.json` has every field.
+npm `assistant-stream` reads approvals, preliminary results, provider metadata, documents, and errors with a code
+or a severity from 0.3.57 on; 0.3.44 drops them. `tests/assistant/formats/coverage.json` has every field.
 """
 
 from .controller import AssistantStreamController, TextPartController, ToolCallPartController
