@@ -13,6 +13,8 @@ import pytest
 from resumable_sync import MemoryStore, ResumableStreamContext
 from resumable_sync.assistant import (
     AssistantEndpoints,
+    AssistantStreamController,
+    ChatRequest,
     create_resumable_assistant_stream_response,
     create_resume_assistant_stream_response,
 )
@@ -26,6 +28,7 @@ from resumable_sync.wsgi import (
 )
 
 from ..assistant.http import support as assistant
+from ..support import PATIENCE
 from .support import Feed, call, ended
 
 Make = Callable[[ResumableStreamContext, str], StreamResponse]
@@ -136,14 +139,21 @@ def test_head_reads_no_bytes(context: ResumableStreamContext, store: Counting, k
 def test_a_message_sent_to_the_endpoints_reads_its_stream_once(
     context: ResumableStreamContext, store: Counting
 ) -> None:
-    endpoints = AssistantEndpoints(context, assistant.Script("x"), authorize=None, protocol="data-stream")
+    over = threading.Event()
+
+    def answer(controller: AssistantStreamController, chat: ChatRequest) -> None:
+        controller.append_text("x")
+        over.wait(PATIENCE)  # after its end the message is read once more, for what it says of itself
+
+    endpoints = AssistantEndpoints(context, answer, authorize=None, protocol="data-stream")
     reply = assistant.call(endpoints, "POST", body={"commands": []})  # no chat, nothing to remember
     assert reply.status == 200 and store.calls == ["acquire", "read"]
     reply.close()
     store.calls.clear()
     reply = assistant.call(endpoints, "POST", body={"threadId": "t", "commands": []})
     assert reply.status == 200 and store.calls.count("read") == 1
-    assert store.calls[-2:] == ["acquire", "read"]  # before that: the chat's two records
+    assert store.calls[0] == "acquire" and store.calls[-1] == "read"  # between them: the chat's two records
+    over.set()
     reply.close()
 
 
