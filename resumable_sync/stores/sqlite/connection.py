@@ -173,7 +173,8 @@ class Connections:
         former = [other.files for other in others if other.files is not None and not is_current(other)]
         if former:
             self.close_idle()
-        for files in former if self.files.former is None else [*former, self.files.former]:
+        remembered = self.files.former()
+        for files in former if remembered is None else [*former, remembered]:
             self.files.check_companions(files)
 
     def _prepare(self, connection: Connection) -> None:

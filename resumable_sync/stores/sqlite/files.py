@@ -38,16 +38,27 @@ class FileSet(NamedTuple):
     shm: Identity | None
 
 
-class Files:
-    """The files of the database at `path`. Thread-safe: `_seen` and `former` are replaced as a whole.
+class _Log:
+    """A -wal, open until this object goes. SQLite has no locks on it that closing it could drop."""
 
-    `former`: what a connection had open when it found another X in its place.
-    """
+    def __init__(self, path: str) -> None:
+        self._file = os.open(path, os.O_RDONLY)
+        found = os.fstat(self._file)
+        self.identity: Identity = found.st_dev, found.st_ino
+
+    def __del__(self) -> None:
+        if hasattr(self, "_file"):
+            os.close(self._file)
+
+
+class Files:
+    """The files of the database at `path`. Thread-safe: `_seen` and `_former` are replaced as a whole."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.db, self.wal, self.shm = str(path), f"{path}-wal", f"{path}-shm"
-        self.former: FileSet | None = None
+        # What a connection had open when it found another X in its place, and the log of it.
+        self._former: tuple[FileSet, _Log] | None = None
         self._directory = str(path.parent)
         # The directory as it was seen last; since when (monotonic); what was in it, if that is as good as a
         # snapshot.
@@ -77,6 +88,24 @@ class Files:
         # X comes last: who removes all three begins with it, and then it is X that counts as gone.
         wal, shm = identity(self.wal), identity(self.shm)
         return FileSet(identity(self.db), wal, shm)
+
+    def leave(self, files: FileSet) -> None:
+        """A connection that has these files open, and found another X in its place, is about to close: remember
+        them if the name of the log still leads to theirs.
+
+        The log stays open as long as it is remembered: once nobody has it, another file may get its st_ino.
+        """
+        with contextlib.suppress(OSError):
+            log = _Log(self.wal)
+            if log.identity == files.wal:
+                self._former = files, log
+
+    def former(self) -> FileSet | None:
+        """What `leave` has remembered, while the name of the log leads there."""
+        remembered = self._former
+        if remembered is not None and identity(self.wal) != remembered[0].wal:
+            remembered = self._former = None
+        return None if remembered is None else remembered[0]
 
     def check_alone(self) -> None:
         """StoreUnavailableError if the file has other names, so that others would keep its log elsewhere."""
@@ -127,12 +156,10 @@ class Files:
         contradictions = 0
         for _ in range(_LOOKS_AT_MOST):
             before = self._index_header()
-            if before is None:
+            if before is None or (len(before) == _HEADER.size and self._log_agrees(before)):
                 return None
-            agrees = self._log_agrees(before)
-            if agrees:
-                return None
-            if self._index_header() == before:
+            # Two copies that differ prove nothing, however long: who writes them may be stopped in between.
+            if len(before) == _HEADER.size and self._index_header() == before:
                 contradictions += 1
                 if contradictions == _LOOKS:
                     return self.wal
@@ -140,7 +167,8 @@ class Files:
         return None
 
     def _index_header(self) -> bytes | None:
-        """The header of -shm where it says that there is something in the log."""
+        """The header of -shm where it says that there is something in the log; both copies of it where they
+        differ."""
         file = _index_descriptor(self.shm)
         if file is None:
             return None
@@ -149,15 +177,15 @@ class Files:
         except OSError:
             return None
         header = both[: _HEADER.size]
-        if len(both) < 2 * _HEADER.size or header != both[_HEADER.size :]:
-            return None if len(both) < 2 * _HEADER.size else both  # being written: it will differ at the next look
+        if len(both) < 2 * _HEADER.size:
+            return None
+        if header != both[_HEADER.size :]:
+            return both  # being written
         fields = _HEADER.unpack(header)
         is_initialised, frames = fields[3], fields[6]
         return header if is_initialised and frames else None
 
     def _log_agrees(self, header: bytes) -> bool:
-        if len(header) != _HEADER.size:
-            return False
         fields = _HEADER.unpack(header)
         page_size, frames = (fields[5] & 0xFE00) + ((fields[5] & 1) << 16), fields[6]
         try:

@@ -59,7 +59,7 @@ class Connection(sqlite3.Connection):
             try:
                 if not is_current(self):
                     # Closing does no harm: SQLite leaves the -wal alone where X was removed or replaced.
-                    self.source.former = self.files
+                    self.source.leave(self.files)
             except StoreUnavailableError:
                 _keep(self)
                 return

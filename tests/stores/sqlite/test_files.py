@@ -129,6 +129,37 @@ def test_a_log_of_another_set_is_told_by_its_header(path: Path) -> None:
         assert Files(path).foreign() is None
 
 
+def test_a_writer_that_is_stopped_between_two_headers_raises_no_alarm(path: Path) -> None:
+    """The -shm holds two copies of its header; a writer is stopped when it has written one of them."""
+    with Process(SETS_PROGRAM, path, "old") as old:
+        assert old.line() == "stored"
+        torn = path.with_name("torn.db")
+        for suffix in ("", "-wal", "-shm"):
+            shutil.copy(f"{path}{suffix}", f"{torn}{suffix}")
+        Path(f"{torn}-wal").write_bytes(b"")
+        assert Files(torn).foreign() == f"{torn}-wal"
+        with open(f"{torn}-shm", "r+b") as index:
+            index.seek(8)
+            index.write(b"\xff")  # the counter of changes
+        assert Files(torn).foreign() is None
+
+
+def test_a_former_log_is_known_only_while_its_name_leads_to_it(path: Path) -> None:
+    """Afterwards another file may get the same st_ino; until then nobody else can."""
+    path.touch()
+    files = Files(path)
+    Path(files.wal).touch()
+    former = files.snapshot()
+    files.leave(former)
+    assert files.former() == former
+    os.unlink(files.wal)
+    Path(files.wal).touch()
+    assert files.snapshot().wal != former.wal
+    assert files.former() is None
+    files.leave(former)  # by now the name leads elsewhere
+    assert files.former() is None
+
+
 def test_busy_processes_raise_no_false_alarm(path: Path) -> None:
     """They open, write, move the log into the file, cut it off, and close, all at once."""
     SQLiteStore(path).close()
