@@ -49,17 +49,22 @@ class Chat:
         return next((text for kind, text in self.messages() if kind == "assistant"), "")
 
     def tools(self) -> list[str]:
-        return [tool.text for tool in self._browser.find_elements(By.CSS_SELECTOR, ".tool")]
+        return self._texts(".tool")
 
     def choices(self) -> list[str]:
-        return [button.text for button in self._browser.find_elements(By.CSS_SELECTOR, ".choices button")]
+        return self._texts(".choices button")
+
+    def _texts(self, selector: str) -> list[str]:
+        """Of one moment: the page may draw its elements anew at any time."""
+        script = "return [...document.querySelectorAll(arguments[0])].map((each) => each.innerText)"
+        return [str(text) for text in self._browser.execute_script(script, selector)]
 
     def until_answer(self, text: str) -> None:
         until(lambda: text in self.answer(), f"{text!r} in the answer")
 
     def until_status(self, *wanted: str) -> None:
-        pill = (By.ID, "status")
-        until(lambda: self._browser.find_element(*pill).get_attribute("data-status") in wanted, f"one of {wanted}")
+        script = "return document.getElementById('status')?.dataset.status"
+        until(lambda: self._browser.execute_script(script) in wanted, f"one of {wanted}")
 
     def complaints(self) -> list[str]:
         log = self._browser.get_log("browser")  # type: ignore[no-untyped-call]

@@ -33,7 +33,8 @@ class Page:
         return str(self._browser.execute_script(f"return document.getElementById('{panel}-text').textContent"))
 
     def status(self, panel: str = "first") -> str:
-        return self._browser.find_element(By.ID, f"{panel}-status").get_attribute("data-status") or ""
+        script = "return document.getElementById(arguments[0])?.dataset.status ?? ''"
+        return str(self._browser.execute_script(script, f"{panel}-status"))
 
     def until_text(self, length: int, panel: str = "first") -> str:
         until(lambda: len(self.text(panel)) >= length, f"{length} characters in the {panel} panel")
@@ -43,7 +44,9 @@ class Page:
         until(lambda: self.status(panel) == wanted, f"{wanted} in the {panel} panel")
 
     def listed(self) -> list[str]:
-        return [pill.text for pill in self._browser.find_elements(By.CSS_SELECTOR, "#streams .pill")]
+        # Of one moment: the page draws its list anew all the time.
+        script = "return [...document.querySelectorAll('#streams .pill')].map((pill) => pill.innerText)"
+        return [str(text) for text in self._browser.execute_script(script)]
 
     def complaints(self) -> list[str]:
         return [entry["message"] for entry in self._browser.get_log("browser")]  # type: ignore[no-untyped-call]

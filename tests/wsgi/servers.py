@@ -123,11 +123,16 @@ def in_process(kind: str) -> Iterator[Server]:
     else:
         waitress_server: Any = importlib.import_module("waitress.server")  # it has no types
         server = waitress_server.create_server(application, host="127.0.0.1", port=0, threads=THREADS)
-        port, serve = server.effective_port, lambda: server.asyncore.loop(timeout=0.05, map=server._map)
+        port, over = server.effective_port, threading.Event()
+
+        def serve() -> None:
+            while not over.is_set():
+                server.asyncore.loop(timeout=0.05, map=server._map, count=1)
 
         def stop() -> None:
             server.task_dispatcher.shutdown()
-            server.close()
+            wait_until(lambda: not server.active_channels)
+            over.set()
 
     thread = threading.Thread(target=serve, daemon=True)
     thread.start()
@@ -136,13 +141,13 @@ def in_process(kind: str) -> Iterator[Server]:
     finally:
         context.close()
         stop()
+        thread.join(10)  # first: it would wait for sockets that are closed
         if kind == "waitress":
-            wait_until(lambda: not server.active_channels)
+            server.close()
             for dispatcher in list(server._map.values()):
                 dispatcher.close()
         else:
             server.server_close()
-        thread.join(10)
         store.close()
     assert not thread.is_alive()
 

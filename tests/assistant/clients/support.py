@@ -56,11 +56,13 @@ class Server:
         self._waitress = waitress.create_server(self._serve, host="127.0.0.1", port=0, threads=THREADS)
         self.address = f"http://127.0.0.1:{self._waitress.effective_port}"
         self.url = f"{self.address}/api/chat"
+        self._over = threading.Event()
         self._thread = threading.Thread(target=self._loop, daemon=True)
         self._thread.start()
 
     def _loop(self) -> None:
-        self._waitress.asyncore.loop(timeout=0.05, map=self._waitress._map)
+        while not self._over.is_set():
+            self._waitress.asyncore.loop(timeout=0.05, map=self._waitress._map, count=1)
 
     def _serve(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         _, first, second, *_ = f"{environ['PATH_INFO']}//".split("/")
@@ -95,10 +97,11 @@ class Server:
     def close(self) -> None:
         """Stop serving. Those that follow a stream must have ended: close the context before."""
         self._waitress.task_dispatcher.shutdown()
+        self._over.set()
+        self._thread.join(20)  # first: it would wait for sockets that are closed
         self._waitress.close()
         for dispatcher in list(self._waitress._map.values()):
             dispatcher.close()
-        self._thread.join(20)
 
 
 @contextmanager
