@@ -64,6 +64,8 @@ class Production:
         """The ending that is stored; None before, and where it could not be stored."""
         self.failure: BaseException | None = None
         """Why the stream is not done: what its source raised, or what the store refused with."""
+        self.refusal: ProducerInterruptedError | None = None
+        """What is raised for a chunk that comes after `stop`."""
         self.hooks = hooks
         self._store = store
         self._lease = lease
@@ -124,7 +126,8 @@ class Production:
 
     def stop(self) -> None:
         """Take no more chunks: the stream is to end as `interrupted`. Does not wait."""
-        self._committer.refuse(self._outbox, ProducerInterruptedError("the context was closed"))
+        self.refusal = ProducerInterruptedError("the context was closed")
+        self._committer.refuse(self._outbox, self.refusal)
         self.producer._cancel()
 
     def interrupt(self, timeout: float) -> None:

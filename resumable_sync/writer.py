@@ -16,9 +16,9 @@ class Writer:
     """Writes one stream, as a context manager made by `ResumableStreamContext.writer`. Thread-safe.
 
     Entering elects it; StreamTakenError if somebody produces the stream, or did. Leaving the block ends the stream
-    as `done`, or as `error` if an exception leaves it (`interrupted` for KeyboardInterrupt, SystemExit and
-    GeneratorExit). One that is dropped without being left lets go: its stream ends as `interrupted` once the
-    lease has run out.
+    as `done`, or as `error` if an exception leaves it (`interrupted` for KeyboardInterrupt, SystemExit,
+    GeneratorExit, and what `write` raises when the context is closed). One that is dropped without being left lets
+    go: its stream ends as `interrupted` once the lease has run out.
 
     It is enough of a file for csv.writer, print, logging.StreamHandler and shutil.copyfileobj. `stream_id`,
     `offset`, `cancelled`, `ended` and `on_cancel` are those of a Producer.
@@ -130,7 +130,7 @@ class Writer:
     ) -> None:
         if raised is None:
             self.close()
-        elif isinstance(raised, Exception):
+        elif isinstance(raised, Exception) and raised is not self._production.refusal:
             if self._end(Status.ERROR, describe(raised), raised) and self._production.status is Status.ERROR:
                 self._production.report_failure(raised, loud=False)
         else:

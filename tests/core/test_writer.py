@@ -188,6 +188,19 @@ def test_closing_the_context_interrupts_a_writer(store: Store) -> None:
             other.close()
 
 
+def test_a_write_that_comes_before_the_ending_of_a_closing_context_makes_no_error(
+    context: ResumableStreamContext,
+) -> None:
+    """The context refuses chunks first, and ends the stream later: whoever leaves in between says how it ends."""
+    with pytest.raises(ProducerInterruptedError):
+        with context.writer("w") as out:
+            out.write(b"so far")
+            out._production.stop()
+            out.write(b", and the rest")
+    info = context.info("w")
+    assert info is not None and (info.status, info.size) == (Status.INTERRUPTED, 6)
+
+
 def test_what_does_not_fit_is_an_error() -> None:
     store = MemoryStore(max_stream_bytes=10)
     with ResumableStreamContext(store) as context:
