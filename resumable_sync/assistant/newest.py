@@ -10,8 +10,8 @@ A record runs as long as its stream is produced and what follows its end is done
 `interrupted` where the application did not get the message; a record whose process died reads so, too. Its bytes
 say how the message ended where the stream is `done` and the message is not: `error` or `cancelled`.
 
-A message takes its number before it is produced. Of several that are sent to one chat at the same moment each may
-become the newest, and for that moment a reader may see an earlier one; then the last one stands.
+A message takes its number as soon as its producer is elected. Of several that are sent to one chat at the same
+moment each may become the newest, and for that moment a reader may see an earlier one; then the last one stands.
 """
 
 from __future__ import annotations
@@ -93,19 +93,19 @@ class ActiveStreams:
         self._scope = scope
 
     def begin(self, chat_id: str, stream_id: str, ttl: float | None = None, *, awaited: bool = False) -> Claim:
-        """Make `stream_id` the newest stream of the chat. Call it before the stream is produced.
+        """Make `stream_id` the newest stream of the chat. Call it once its producer is elected.
 
         Whoever produces keeps the claim, and ends it in any case. `awaited`: the application is to get the message
         at the end, and the claim ends only when it has. StoreUnavailableError if too many are
         begun in the chat at this moment.
         """
         for _ in range(_ROUNDS):
-            newest = self._newest(chat_id)
+            newest = self.record(chat_id)
             number = newest.number + 1 if newest is not None else 1
             lease = self._take(chat_id, number, stream_id, ttl, awaited)
             if lease is None:
                 continue
-            newest = self._newest(chat_id)
+            newest = self.record(chat_id)
             if newest is not None and newest.stream_id == stream_id:
                 return Claim(self._store, lease)
             # It was slow, and others have passed meanwhile: an earlier number is not the newest.
@@ -114,12 +114,15 @@ class ActiveStreams:
 
     def newest(self, chat_id: str) -> str | None:
         """The id of the chat's newest stream, whether it has ended or not; None if there is none."""
-        record = self._newest(chat_id)
+        record = self.record(chat_id)
         return None if record is None else record.stream_id
 
     def record(self, chat_id: str) -> Record | None:
         """What is kept of the chat's newest stream; None if there is none."""
-        return self._newest(chat_id)
+        records = [self._record(self._id(chat_id, place)) for place in (0, 1)]
+        return max(
+            (record for record in records if record is not None), default=None, key=lambda record: record.number
+        )
 
     def noted(self, record: Record) -> str | None:
         """How the message ended where its stream does not say so: `error` or `cancelled`; None for no such
@@ -147,12 +150,6 @@ class ActiveStreams:
             "awaited" in info.metadata,
             info.size > 0,
             record_id,
-        )
-
-    def _newest(self, chat_id: str) -> Record | None:
-        records = [self._record(self._id(chat_id, place)) for place in (0, 1)]
-        return max(
-            (record for record in records if record is not None), default=None, key=lambda record: record.number
         )
 
     def _take(self, chat_id: str, number: int, stream_id: str, ttl: float | None, awaited: bool) -> Lease | None:

@@ -95,13 +95,18 @@ def test_reload_and_drop_in_the_middle(run_demo: Callable[..., Demo], browser: w
     assert chat.complaints() == []
 
 
-def test_stop(run_demo: Callable[..., Demo], browser: webdriver.Chrome) -> None:
-    demo = run_demo()
-    chat = Chat(browser, f"{demo.url}chat")
+def stopped_chat(run_demo: Callable[..., Demo], browser: webdriver.Chrome) -> Chat:
+    """A chat whose first answer was stopped in the middle."""
+    chat = Chat(browser, f"{run_demo().url}chat")
     chat.ask(QUESTION)
     chat.until_answer("That reminds me")
     chat.click("stop")
     chat.until_status("done")
+    return chat
+
+
+def test_stop(run_demo: Callable[..., Demo], browser: webdriver.Chrome) -> None:
+    chat = stopped_chat(run_demo, browser)
     assert chat.answer().endswith("Stopped.") and STORY not in chat.answer()
     chat.ask("Go on")
     until(lambda: len(chat.messages()) == 4, "another answer")
@@ -109,12 +114,7 @@ def test_stop(run_demo: Callable[..., Demo], browser: webdriver.Chrome) -> None:
 
 
 def test_stopped_and_loaded_again(run_demo: Callable[..., Demo], browser: webdriver.Chrome) -> None:
-    demo = run_demo()
-    chat = Chat(browser, f"{demo.url}chat")
-    chat.ask(QUESTION)
-    chat.until_answer("That reminds me")
-    chat.click("stop")
-    chat.until_status("done")
+    chat = stopped_chat(run_demo, browser)
     stopped = chat.messages()
     browser.refresh()
     chat.until_status("none", "done")

@@ -41,15 +41,21 @@ def loaded(chats: JavaScript, server: Server, version: int, chat_id: str) -> Any
     return chat.settled()
 
 
-@each_version
-def test_failed(chats: JavaScript, server: Server, version: int) -> None:
-    answer = Halfway()
+def watched_twice(chats: JavaScript, server: Server, version: int, answer: Halfway) -> tuple[Chat, Chat]:
+    """The chat that has asked, and one of a second page; both show the half."""
     chat = Chat(chats, server, version, server.chat_for(answer))
     second = Chat(chats, server, version, chat.chat_id, messages=[ASKED])
     chat.ask("send", text="go")
     chat.reached(type="text", text="the half")
     second.ask("resume")
     second.reached(type="text", text="the half")
+    return chat, second
+
+
+@each_version
+def test_failed(chats: JavaScript, server: Server, version: int) -> None:
+    answer = Halfway()
+    chat, second = watched_twice(chats, server, version, answer)
     answer.fails.set()
     reports = [chat.settled(), second.settled()]
     reports += [loaded(chats, server, version, chat.chat_id) for _ in range(LOADS)]
@@ -60,13 +66,7 @@ def test_failed(chats: JavaScript, server: Server, version: int) -> None:
 @each_version
 def test_stopped(chats: JavaScript, server: Server, version: int) -> None:
     """It ends as the AI SDK's own abort does, at each load: ready, with the half."""
-    answer = Halfway()
-    chat = Chat(chats, server, version, server.chat_for(answer))
-    second = Chat(chats, server, version, chat.chat_id, messages=[ASKED])
-    chat.ask("send", text="go")
-    chat.reached(type="text", text="the half")
-    second.ask("resume")
-    second.reached(type="text", text="the half")
+    chat, second = watched_twice(chats, server, version, Halfway())
     chat.stop()
     reports = [chat.settled(), second.settled()]
     reports += [loaded(chats, server, version, chat.chat_id) for _ in range(LOADS)]
