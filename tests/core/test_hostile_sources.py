@@ -98,10 +98,12 @@ def test_a_store_that_fails_to_end_a_stream_lets_its_lease_run_out(caplog: pytes
 @pytest.mark.parametrize("nothing", [b"", "", bytearray(), memoryview(b"")])
 @pytest.mark.parametrize("stop", ["cancel", "delete", "close"])
 def test_a_source_of_nothing_is_stopped_at_its_next_chunk(nothing: bytes | str, stop: str) -> None:
+    begun = threading.Event()
     closed = threading.Event()
     pace = threading.Event()
 
     def make_stream() -> Iterator[bytes | str]:
+        begun.set()
         try:
             while True:
                 pace.wait(0.001)
@@ -111,6 +113,7 @@ def test_a_source_of_nothing_is_stopped_at_its_next_chunk(nothing: bytes | str, 
 
     with MemoryStore() as store, ResumableStreamContext(store, heartbeat=0.1) as context:
         context.run("s", make_stream)
+        assert begun.wait(20)  # one that is stopped before it begins never runs, and has nothing to close
         context.close() if stop == "close" else getattr(context, stop)("s")
         assert closed.wait(20)
 
