@@ -1,6 +1,7 @@
 """The store contract: what every store promises, in numbered guarantees, and the values it speaks in.
 
-A **stream** is an append-only log of bytes, made by one producer and read by any number of viewers.
+A **stream** is an append-only log of bytes, made by one producer at a time and read by any number of viewers. A
+**shared** stream has no producer: anybody who has the store may write to it.
 A position in it is a **cursor**, `"<generation>-<offset>"`: the offset counts bytes, the generation
 says which life of the stream id they belong to. Generations of an id only grow, also across delete
 and expiry, so a cursor or a producer of an earlier life is always recognised.
@@ -20,15 +21,29 @@ G5  A generation has at most one ending: atomic, last, never changed. A viewer e
 G6  Loss is loud: delete, expiry, flush, eviction, trim or roll-back raise in a reader within one wait
     slice, and in the writer at its next append.
 G7  A producer that died (killed, crashed, frozen) is reported to every viewer as `interrupted` within the
-    grace time plus one wait slice. Merely opening or reading never ends a living stream.
+    grace time, plus the handover of a stream that has one, plus one wait slice. Merely opening or reading never
+    ends a living stream, nor one that may still be taken over.
 G8  An ended stream stays readable for its whole ttl after its ending. While it runs, its ttl is renewed
     on all that belongs to it together, also while the source is silent.
 G9  A viewer that leaves never stops the producer. `cancel` does, from any process, durably.
 G10 What an application does not opt in to is bounded: chunk size, bytes and entries of a stream, streams
-    of a store, memory of a slow viewer, waits.
+    of a store, notes, memory of a slow viewer, waits.
+G11 A takeover goes on right after the last stored byte of the same generation. One of several wins, and nothing
+    of an earlier term appears after it.
+G12 A commit to a shared stream, or to the notes of any, is one atomic step or nothing: what it expects, what it
+    stores, the notes and the ending.
 
 Not promised: exactly one run of the source function after a crash, and acknowledged data across a Redis
-failover unless the store was told to wait for replicas.
+failover unless the store was told to wait for replicas: after a primary that was rolled back and a takeover, a
+cursor beyond the takeover's offset may point into other bytes.
+
+**Terms.** A generation may have several producers, one after the other. Each of them has a term, which begins with
+its election or takeover. What tells them apart is the **fence**, a random token that is drawn anew by each election,
+takeover and release, kept with the stream and with the lease, and compared before anything else. A stream with a
+**handover** may be taken over from the moment its producer is lost (dead, silent beyond its lease, or it has let go)
+until the handover is over; until then it is `streaming`, with nobody who produces it. No ending is ever lifted.
+
+**Notes** are small texts that are kept with a stream, compared and set in the same step as the bytes.
 """
 
 from __future__ import annotations
@@ -36,6 +51,7 @@ from __future__ import annotations
 import enum
 import functools
 import re
+import secrets
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -50,17 +66,23 @@ __all__ = [
     "DEFAULT_TTL",
     "ENDINGS",
     "Entry",
+    "INTERNAL_PREFIXES",
     "Lease",
+    "Listing",
     "MAX_WAIT",
     "Maintenance",
-    "Routed",
+    "Notes",
     "Position",
+    "Routed",
+    "SharedStore",
     "Status",
     "Store",
     "StreamInfo",
     "TRANSITIONS",
+    "TakeoverStore",
     "check_restart",
     "new_generation",
+    "new_token",
     "parse_cursor",
     "validate_stream_id",
     "validate_wait",
@@ -102,6 +124,12 @@ class Status(str, enum.Enum):
         """True for the four endings: done, error, cancelled, interrupted."""
         return self in ENDINGS
 
+
+Notes = Mapping[str, "str | None"]
+"""Values of notes by name; None: absent."""
+
+INTERNAL_PREFIXES = ("chat.",)
+"""Ids of records that the library keeps for itself begin so."""
 
 ENDINGS = frozenset({Status.DONE, Status.ERROR, Status.CANCELLED, Status.INTERRUPTED})
 
@@ -197,12 +225,18 @@ class Entry(NamedTuple):
     chunk: bytes
 
 
+def new_token() -> str:
+    """Return a random fence: 16 characters that nobody else draws."""
+    return secrets.token_urlsafe(12)
+
+
 @dataclass
 class Lease:
-    """The right to produce one generation of a stream. Made by `Store.acquire`.
+    """The right to produce one generation of a stream, for one term. Made by `Store.acquire` and `take_over`.
 
     `offset` counts the bytes whose append was acknowledged; stores advance it and compare it with what is
-    stored, which is how a repeated append is recognised (G3). One thread at a time may use a lease.
+    stored, which is how a repeated append is recognised (G3). After a takeover it begins with what was stored then.
+    One thread at a time may use a lease.
     """
 
     stream_id: str
@@ -210,6 +244,14 @@ class Lease:
     ttl: float = DEFAULT_TTL
     """Seconds that the stream lives after its last append or renewal."""
     offset: int = 0
+    token: str = ""
+    """The fence of this term; empty in a store without terms."""
+    term: int = 1
+    """How many producers the generation has had, with this one."""
+    handover: float = 0.0
+    """Seconds after the end of the lease in which another producer may take the stream over."""
+    released: str = field(default_factory=new_token, repr=False)
+    """The fence that `release` puts in place of `token`: by it a repeated release is recognised."""
 
     @property
     def cursor(self) -> str:
@@ -294,7 +336,19 @@ class StreamInfo:
     """What the source said when it raised. For the server's eyes; see `format_error` of the responses."""
     metadata: Mapping[str, str] = field(default_factory=dict)
     producer_alive: bool = False
-    """Whether a producer holds the stream's lease."""
+    """Whether a producer holds the stream's lease. False while the stream waits to be taken over."""
+    shared: bool = False
+    """Whether the stream has no producer, and anybody may commit to it."""
+    term: int = 1
+    """How many producers this generation has had; 0 for a shared stream."""
+    handover: float = 0.0
+    """Seconds after the end of a lease in which another producer may take the stream over."""
+    ttl: float = DEFAULT_TTL
+    """Seconds that the stream lives."""
+    sliding: bool = True
+    """Whether signs of life renew the ttl; otherwise it counts from the creation."""
+    notes: Mapping[str, str] = field(default_factory=dict)
+    """The notes; empty in what `streams` yields."""
 
     @property
     def cursor(self) -> str:
@@ -308,9 +362,9 @@ class Store(Protocol):
 
     Only `read` waits, at most its timeout, and a closed store wakes it. All others return after a bounded
     time. Every method may raise StoreUnavailableError (the store is out of reach, damaged, full or closed)
-    and, where it takes a stream id, InvalidStreamIdError. A producer whose lease ran out is declared
-    `interrupted` by the first method that comes across it: `read` (when nothing is left to return), `acquire`,
-    `status`, `info`, `streams`, `sweep`; `cancel` may too, and then returns False.
+    and, where it takes a stream id, InvalidStreamIdError. A producer whose lease ran out, with the handover that
+    followed it, is declared `interrupted` by the first method that comes across it: `read` (when nothing is left
+    to return), `acquire`, `status`, `info`, `streams`, `sweep`; `cancel` may too, and then returns False.
     """
 
     @property
@@ -334,9 +388,9 @@ class Store(Protocol):
         Atomic among all processes. Not idempotent: the second call finds the stream taken. `ttl` is the
         stream's life in seconds after its last sign of life or its ending (default: the store's).
         `metadata` stays with the stream. `restart`: a stream that has one of these endings makes way, as if it
-        were deleted in the same step; one whose producer is dead counts as `interrupted`. Raises
-        LimitExceededError when the store holds too many streams or the metadata is too large, ValueError for a bad
-        ttl, metadata that is not text, and what is no collection of endings.
+        were deleted in the same step; one whose producer is dead counts as `interrupted`, once its handover is
+        over. Raises LimitExceededError when the store holds too many streams or the metadata is too large,
+        ValueError for a bad ttl, metadata that is not text, and what is no collection of endings.
         """
 
     def append(self, lease: Lease, *chunks: bytes) -> str:
@@ -373,8 +427,8 @@ class Store(Protocol):
     def cancel(self, stream_id: str) -> bool:
         """End a running stream as `cancelled`, at once and durably (G9). True if this call did it.
 
-        Its producer is refused from now on and learns of it at its next append or heartbeat. Idempotent:
-        False if the stream has ended or is missing.
+        Its producer is refused from now on and learns of it at its next append or heartbeat. One that waits to be
+        taken over is ended so too. Idempotent: False if the stream has ended or is missing.
         """
 
     def read(
@@ -413,6 +467,143 @@ class Store(Protocol):
 
     def close(self) -> None:
         """Wake blocked reads and free what this process holds; stored streams stay. Idempotent."""
+
+
+@runtime_checkable
+class TakeoverStore(Protocol):
+    """Streams that survive their producer, beside `Store`. A BaseStore that cannot raises UnsupportedError.
+
+    Every method is thread-safe, does not wait, and may raise StoreUnavailableError; it may be repeated then.
+    """
+
+    def acquire(
+        self,
+        stream_id: str,
+        *,
+        ttl: float | None = None,
+        metadata: Mapping[str, str] | None = None,
+        restart: Collection[Status | str] = (),
+        handover: float = 0.0,
+    ) -> Lease | None:
+        """As `Store.acquire`. `handover` stays with the stream: seconds from the end of the lease in which another
+        producer may go on; 0: none may. With one the stream lives for max(ttl, grace + handover) after its last
+        sign of life. ValueError for a negative one.
+        """
+
+    def take_over(self, stream_id: str, generation: int) -> Lease | None:
+        """Begin the next term of a stream that nobody produces: a Lease that goes on where its bytes end (G11).
+
+        None if somebody produces it, if it has ended, is gone or was begun anew, is shared, has no handover, or
+        was begun by an edition that knew no terms. Atomic: of several one wins. Begins no stream. Ttl, metadata and
+        handover stay as they are stored. After three terms in a row that stored neither bytes nor notes
+        (the elected one counts) it ends the stream as `interrupted` and returns None: a job that kills its process
+        must not go from worker to worker.
+        """
+
+    def release(self, lease: Lease) -> None:
+        """Let go of a stream without ending it: it may be taken over at once; without a handover it is ended as
+        `interrupted`. The lease may not append any more.
+
+        Idempotent. Raises what `append` raises of a lease that is not the stream's any more.
+        """
+
+    def orphans(self) -> Iterator[str]:
+        """The ids of streams that wait to be taken over. Cheap however many streams there are.
+
+        A hint: it may come late, or hold streams that need nobody; `take_over` decides.
+        """
+
+
+@runtime_checkable
+class SharedStore(Protocol):
+    """Shared streams and notes, beside `Store`. A BaseStore that has none raises UnsupportedError.
+
+    Every method is thread-safe, does not wait, and may raise StoreUnavailableError. G12: each is one atomic step.
+    At most 2,000 notes for a stream; names of 1 to 300 printable ASCII characters; values of at most 1 KiB, and
+    names and values of at most 256 KiB in all, in UTF-8. A malformed note is a ValueError before anything.
+
+    The notes of `append`, `append_many` and `finalize` are set in the same step (None takes one away). A repeated
+    append that is recognised by its bytes, and a repeated ending, leave them alone.
+    """
+
+    def append(self, lease: Lease, *chunks: bytes, notes: Notes | None = None) -> str:
+        """As `Store.append`, with notes."""
+
+    def append_many(
+        self, batches: Sequence[tuple[Lease, Sequence[bytes]]], notes: Sequence[Notes | None] = ()
+    ) -> list[str | ResumableStreamError]:
+        """As `Store.append_many`. `notes`: for each batch, in the same order, or nothing for any."""
+
+    def finalize(
+        self, lease: Lease, status: Status | str, error: str | None = None, *, notes: Notes | None = None
+    ) -> None:
+        """As `Store.finalize`, with notes."""
+
+    def create(
+        self,
+        stream_id: str,
+        *chunks: bytes,
+        ttl: float | None = None,
+        sliding: bool = True,
+        metadata: Mapping[str, str] | None = None,
+        notes: Notes | None = None,
+        ending: Status | str | None = None,
+    ) -> StreamInfo | None:
+        """Begin a shared stream, with its first chunks and notes, and perhaps its ending. None if the id is taken.
+
+        It is never `interrupted`. `ttl`: seconds (default: the store's; MAX_TTL for no end), from the last commit
+        or `touch`, or from now if it is not `sliding`; a `finished_ttl` does not apply. Raises what `acquire` and
+        `append` raise of limits and values.
+        """
+
+    def commit(
+        self,
+        stream_id: str,
+        *chunks: bytes,
+        expect: Notes | None = None,
+        notes: Notes | None = None,
+        ending: Status | str | None = None,
+        error: str | None = None,
+        generation: int | None = None,
+    ) -> str:
+        """Store chunks, notes and an ending in one step, if the notes are as expected; returns the cursor after
+        these chunks.
+
+        `expect`: what notes must be (None: absent). `notes`: what they are to be (None: taken away). `generation`:
+        of which it must be. Checked in this order: the stream is missing (StreamNotFoundError) or of another
+        generation (StreamLostError); for chunks or an ending, it has a producer (LeaseLostError); `expect`
+        (ConflictError); for chunks or an ending, it has ended (StreamFinalizedError); limits (LimitExceededError).
+        Notes alone may be set on every stream, by everybody, also after its ending.
+
+        A commit is **fenced** if a note in `expect` gets another value in `notes`, one that is unique to the
+        attempt, such as a count with a random text of the writer. Finding that value proves that this commit was
+        stored. So a store may repeat a fenced commit after a lost reply, and whoever repeats one after a
+        StoreUnavailableError with `fate_unknown` reads a ConflictError with its own value as success. Any other is
+        repeated only where it was certainly not executed.
+        """
+
+    def touch(self, stream_id: str) -> bool:
+        """Renew the life of a stream if it is sliding, whatever its status. False if there is no such stream."""
+
+
+@runtime_checkable
+class Listing(Protocol):
+    """A choice of streams, beside `Store`. Every BaseStore has it."""
+
+    def streams(
+        self,
+        *,
+        prefix: str = "",
+        status: Status | str | Collection[Status | str] | None = None,
+        metadata: Mapping[str, str] | None = None,
+        internal: bool = False,
+    ) -> Iterator[StreamInfo]:
+        """The streams, in order of their ids, in bounded pages: not one snapshot of all. Without their notes.
+
+        Those whose id begins with `prefix`, that stand at `status` (or at one of several), and whose metadata has
+        all the pairs of `metadata`. Records that the library keeps for itself, whose ids begin with
+        INTERNAL_PREFIXES, only with `internal`. ValueError for a status that is none.
+        """
 
 
 @runtime_checkable

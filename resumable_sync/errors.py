@@ -6,6 +6,8 @@ Every error has a `code` (stable, for programs and wire formats) and an `http_st
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 
 class ResumableStreamError(Exception):
     """Base of all errors raised by this library; catches everything that it may raise."""
@@ -65,6 +67,37 @@ class StreamTakenError(ResumableStreamError):
 
     code = "taken"
     http_status = 409
+
+
+class ConflictError(ResumableStreamError):
+    """A note has another value than `commit` was told to expect. Nothing was changed.
+
+    All of it is of the very step that refused: `status` and `cursor` of the stream, and `notes`, the present values
+    of the notes that were named in `expect` (None: absent).
+    """
+
+    code = "conflict"
+    http_status = 409
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        status: str = "",
+        cursor: str = "",
+        notes: Mapping[str, str | None] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.cursor = cursor
+        self.notes: Mapping[str, str | None] = dict(notes or {})
+
+
+class UnsupportedError(ResumableStreamError):
+    """The store cannot do this: it has no takeover, or no shared streams. Nothing was changed."""
+
+    code = "unsupported"
+    http_status = 501
 
 
 class ProducerFailedError(ResumableStreamError):
@@ -127,14 +160,17 @@ class StoreUnavailableError(ResumableStreamError):
 
     Whether a refused append was stored is unknown; repeating it is safe (it is stored once). `transient` tells
     whether trying again may help: false for a store that was closed, or a file that is damaged or too new.
+    `fate_unknown`: of a `commit`: it may have been stored, and only a fenced one may be repeated (see
+    `SharedStore.commit`); false where it was certainly not.
     """
 
     code = "unavailable"
     http_status = 503
 
-    def __init__(self, message: str = "", *, transient: bool = True) -> None:
+    def __init__(self, message: str = "", *, transient: bool = True, fate_unknown: bool = False) -> None:
         super().__init__(message)
         self.transient = transient
+        self.fate_unknown = fate_unknown
 
 
 class MalformedStreamError(ResumableStreamError, ValueError):

@@ -14,7 +14,16 @@ StreamState (None where the stream is missing or has expired):
 - cancel: end the stream as `cancelled` if its status is STREAMING; no lease is asked for.
 - delete: remove all of it, and wake its readers. A later `acquire` must still get a higher generation.
 
-`resumable_sync.testing.StoreContract` tests the result; `tests/stores/contract/file_store.py` is an example.
+Two additions are there for those who need them; until a store has their methods, the calls raise UnsupportedError:
+
+- Takeover (`TakeoverStore`): `_take_over`, `_release`, `_orphans`, and the parameter `handover` of `_acquire`. Each
+  lease gets a token, kept with the stream as its `fence`. What a producer has stored in its term is found by
+  `Term`.
+- Shared streams and notes (`SharedStore`): `_create`, `_commit`, `_touch`, and the parameters `notes` of
+  `_append_many` and `_finalize`. See notes.py.
+
+`resumable_sync.testing.StoreContract` tests the result, `TakeoverContract` and `SharedContract` the additions;
+`tests/stores/contract/file_store.py` is an example.
 """
 
 from __future__ import annotations
@@ -23,20 +32,23 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import NamedTuple, NoReturn, Protocol, TypeVar
 
 from ..contract import (
     DEFAULT_GRACE,
     DEFAULT_READ_BYTES,
     DEFAULT_TTL,
     ENDINGS,
+    INTERNAL_PREFIXES,
     TRANSITIONS,
     Batch,
     Lease,
+    Notes,
     Position,
     Status,
     StreamInfo,
     check_restart,
+    new_token,
     parse_cursor,
     validate_stream_id,
     validate_wait,
@@ -50,16 +62,21 @@ from ..errors import (
     StreamFinalizedError,
     StreamLostError,
     StreamNotFoundError,
+    UnsupportedError,
 )
+from .notes import Commit, Creation, check_notes
 
 __all__ = [
     "BaseStore",
     "Limits",
+    "MAX_EMPTY_TERMS",
     "MAX_ERROR_CHARACTERS",
     "MAX_METADATA_BYTES",
     "MAX_TTL",
+    "Selection",
     "Snapshot",
     "StreamState",
+    "Term",
     "append_error",
     "as_ending",
     "check_error_text",
@@ -76,6 +93,9 @@ __all__ = [
 MAX_TTL = 1e10  # seconds, some 300 years: times stay exact in Lua, and in what Redis makes of its numbers
 MAX_METADATA_BYTES = 16 * 1024
 MAX_ERROR_CHARACTERS = 4096
+
+MAX_EMPTY_TERMS = 3
+"""Terms in a row that stored nothing, after which a stream is not taken over any more."""
 
 
 @dataclass(frozen=True)
@@ -120,7 +140,10 @@ class Limits:
 
 
 class StreamState(Protocol):
-    """What the fence decides on. Snapshot is one; a store's own rows may be, too."""
+    """What the fence decides on. Snapshot is one; a store's own rows may be, too.
+
+    In a store with terms it has a `fence`, too: the token of the present term. Without one, no lease has a token.
+    """
 
     @property
     def generation(self) -> int: ...
@@ -144,12 +167,32 @@ class Snapshot:
     valid_for: float = 0.0
     """Seconds for which this holds unless something happens: then the lease or the stream's life runs out by
     itself, and the store must be asked again."""
+    fence: str = ""
+    """The token of the present term."""
+
+
+class Term(NamedTuple):
+    """Which of a generation's producers has its turn, and whether those before it have stored anything."""
+
+    number: int = 1
+    begin: int = 0
+    """Bytes that were stored when it began; -1 once its producer has stored a note."""
+    empty: int = 0
+    """Terms in a row right before this one that stored nothing."""
+
+    def next(self, size: int) -> Term | None:
+        """The term after this one, for a stream that holds `size` bytes; None if there is to be none (see
+        MAX_EMPTY_TERMS)."""
+        empty = self.empty + 1 if size == self.begin else 0
+        return Term(self.number + 1, size, empty) if empty < MAX_EMPTY_TERMS else None
 
 
 def ownership_error(lease: Lease, state: StreamState | None) -> ResumableStreamError | None:
     """Why `lease` may not write to a stream in `state`; None if it may (G4, G5, G6)."""
     if state is None or state.generation != lease.generation:
         return _replaced_error(lease, state)
+    if getattr(state, "fence", "") != lease.token:
+        return _fenced_error(lease)
     if state.status is not Status.STREAMING:
         return _ended_error(lease, state)
     if state.size < lease.offset:
@@ -179,6 +222,8 @@ def finalize_error(lease: Lease, state: StreamState | None, status: Status) -> R
     """Why `lease` may not end the stream as `status`, by TRANSITIONS (G5). A repeated ending is no error."""
     if state is None or state.generation != lease.generation:
         return _replaced_error(lease, state)
+    if getattr(state, "fence", "") != lease.token:
+        return _fenced_error(lease)
     if state.status is status:
         return None
     if status not in TRANSITIONS[state.status]:
@@ -192,6 +237,10 @@ def _replaced_error(lease: Lease, state: StreamState | None) -> ResumableStreamE
     return LeaseLostError(
         f"stream {lease.stream_id} belongs to generation {state.generation} now, not {lease.generation}"
     )
+
+
+def _fenced_error(lease: Lease) -> LeaseLostError:
+    return LeaseLostError(f"stream {lease.stream_id} was taken over, or released: term {lease.term} is over")
 
 
 def _ended_error(lease: Lease, state: StreamState) -> StreamFinalizedError:
@@ -245,6 +294,13 @@ def check_seconds(seconds: float, name: str = "ttl") -> float:
     return float(seconds)
 
 
+def check_handover(handover: float) -> float:
+    """Return `handover`, in seconds, if it is 0 to MAX_TTL, else ValueError."""
+    if not 0 <= handover <= MAX_TTL:  # also false for NaN
+        raise ValueError(f"handover must be 0 to {MAX_TTL:g} seconds, not {handover!r}")
+    return float(handover)
+
+
 def check_metadata(metadata: Mapping[str, str] | None) -> dict[str, str]:
     """A copy of `metadata`. ValueError unless it maps strings to strings; LimitExceededError if they take
     more than MAX_METADATA_BYTES in UTF-8."""
@@ -262,6 +318,31 @@ def check_error_text(error: str | None) -> str | None:
     if error is None:
         return None
     return str(error)[:MAX_ERROR_CHARACTERS].encode("utf-8", "replace").decode("utf-8")
+
+
+class Selection(NamedTuple):
+    """Which streams a listing is to have; see `Listing.streams`."""
+
+    prefix: str = ""
+    statuses: frozenset[Status] = frozenset()
+    """Empty: all."""
+    metadata: Mapping[str, str] = {}
+    internal: bool = True
+
+    def has(self, info: StreamInfo) -> bool:
+        """Whether it has this stream."""
+        return self.has_id(info.stream_id) and self.has_state(info.status, info.metadata)
+
+    def has_id(self, stream_id: str) -> bool:
+        """Whether it may have a stream of this id."""
+        hidden = not self.internal and stream_id.startswith(INTERNAL_PREFIXES)
+        return stream_id.startswith(self.prefix) and not hidden
+
+    def has_state(self, status: Status, metadata: Mapping[str, str]) -> bool:
+        """Whether it has a stream that stands so."""
+        if self.statuses and status not in self.statuses:
+            return False
+        return all(metadata.get(name) == value for name, value in self.metadata.items())
 
 
 Given = TypeVar("Given")
@@ -346,47 +427,187 @@ class BaseStore(ABC):
         ttl: float | None = None,
         metadata: Mapping[str, str] | None = None,
         restart: Collection[Status | str] = (),
+        handover: float = 0.0,
     ) -> Lease | None:
         """Elect one producer; see `Store.acquire`."""
         validate_stream_id(stream_id)
         life = self._ttl if ttl is None else check_seconds(ttl)
         details = check_metadata(metadata)
         endings = check_restart(restart)
+        seconds = check_handover(handover)
+        if seconds:
+            self._check_takeover()
+            self._check_open()
+            return self._acquire(stream_id, life, details, endings, seconds)
         self._check_open()
         return self._acquire(stream_id, life, details, endings)
 
     @abstractmethod
     def _acquire(
-        self, stream_id: str, ttl: float, metadata: dict[str, str], restart: frozenset[Status]
+        self,
+        stream_id: str,
+        ttl: float,
+        metadata: dict[str, str],
+        restart: frozenset[Status],
+        handover: float = 0.0,
     ) -> Lease | None:
         """Begin a new generation (see `new_generation`) unless there is a stream that has not expired, nor ended
-        as one of `restart`. LimitExceededError if there is no room for it, also after a sweep."""
+        as one of `restart`. LimitExceededError if there is no room for it, also after a sweep. `handover`: only
+        in a store with takeover."""
 
-    def append(self, lease: Lease, *chunks: bytes) -> str:
+    def take_over(self, stream_id: str, generation: int) -> Lease | None:
+        """Begin the next term of a stream that nobody produces; see `TakeoverStore.take_over`."""
+        validate_stream_id(stream_id)
+        if not isinstance(generation, int):
+            raise ValueError(f"generation must be a number, not {generation!r:.80}")
+        self._check_takeover()
+        self._check_open()
+        return self._take_over(stream_id, generation, new_token())
+
+    def _take_over(self, stream_id: str, generation: int, token: str) -> Lease | None:
+        """Make `token` the fence and begin the `Term.next`, if nobody produces that generation; end the stream as
+        `interrupted` where there is to be no next. One that has `token` already was taken over by this very
+        call."""
+        self._refuse("takeover")
+
+    def release(self, lease: Lease) -> None:
+        """Let go of a stream without ending it; see `TakeoverStore.release`."""
+        self._check_takeover()
+        self._check_open()
+        self._release(lease)
+
+    def _release(self, lease: Lease) -> None:
+        """Make `lease.released` the fence and end the lease now, or the stream if it has no handover. Raises
+        `ownership_error`, unless the fence is `lease.released` already."""
+        self._refuse("takeover")
+
+    def orphans(self) -> Iterator[str]:
+        """The ids of streams that wait to be taken over; see `TakeoverStore.orphans`."""
+        self._check_takeover()
+        self._check_open()
+        return self._orphans()
+
+    def _orphans(self) -> Iterator[str]:
+        """As `orphans`; may be a generator."""
+        self._refuse("takeover")
+
+    def create(
+        self,
+        stream_id: str,
+        *chunks: bytes,
+        ttl: float | None = None,
+        sliding: bool = True,
+        metadata: Mapping[str, str] | None = None,
+        notes: Notes | None = None,
+        ending: Status | str | None = None,
+    ) -> StreamInfo | None:
+        """Begin a shared stream; see `SharedStore.create`."""
+        validate_stream_id(stream_id)
+        first = {name: value for name, value in check_notes(notes).items() if value is not None}
+        creation = Creation(
+            stream_id,
+            freeze_chunks(chunks),
+            self._ttl if ttl is None else check_seconds(ttl),
+            bool(sliding),
+            check_metadata(metadata),
+            first,
+            None if ending is None else as_ending(ending),
+        )
+        self._check_shared()
+        self._check_open()
+        return self._create(creation, new_token())
+
+    def _create(self, creation: Creation, token: str) -> StreamInfo | None:
+        """Begin the stream with `token` as its fence, unless the id is taken. One that has `token` already was
+        created by this very call. LimitExceededError as `_acquire` and `_append_many`."""
+        self._refuse("shared streams")
+
+    def commit(
+        self,
+        stream_id: str,
+        *chunks: bytes,
+        expect: Notes | None = None,
+        notes: Notes | None = None,
+        ending: Status | str | None = None,
+        error: str | None = None,
+        generation: int | None = None,
+    ) -> str:
+        """Store chunks, notes and an ending in one step; see `SharedStore.commit`."""
+        validate_stream_id(stream_id)
+        if generation is not None and not isinstance(generation, int):
+            raise ValueError(f"generation must be a number, not {generation!r:.80}")
+        commit = Commit(
+            stream_id,
+            freeze_chunks(chunks),
+            check_notes(expect, "expect"),
+            check_notes(notes),
+            None if ending is None else as_ending(ending),
+            check_error_text(error),
+            generation,
+        )
+        self._check_shared()
+        self._check_open()
+        return self._commit(commit)
+
+    def _commit(self, commit: Commit) -> str:
+        """Store it unless there is a `commit_error`, which is raised, or a limit is exceeded; the cursor after its
+        chunks."""
+        self._refuse("shared streams")
+
+    def touch(self, stream_id: str) -> bool:
+        """Renew a sliding life; see `SharedStore.touch`."""
+        validate_stream_id(stream_id)
+        self._check_shared()
+        self._check_open()
+        return self._touch_life(stream_id)
+
+    def _touch_life(self, stream_id: str) -> bool:
+        """Renew the stream's life if it is sliding; True if it is there."""
+        self._refuse("shared streams")
+
+    def append(self, lease: Lease, *chunks: bytes, notes: Notes | None = None) -> str:
         """Store all chunks in one atomic step; see `Store.append`."""
         frozen = freeze_chunks(chunks)
-        self._check_open()
-        result = self._append_many([(lease, frozen)])[0]
+        if notes:
+            result = self.append_many([(lease, frozen)], [notes])[0]
+        else:
+            self._check_open()
+            result = self._append_many([(lease, frozen)])[0]
         if isinstance(result, ResumableStreamError):
             raise result
         return result
 
-    def append_many(self, batches: Sequence[tuple[Lease, Sequence[bytes]]]) -> list[str | ResumableStreamError]:
+    def append_many(
+        self,
+        batches: Sequence[tuple[Lease, Sequence[bytes]]],
+        notes: Sequence[Notes | None] = (),
+    ) -> list[str | ResumableStreamError]:
         """`append` for many streams in one go; see `Store.append_many`."""
         frozen = [(lease, freeze_chunks(chunks)) for lease, chunks in batches]
-        # By generation: the late producer of an earlier life may share a group commit with the present one.
-        if len(frozen) > 1 and len({(lease.stream_id, lease.generation) for lease, _ in frozen}) < len(frozen):
-            raise ValueError("a lease is in two batches of one append_many; put all its chunks into one batch")
+        # By term: the late producer of an earlier one may share a group commit with the present one.
+        if len(frozen) > 1:
+            leases = {(lease.stream_id, lease.generation, lease.token) for lease, _ in frozen}
+            if len(leases) < len(frozen):
+                raise ValueError("a lease is in two batches of one append_many; put all its chunks into one batch")
+        noted: list[dict[str, str | None]] = []
+        if any(notes):
+            if len(notes) != len(frozen):
+                raise ValueError("notes must be there for each batch, or for none")
+            self._check_shared()
+            noted = [check_notes(each) for each in notes]
         try:
             self._check_open()
-            return self._append_many(frozen)
+            return self._append_many(frozen, noted) if noted else self._append_many(frozen)
         except StoreUnavailableError as unavailable:
             return [unavailable] * len(frozen)
 
     @abstractmethod
-    def _append_many(self, batches: Sequence[tuple[Lease, Chunks]]) -> list[str | ResumableStreamError]:
+    def _append_many(
+        self, batches: Sequence[tuple[Lease, Chunks]], notes: Sequence[dict[str, str | None]] = ()
+    ) -> list[str | ResumableStreamError]:
         """A cursor or an error for each batch, in order. A StoreUnavailableError may be raised: it is every
-        batch's, and no lease has advanced. See also `outcomes`."""
+        batch's, and no lease has advanced. See also `outcomes`. `notes`: for each batch or for none; only in a
+        store with notes. A batch that is recognised as repeated sets none."""
 
     def renew(self, leases: Sequence[Lease]) -> list[ResumableStreamError | None]:
         """Renew the leases and ttls of these producers; see `Store.renew`."""
@@ -401,17 +622,27 @@ class BaseStore(ABC):
         """None or an error for each lease, in order. A StoreUnavailableError may be raised: it is every
         lease's."""
 
-    def finalize(self, lease: Lease, status: Status | str, error: str | None = None) -> None:
+    def finalize(
+        self, lease: Lease, status: Status | str, error: str | None = None, *, notes: Notes | None = None
+    ) -> None:
         """End the stream; see `Store.finalize`."""
         ending = as_ending(status)
         text = check_error_text(error)
+        if notes:
+            noted = check_notes(notes)
+            self._check_shared()
+            self._check_open()
+            self._finalize(lease, ending, text, noted)
+            return
         self._check_open()
         self._finalize(lease, ending, text)
 
     @abstractmethod
-    def _finalize(self, lease: Lease, ending: Status, error: str | None) -> None:
+    def _finalize(
+        self, lease: Lease, ending: Status, error: str | None, notes: dict[str, str | None] | None = None
+    ) -> None:
         """End the stream unless there is a `finalize_error`, which is raised, or it has this very ending
-        already."""
+        already. `notes`: set in the same step; only in a store with notes."""
 
     def cancel(self, stream_id: str) -> bool:
         """End a running stream as `cancelled`; see `Store.cancel`."""
@@ -464,14 +695,31 @@ class BaseStore(ABC):
     def _info(self, stream_id: str) -> StreamInfo | None:
         """A snapshot of the stream, after it was ended if its producer is dead; None if missing or expired."""
 
-    def streams(self) -> Iterator[StreamInfo]:
-        """Every stream, in order of its id, in bounded pages: not one snapshot of all."""
+    def streams(
+        self,
+        *,
+        prefix: str = "",
+        status: Status | str | Collection[Status | str] | None = None,
+        metadata: Mapping[str, str] | None = None,
+        internal: bool = False,
+    ) -> Iterator[StreamInfo]:
+        """The streams, in order of their ids, in bounded pages; see `Listing.streams`."""
+        statuses = () if status is None else (status,) if isinstance(status, str) else status
+        selection = Selection(
+            prefix, frozenset(map(Status, statuses)), check_metadata(metadata), internal=bool(internal)
+        )
+        if status is not None and not statuses:
+            return iter(())
         self._check_open()
-        return self._streams()
+        return self._select(selection)
+
+    def _select(self, selection: Selection) -> Iterator[StreamInfo]:
+        """The streams of `selection`. For stores that know a faster way than to look at all of them."""
+        return filter(selection.has, self._streams())
 
     @abstractmethod
     def _streams(self) -> Iterator[StreamInfo]:
-        """As `streams`; may be a generator."""
+        """Every stream, in order of its id; may be a generator."""
 
     def delete(self, stream_id: str) -> bool:
         """Remove a stream, whatever its state; see `Store.delete`."""
@@ -528,6 +776,22 @@ class BaseStore(ABC):
         """StoreUnavailableError if the store is closed."""
         if self._closed:
             raise StoreUnavailableError("the store is closed", transient=False)
+
+    def _check_takeover(self) -> None:
+        if type(self)._take_over is BaseStore._take_over:
+            self._refuse("takeover")
+
+    def _check_shared(self) -> None:
+        if type(self)._commit is BaseStore._commit:
+            self._refuse("shared streams")
+
+    def _refuse(self, what: str) -> NoReturn:
+        kinds = "MemoryStore, SQLiteStore and RedisStore"
+        raise UnsupportedError(f"{type(self).__name__} has no {what}; {kinds} have")
+
+    def _life(self, ttl: float, handover: float) -> float:
+        """Seconds that a stream lives after a sign of life: it never expires in its handover."""
+        return max(ttl, self._grace + handover) if handover else ttl
 
     def _ids(self) -> Iterator[str]:
         """The ids that `check` and `clear` go through: those of `streams`, and of what is too damaged to be

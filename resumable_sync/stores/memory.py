@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 from ..contract import (
@@ -14,16 +16,19 @@ from ..contract import (
     DEFAULT_TTL,
     Batch,
     Lease,
+    Notes,
     Position,
     Status,
     StreamInfo,
     new_generation,
+    new_token,
 )
 from ..errors import ResumableStreamError, StreamLostError, StreamNotFoundError
 from ..process import PerProcess
 from .base import (
     BaseStore,
     Chunks,
+    Term,
     append_error,
     conflict_error,
     finalize_error,
@@ -32,6 +37,7 @@ from .base import (
     ownership_error,
     start_position,
 )
+from .notes import Commit, Creation, check_notes, commit_error, with_notes
 from .sweeper import Sweeper
 from .wakeup import Channel
 
@@ -83,8 +89,29 @@ class MemoryStore(BaseStore):
         return False
 
     def _acquire(
-        self, stream_id: str, ttl: float, metadata: dict[str, str], restart: frozenset[Status]
+        self,
+        stream_id: str,
+        ttl: float,
+        metadata: dict[str, str],
+        restart: frozenset[Status],
+        handover: float = 0.0,
     ) -> Lease | None:
+        def make(generation: int) -> _Stream:
+            stream = _Stream(stream_id, generation, self._life(ttl, handover), metadata, new_token())
+            stream.ttl = ttl
+            stream.handover = handover
+            self._touch(stream)
+            return stream
+
+        stream = self._begin(stream_id, ttl, restart, make)
+        if stream is None:
+            return None
+        return Lease(stream_id, stream.generation, ttl, token=stream.fence, handover=handover)
+
+    def _begin(
+        self, stream_id: str, ttl: float, restart: frozenset[Status], make: Callable[[int], _Stream]
+    ) -> _Stream | None:
+        """Put the stream that `make(generation)` gives in its place, unless the id is taken."""
         directory = self._directories.get()
         found = self._find(stream_id)
         if found is not None and found.status not in restart:
@@ -99,9 +126,10 @@ class MemoryStore(BaseStore):
             else:
                 self._limits.check_streams(len(directory.streams))
             directory.last_generation = new_generation(directory.last_generation)
-            stream = _Stream(stream_id, directory.last_generation, ttl, metadata)
-            self._touch(stream)  # nobody else knows the stream yet: its lock is not needed
+            stream = make(directory.last_generation)  # nobody else knows it yet: its lock is not needed
             directory.streams[stream_id] = stream
+            if stream.handover:
+                directory.handed_over[stream_id] = stream
         if current is not None:
             self._discard(current)  # whoever reads it learns that it is lost
         sweeper = self._sweepers.get()
@@ -109,18 +137,130 @@ class MemoryStore(BaseStore):
         if ttl < self._shortest_ttl:
             self._shortest_ttl = ttl
             sweeper.hurry()  # its rounds must come more often from now on
-        return Lease(stream_id, stream.generation, ttl)
+        return stream
 
-    def append(self, lease: Lease, *chunks: bytes) -> str:
+    def _take_over(self, stream_id: str, generation: int, token: str) -> Lease | None:
+        stream = self._find(stream_id)
+        if stream is None:
+            return None
+        with stream.lock:
+            if self._expired(stream) or stream.generation != generation or not self._is_orphan(stream):
+                return None
+            term = stream.term.next(stream.size)
+            if term is None:
+                self._end(stream, Status.INTERRUPTED)
+            else:
+                stream.begin_term(term, token)
+                self._touch(stream)
+                lease = Lease(stream_id, generation, stream.ttl, stream.size, token, term.number, stream.handover)
+        if term is not None:
+            return lease
+        stream.readers.bump()
+        return None
+
+    def _release(self, lease: Lease) -> None:
+        stream = self._owned(lease)
+        with stream.lock:
+            if stream.generation == lease.generation and stream.fence == lease.released:
+                return
+            error = ownership_error(lease, self._state(stream))
+            if error is not None:
+                raise error
+            stream.fence = lease.released
+            stream.lease_until = self._clock()
+            if not stream.handover:
+                self._end(stream, Status.INTERRUPTED)
+        stream.readers.bump()
+
+    def _orphans(self) -> Iterator[str]:
+        directory = self._directories.get()
+        with directory.lock:
+            streams = list(directory.handed_over.values())
+        for stream in streams:
+            with stream.lock:
+                self._end_if_dead(stream)
+                over = self._expired(stream) or stream.status.ended
+                waits = not over and self._is_orphan(stream)
+            if over:
+                with directory.lock:
+                    if directory.handed_over.get(stream.stream_id) is stream:
+                        del directory.handed_over[stream.stream_id]
+            if waits:
+                yield stream.stream_id
+
+    def _create(self, creation: Creation, token: str) -> StreamInfo | None:
+        self._limits.check_chunks(creation.chunks)
+        size = sum(map(len, creation.chunks))
+        self._limits.check_room(creation.stream_id, size, len(creation.chunks))
+        notes = with_notes(creation.stream_id, {}, creation.notes)
+
+        def make(generation: int) -> _Stream:
+            stream = _Stream(creation.stream_id, generation, creation.ttl, creation.metadata, token)
+            stream.shared, stream.sliding, stream.notes = True, creation.sliding, notes
+            stream.term = Term(0)
+            stream.extend(creation.chunks)
+            stream.live(self._clock())
+            if creation.ending is not None:
+                self._end(stream, creation.ending)
+            return stream
+
+        stream = self._begin(creation.stream_id, creation.ttl, frozenset(), make)
+        if stream is None:
+            return None
+        with stream.lock:
+            return stream.info(self._clock())
+
+    def _commit(self, commit: Commit) -> str:
+        stream = self._find(commit.stream_id)
+        if stream is None:
+            raise StreamNotFoundError(f"there is no stream {commit.stream_id}")
+        with stream.lock:
+            state = self._state(stream)
+            error = commit_error(commit, state, lambda names: stream.notes)
+            if error is not None:
+                raise error
+            self._limits.check_chunks(commit.chunks)
+            entries = stream.entries + len(commit.chunks)
+            if commit.chunks:
+                self._limits.check_room(commit.stream_id, stream.size + commit.length, entries)
+            notes = with_notes(commit.stream_id, stream.notes, commit.notes)
+            size = stream.size + commit.length
+            ending = None
+            if commit.ending is not None:
+                ending = _Ending(commit.ending, commit.error, time.time())
+            stream.intent = _Intent(size, commit.chunks, notes, stream.term, ending, stream.expires_at)
+            stream.carry_out()
+            if stream.shared:
+                stream.live(self._clock())
+        stream.readers.bump()
+        return f"{stream.generation}-{size}"
+
+    def _touch_life(self, stream_id: str) -> bool:
+        stream = self._find(stream_id)
+        if stream is None:
+            return False
+        with stream.lock:
+            if self._expired(stream):
+                return False
+            ended = stream.status.ended and not stream.shared
+            stream.live(self._clock(), self._finished_ttl if ended else None)
+            return True
+
+    def append(self, lease: Lease, *chunks: bytes, notes: Notes | None = None) -> str:
         """Store all chunks in one atomic step; see `Store.append`."""
         frozen = freeze_chunks(chunks)
+        noted = check_notes(notes) if notes else None
         self._check_open()
-        return self._append((lease, frozen))  # without the lists of a group commit, which cost some 0.4 µs
+        return self._append((lease, frozen), noted)  # without the lists of a group commit, which cost some 0.4 µs
 
-    def _append_many(self, batches: Sequence[tuple[Lease, Chunks]]) -> list[str | ResumableStreamError]:
-        return outcomes(self._append, batches)
+    def _append_many(
+        self, batches: Sequence[tuple[Lease, Chunks]], notes: Sequence[dict[str, str | None]] = ()
+    ) -> list[str | ResumableStreamError]:
+        if not notes:
+            return outcomes(self._append, batches)
+        return outcomes(lambda both: self._append(*both), list(zip(batches, notes)))
 
-    def _append(self, batch: tuple[Lease, Chunks]) -> str:
+    def _append(self, batch: tuple[Lease, Chunks], notes: dict[str, str | None] | None = None) -> str:
         lease, chunks = batch
         self._limits.check_chunks(chunks)
         length = sum(map(len, chunks))
@@ -131,7 +271,13 @@ class MemoryStore(BaseStore):
                 raise error
             if stream.size == lease.offset:
                 self._limits.check_room(lease.stream_id, lease.offset + length, stream.entries + len(chunks))
-                stream.extend(chunks)
+                if notes:
+                    noted = with_notes(lease.stream_id, stream.notes, notes)
+                    term = stream.term._replace(begin=-1)
+                    stream.intent = _Intent(lease.offset + length, chunks, noted, term, None, stream.expires_at)
+                    stream.carry_out()
+                else:
+                    stream.extend(chunks)
             elif b"".join(stream.slice(lease.offset, length)) != b"".join(chunks):
                 raise conflict_error(lease)
             self._touch(stream)
@@ -151,14 +297,19 @@ class MemoryStore(BaseStore):
                 raise error
             self._touch(stream)
 
-    def _finalize(self, lease: Lease, ending: Status, error: str | None) -> None:
+    def _finalize(
+        self, lease: Lease, ending: Status, error: str | None, notes: dict[str, str | None] | None = None
+    ) -> None:
         stream = self._owned(lease)
         with stream.lock:
             refused = finalize_error(lease, self._state(stream), ending)
             if refused is not None:
                 raise refused
             if stream.status is Status.STREAMING:
-                self._end(stream, ending, error)
+                noted = with_notes(lease.stream_id, stream.notes, notes or {})
+                end = _Ending(ending, error, time.time())
+                stream.intent = _Intent(stream.size, [], noted, stream.term, end, self._expiry_of_ended(stream))
+                stream.carry_out()
         stream.readers.bump()  # also where it had ended: a call that was broken off may not have come to this
 
     def _cancel(self, stream_id: str) -> bool:
@@ -166,7 +317,7 @@ class MemoryStore(BaseStore):
         if stream is None:
             return False
         with stream.lock:
-            running = not stream.gone and stream.status is Status.STREAMING
+            running = not self._expired(stream) and stream.status is Status.STREAMING
             if running:
                 self._end(stream, Status.CANCELLED)
         stream.readers.bump()  # also where it had ended: a call that was broken off may not have come to this
@@ -188,7 +339,7 @@ class MemoryStore(BaseStore):
                     found = stream.slice(start.offset, max_bytes)
                     size, status, error = stream.size, stream.status, stream.error
                     # The wait ends in time for the lease and the ttl to be checked, whichever is first.
-                    due = min(stream.lease_until, stream.expires_at) - self._clock()
+                    due = min(stream.until, stream.expires_at) - self._clock()
                 left = deadline - time.monotonic()
                 if found or status.ended or left <= 0 or wakes is not self._wakes:
                     lengths = list(map(len, found))
@@ -211,11 +362,11 @@ class MemoryStore(BaseStore):
         if stream is None:
             return None
         with stream.lock:
-            return None if stream.gone else stream.info()
+            return None if stream.gone else stream.info(self._clock(), with_notes=True)
 
     def _streams(self) -> Iterator[StreamInfo]:
         ids = sorted(stream.stream_id for stream in self._all())
-        return (info for info in map(self._info, ids) if info is not None)
+        return (replace(info, notes={}) for info in map(self._info, ids) if info is not None)
 
     def _delete(self, stream_id: str) -> bool:
         stream = self._find(stream_id)
@@ -282,15 +433,27 @@ class MemoryStore(BaseStore):
     def _touch(self, stream: _Stream) -> None:
         stream.touch(self._clock(), self._grace)
 
+    def _is_orphan(self, stream: _Stream) -> bool:
+        """Whether nobody produces it, and it may be taken over."""
+        waits = stream.status is Status.STREAMING and bool(stream.handover)
+        return waits and stream.lease_until <= self._clock()
+
     def _expired(self, stream: _Stream) -> bool:
+        if stream.intent is not None:  # its thread was broken off
+            stream.carry_out()
         return stream.gone or self._clock() >= stream.expires_at
 
     def _end(self, stream: _Stream, status: Status, error: str | None = None) -> None:
-        stream.end(_Ending(status, error, time.time()), self._clock() + (self._finished_ttl or stream.ttl))
+        stream.end(_Ending(status, error, time.time()), self._expiry_of_ended(stream))
+
+    def _expiry_of_ended(self, stream: _Stream) -> float:
+        return stream.expires_at if stream.shared else self._clock() + (self._finished_ttl or stream.ttl)
 
     def _end_if_dead(self, stream: _Stream) -> None:
+        if stream.intent is not None:
+            stream.carry_out()
         now = self._clock()
-        if stream.status is Status.STREAMING and not stream.gone and stream.lease_until <= now < stream.expires_at:
+        if stream.status is Status.STREAMING and not stream.gone and stream.until <= now < stream.expires_at:
             self._end(stream, Status.INTERRUPTED)
             stream.readers.bump()
 
@@ -302,8 +465,9 @@ class MemoryStore(BaseStore):
         stream.readers.bump()
         directory = self._directories.get()
         with directory.lock:
-            if directory.streams.get(stream.stream_id) is stream:
-                del directory.streams[stream.stream_id]
+            for streams in directory.streams, directory.handed_over:
+                if streams.get(stream.stream_id) is stream:
+                    del streams[stream.stream_id]
         return first
 
 
@@ -315,11 +479,25 @@ class _Ending(NamedTuple):
     at: float
 
 
+class _Intent(NamedTuple):
+    """What becomes of a stream in one step: all of its fields that may change."""
+
+    size: int
+    chunks: list[bytes]
+    """Those that make it `size` bytes."""
+    notes: dict[str, str]
+    term: Term
+    ending: _Ending | None
+    expires_at: float
+    """Where it ends."""
+
+
 class _Stream:
     """One generation. `lock` guards every field but `readers`, where readers wait; `gone` only ever turns True.
 
     A signal handler may raise anywhere in a call of the main thread (Ctrl-C does). So a change counts with one
-    assignment: of `size` for an append, `status` for an ending, `gone` for a deletion. What `touch` assigns are
+    assignment: of `size` for an append, `status` for an ending, `gone` for a deletion, `intent` for what is more
+    than one of these: whoever takes the lock next carries out what is left of it. What `touch` assigns are
     three signs of life, each true by itself.
     """
 
@@ -327,7 +505,14 @@ class _Stream:
         "stream_id",
         "generation",
         "metadata",
+        "notes",
         "ttl",
+        "life",
+        "sliding",
+        "shared",
+        "handover",
+        "fence",
+        "term",
         "status",
         "size",
         "chunks",
@@ -337,16 +522,23 @@ class _Stream:
         "lease_until",
         "expires_at",
         "ending",
+        "intent",
         "gone",
         "readers",
         "lock",
     )
 
-    def __init__(self, stream_id: str, generation: int, ttl: float, metadata: dict[str, str]) -> None:
+    def __init__(self, stream_id: str, generation: int, life: float, metadata: dict[str, str], fence: str) -> None:
         self.stream_id = stream_id
         self.generation = generation
-        self.ttl = ttl
+        self.ttl = self.life = life  # seconds; see `BaseStore._life`
+        self.sliding = True
+        self.shared = False
+        self.handover = 0.0  # seconds
+        self.fence = fence
+        self.term = Term()
         self.metadata = metadata
+        self.notes: dict[str, str] = {}  # replaced as a whole
         self.status = Status.STREAMING
         self.size = 0  # bytes stored; what the lists hold beyond is of an append that was broken off
         self.chunks: list[bytes] = []
@@ -355,6 +547,7 @@ class _Stream:
         self.lease_until = 0.0
         self.expires_at = 0.0
         self.ending: _Ending | None = None
+        self.intent: _Intent | None = None
         self.gone = False
         self.readers = Channel()
         self.lock = threading.Lock()
@@ -362,8 +555,28 @@ class _Stream:
     def touch(self, now: float, grace: float) -> None:
         """A sign of life, at `now` of the store's clock. The caller holds the lock."""
         self.lease_until = now + grace
-        self.expires_at = now + self.ttl
+        self.live(now)
+
+    def live(self, now: float, life: float | None = None) -> None:
+        """Renew its life, if it is one that signs of life renew, or begin it. The caller holds the lock."""
+        if self.sliding or not self.expires_at:
+            self.expires_at = now + (life or self.life)
         self.touched_at = time.time()
+
+    def begin_term(self, term: Term, fence: str) -> None:
+        """Another producer goes on. The caller holds the lock."""
+        self.term, self.fence = term, fence
+
+    def carry_out(self) -> None:
+        """Do what `intent` says. Each part may be done again. The caller holds the lock."""
+        intent = self.intent
+        assert intent is not None
+        if self.size != intent.size:
+            self.extend(intent.chunks)
+        self.notes, self.term = intent.notes, intent.term
+        if intent.ending is not None:
+            self.end(intent.ending, intent.expires_at)
+        self.intent = None
 
     def end(self, ending: _Ending, expires_at: float) -> None:
         """End it. The caller holds the lock."""
@@ -372,6 +585,11 @@ class _Stream:
         self.expires_at = expires_at  # where this is broken off, it lives for the ttl that it had
 
     # The properties are read with the lock held.
+
+    @property
+    def until(self) -> float:
+        """When it ends as `interrupted` by itself, by the store's clock."""
+        return math.inf if self.shared else self.lease_until + self.handover
 
     @property
     def entries(self) -> int:
@@ -384,8 +602,8 @@ class _Stream:
         """What was said when it ended."""
         return None if self.status is Status.STREAMING or self.ending is None else self.ending.error
 
-    def info(self) -> StreamInfo:
-        """The public snapshot. The caller holds the lock."""
+    def info(self, now: float, *, with_notes: bool = False) -> StreamInfo:
+        """The public snapshot at `now` of the store's clock. The caller holds the lock."""
         ended = None if self.status is Status.STREAMING else self.ending
         return StreamInfo(
             stream_id=self.stream_id,
@@ -398,7 +616,13 @@ class _Stream:
             finished_at=None if ended is None else ended.at,
             error=self.error,
             metadata=dict(self.metadata),
-            producer_alive=ended is None,
+            producer_alive=ended is None and not self.shared and now < self.lease_until,
+            shared=self.shared,
+            term=self.term.number,
+            handover=self.handover,
+            ttl=self.ttl,
+            sliding=self.sliding,
+            notes=self.notes if with_notes else {},
         )
 
     def extend(self, chunks: list[bytes]) -> None:
@@ -428,10 +652,11 @@ class _Stream:
 
 
 class _Directory:
-    """The streams of one process. `lock` guards `streams` and `last_generation`; it is never held together
+    """The streams of one process. `lock` guards all fields; it is never held together
     with a stream's lock."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
         self.streams: dict[str, _Stream] = {}
+        self.handed_over: dict[str, _Stream] = {}  # those with a handover; some may have ended
         self.last_generation = 0
