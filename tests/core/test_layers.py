@@ -25,14 +25,16 @@ CORE = {
     "production",
     "pump",
     "writer",
+    "shared_writer",
     "arrivals",
     "viewer",
+    "recovery",
     "context",
 }
 OUTSIDE = {"durable", "client", "metrics", "inspector", "async_source"}  # rooms to come, and who may enter them
 
 # What all stores share. Whatever else lies in stores/ is a store, with a room of its own.
-SHARED = {"base", "pages", "tail", "wakeup", "sweeper"}
+SHARED = {"base", "notes", "pages", "tail", "wakeup", "sweeper"}
 STORES = {
     f"stores.{path.stem}"
     for path in (ROOT / "stores").iterdir()
@@ -50,10 +52,12 @@ ALLOWED: dict[str, set[str]] = {
     "sources": {"errors"},
     "heartbeat": {"errors", "process", "contract"},
     "committer": {"errors", "process", "contract", "heartbeat"},
-    "producer": {"contract"},
+    "producer": {"errors", "contract"},
     "production": {"errors", "process", "contract", "committer", "producer"},
     "pump": {"errors", "contract", "producer", "production"},
     "writer": {"errors", "contract", "production", "pump"},
+    "shared_writer": {"errors", "contract", "pump"},
+    "recovery": {"errors", "process", "contract", "producer"},
     "arrivals": set(),
     "viewer": {"errors", "contract", "production"},
     "context": CORE - {"context"},
