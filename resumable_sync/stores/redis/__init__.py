@@ -9,7 +9,7 @@
   A chunk of 64 bytes takes 88 bytes appended alone, 83 in a group commit.
 - `resumable:{ID}:fence`, string: the highest generation given out; stays an hour longer than the stream (or more,
   where the server's clock was set back meanwhile); 72 bytes.
-- `resumable:{~}:index`, `:fresh` and `:orphans`, sorted sets: the ids of all streams, of those lately acquired, and
+- `resumable:{~}:index`, `:fresh`, `:orphans`, sorted sets: the ids of all streams, of those lately acquired, and
   of those with a handover.
 - `resumable:wake:…`: one short-lived key for each process that reads.
 

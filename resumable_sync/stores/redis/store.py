@@ -6,6 +6,7 @@ import json
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from ...contract import DEFAULT_GRACE, DEFAULT_TTL, Batch, Lease, Position, Status, StreamInfo, new_token
@@ -216,7 +217,8 @@ class RedisStore(BaseStore):
         process.index.register(creation.stream_id, self._limits.max_streams)
         reply = process.writes.ask(call)
         process.index.confirm(creation.stream_id, bool(reply))
-        return parse_info(creation.stream_id, reply) if reply else None
+        info = parse_info(creation.stream_id, reply) if reply else None
+        return info and replace(info, notes=creation.notes)
 
     def _commit(self, commit: Commit) -> str:
         """One round trip. It is repeated as other calls only if it is fenced, or certainly was not executed."""
