@@ -354,20 +354,22 @@ class RedisStore(BaseStore):
         process = self._processes.peek()
         if process is None:
             return
-        ended, released = [], []
-        for stream_id, term in list(process.local.items()):
-            lease = Lease(stream_id, term.generation, token=term.token, released=term.released)
-            lease.handover = term.handover
-            if lease.handover:
-                released.append(lease)
-            else:
-                ended.append(self._commands.finalize(lease, Status.INTERRUPTED, "the store was closed"))
+        leases = [
+            Lease(stream_id, term.generation, token=term.token, handover=term.handover, released=term.released)
+            for stream_id, term in list(process.local.items())
+        ]
+        calls = [
+            (
+                self._commands.release(lease)
+                if lease.handover
+                else self._commands.finalize(lease, Status.INTERRUPTED, "the store was closed")
+            )
+            for lease in leases
+        ]
         process.checker.close()
-        if ended:
-            process.reads.run(ended)  # if Redis is away their leases run out
-        replies = process.reads.run(list(map(self._commands.release, released))) if released else ()
-        for lease, reply in zip(released, replies):
-            if isinstance(reply, int):
+        replies = process.reads.run(calls) if calls else []  # if Redis is away their leases run out
+        for lease, reply in zip(leases, replies):
+            if lease.handover and isinstance(reply, int):
                 process.index.released(lease.stream_id, reply)
         for link in (process.writes, process.reads, process.renewals):
             link.close()

@@ -211,7 +211,8 @@ def test_too_few_replicas() -> None:
             assert replica.command("XLEN", "resumable:{t}:log") == 3
             assert store.create("shared")
             replica.kill()
-            for arguments in ({}, {"expect": {"n": None}, "notes": {"n": "1 x"}}):
+            choices: list[dict[str, Any]] = [{}, {"expect": {"n": None}, "notes": {"n": "1 x"}}]
+            for arguments in choices:
                 with pytest.raises(StoreUnavailableError) as caught:
                     store.commit("shared", b"x", **arguments)
                 assert caught.value.fate_unknown
