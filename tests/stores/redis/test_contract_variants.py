@@ -36,7 +36,7 @@ def url(request: pytest.FixtureRequest) -> Iterator[str]:
         yield server.url + suffix
 
 
-class Variant(StoreKit):
+class Variants(StoreKit):
     """The hooks for every variant."""
 
     url = ""
@@ -59,15 +59,15 @@ class Variant(StoreKit):
 
 
 @pytest.mark.heavy
-class TestVariants(Variant, StoreContract):
+class TestVariants(Variants, StoreContract):
     pass
 
 
 @pytest.mark.heavy
-class TestTakeover(Variant, TakeoverContract):
+class TestTakeoverOfVariants(Variants, TakeoverContract):
     pass
 
 
 @pytest.mark.heavy
-class TestShared(Variant, SharedContract):
+class TestSharedOfVariants(Variants, SharedContract):
     pass
