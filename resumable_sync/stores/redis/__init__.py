@@ -2,7 +2,7 @@
 
 **Keys** of stream ID, with the default prefix; one hash tag, so all live in one slot of a Cluster:
 
-- `resumable:{ID}:meta`, hash: state, lease, size, times, notes; 350 bytes, the metadata and the notes.
+- `resumable:{ID}:meta`, hash: state, lease, size, times, notes; 300 bytes, the metadata and the notes.
 - `resumable:{ID}:log`, stream: `<generation>-<end offset>` with `p`, the bytes of one append (chunks joined, up
   to 64 KiB), and `l`, the chunks' lengths as little-endian uint32, left out for a single chunk. The first entry
   is `<generation>-0`; the last, once the stream has ended, `<generation>-18446744073709551615` with the ending.
