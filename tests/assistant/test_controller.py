@@ -103,6 +103,38 @@ def test_an_exception_leaves_tool_calls_cut_off_and_closes_texts() -> None:
     assert shapes(create_assistant_stream(callback))[-3:] == [("error",), ("part-finish", 2), ("part-finish", 3)]
 
 
+def test_a_call_that_was_open_at_an_error_stays_cut_off() -> None:
+    def cut(controller: AssistantStreamController) -> None:
+        controller.add_tool_call_part("begun").args_text.append('{"a":1}')
+        raise OSError
+
+    def callback(controller: AssistantStreamController) -> None:
+        controller.merge(create_assistant_stream(cut))
+        complete = controller.add_tool_call_part("complete")
+        complete.args_text.append("{}")
+
+    assert shapes(create_assistant_stream(callback))[-6:] == [
+        ("text-delta", 0, '{"a":1}'),
+        ("error",),
+        ("part-start",),
+        ("text-delta", 1, "{}"),
+        ("tool-call-args-text-finish", 1),
+        ("part-finish", 1),
+    ]
+
+
+@pytest.mark.parametrize("severity", ["warning", "info"])
+def test_a_warning_cuts_no_call_off(severity: str) -> None:
+    def callback(controller: AssistantStreamController) -> None:
+        controller.add_tool_call_part("t").args_text.append("{}")
+        controller.enqueue({"type": "error", "error": "slow", "severity": severity})
+
+    assert shapes(create_assistant_stream(callback))[-2:] == [
+        ("tool-call-args-text-finish", 0),
+        ("part-finish", 0),
+    ]
+
+
 def test_an_abort_ends_the_message_as_stopped() -> None:
     def callback(controller: AssistantStreamController) -> None:
         controller.append_text("x")

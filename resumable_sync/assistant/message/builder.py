@@ -9,6 +9,7 @@ from typing import NamedTuple
 from ...errors import MalformedStreamError, StreamFinalizedError
 from .chunks import (
     AssistantStreamChunk,
+    Error,
     PartFinish,
     PartStart,
     Result,
@@ -24,13 +25,14 @@ Metadata = Mapping[str, JsonValue]
 
 @dataclass
 class _PartState:
-    """How far one part has come. `args_open` is ever true for tool calls alone."""
+    """How far one part has come. `args_open` is ever true for tool calls alone; so is `cut`: an error came."""
 
     is_call: bool
     args_open: bool
     closed: bool = False
     has_args: bool = False
     answered: bool = False
+    cut: bool = False
 
 
 class _Implicit(NamedTuple):
@@ -172,6 +174,9 @@ class ChunkBuilder:
             self._emit(chunk)
             return len(self._parts) - 1
         if not chunk.path:
+            if isinstance(chunk, Error) and chunk.severity not in ("warning", "info"):
+                for part in self._parts:
+                    part.cut = part.args_open
             self._emit(chunk)
             return -1
         index = chunk.path[0]
@@ -192,8 +197,10 @@ class ChunkBuilder:
     def finish(self, *, cut_off: bool = False) -> None:
         """Close every open part, in part order.
 
-        With `cut_off` a tool call is left as it is: neither its arguments nor the call itself are complete.
+        With `cut_off` a tool call is left as it is: neither its arguments nor the call itself are complete. So is
+        a call that was being written when an error came, such as that of a merged stream, and that nobody has
+        closed since: a client would run it.
         """
         for index, part in enumerate(self._parts):
-            if not (cut_off and part.is_call):
+            if not (part.cut or (cut_off and part.is_call)):
                 self.close_part(index)

@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from resumable_sync.assistant import (
@@ -147,6 +147,8 @@ def programs(draw: st.DrawFn, *, lossy: bool = False) -> Program:
             )
             operation, parent = ["enqueue", chunk], ""
         if lossy and operation[0] == "enqueue" and operation[1]["type"] in _ENDINGS:
+            if operation[1]["type"] == "error":  # what is open then is cut off
+                program += [["tool.args_close", handle] for handle, writable in tools.items() if writable]
             tools = dict.fromkeys(tools, False)
         program.append([parent, *operation] if parent else operation)
     if draw(st.booleans()):
@@ -203,6 +205,8 @@ def test_plain_text_carries_the_text(sent: Any) -> None:
 @given(encoded(UIMessageStreamEncoder()))
 def test_the_ui_message_stream_carries_text_and_tools(sent: Any) -> None:
     chunks, pieces = sent
+    # The AI SDK has no interim error: there an error is the answer.
+    assume(not any(isinstance(chunk, Result) and chunk.is_error and chunk.is_preliminary for chunk in chunks))
     ours, theirs = accumulate(chunks), accumulate(UIMessageStreamDecoder().decode(pieces))
     for kind in ("text", "reasoning"):
         assert _joined(theirs, kind) == _joined(ours, kind)
@@ -264,7 +268,8 @@ def test_every_part_is_closed_once_and_in_order(program: Program) -> None:
     opened = 0
     closed: list[int] = []
     calls: list[int] = []
-    for chunk in chunks_of(program):
+    chunks = chunks_of(program)
+    for chunk in chunks:
         opened += chunk.type == "part-start"
         if chunk.path:
             assert chunk.path[0] < opened and chunk.path[0] not in closed
@@ -272,8 +277,8 @@ def test_every_part_is_closed_once_and_in_order(program: Program) -> None:
             calls += [opened - 1] if isinstance(chunk.part, ToolCallPart) else []
         if chunk.type == "part-finish":
             closed.append(chunk.path[0])
-    thrown = bool(program) and program[-1][0] == "throw"
-    assert set(range(opened)) - set(closed) <= set(calls if thrown else [])
+    failed = any(isinstance(chunk, Error) and chunk.severity not in ("warning", "info") for chunk in chunks)
+    assert set(range(opened)) - set(closed) <= set(calls if failed else [])
 
 
 @quick
