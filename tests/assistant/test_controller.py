@@ -23,7 +23,7 @@ from resumable_sync.assistant.chunk_queue import MAX_QUEUED
 from resumable_sync.assistant.message.chunks import UIFrame
 from resumable_sync.errors import ProducerInterruptedError, StreamCancelledError, StreamFinalizedError
 
-from .formats.programs import accumulate, chunks_of
+from .formats.programs import DECODERS, ENCODERS, accumulate, chunks_of
 
 WAIT = 20.0  # seconds until a test gives up
 
@@ -183,6 +183,40 @@ def test_a_call_of_an_earlier_response_is_answered() -> None:
     first, second = accumulate(create_assistant_stream(callback))["parts"]
     assert (first["toolCallId"], first["toolName"], first["result"]) == ("t1", "", {"paid": True})
     assert (second["result"], second["isError"]) == ("no", True)
+
+
+@pytest.mark.parametrize("format_name", ["chunks", *(name for name in DECODERS if name != "plain-text")])
+@pytest.mark.parametrize("written", ["open", "whole", "closed"])
+def test_a_call_of_this_message_is_answered_by_its_id(written: str, format_name: str) -> None:
+    def callback(controller: AssistantStreamController) -> None:
+        tool = controller.add_tool_call_part("pay", tool_call_id="t1")
+        tool.args_text.append('{"eur":5}')
+        if written != "open":
+            tool.args_text.close()
+        if written == "closed":
+            tool.close()
+        controller.append_text("Wait. ")
+        controller.append_tool_result("t1", ToolResponse("half", is_preliminary=True))
+        controller.append_tool_result("t1", {"paid": True})
+        controller.append_tool_result("t1", "too late")
+        tool.set_response("too late")
+
+    chunks: Any = create_assistant_stream(callback)
+    if format_name != "chunks":
+        chunks = DECODERS[format_name]().decode(ENCODERS[format_name]().encode(chunks))
+    calls = [part for part in accumulate(chunks)["parts"] if part["type"] == "tool-call"]
+    assert [(call["toolName"], call["args"], call["result"]) for call in calls] == [
+        ("pay", {"eur": 5}, {"paid": True})
+    ]
+
+
+def test_a_call_of_an_earlier_response_that_was_reopened_is_answered_once() -> None:
+    def callback(controller: AssistantStreamController) -> None:
+        controller.reopen_tool_call("t1").set_approval(id="ap", approved=True)
+        controller.append_tool_result("t1", {"paid": True})
+
+    [part] = accumulate(create_assistant_stream(callback))["parts"]
+    assert (part["approval"]["approved"], part["result"]) == (True, {"paid": True})
 
 
 def test_what_only_the_ai_sdk_has_reaches_its_format_alone() -> None:
@@ -471,6 +505,7 @@ def test_values_are_copied_when_they_are_given() -> None:
         lambda controller: controller.add_tool_call_part(),
         lambda controller: controller.add_tool_call_part("t", args={}, args_text="{}"),
         lambda controller: controller.add_tool_call_part("t").set_response(object()),
+        lambda controller: controller.add_tool_call_part("t").set_response(1, model_content="text"),
         lambda controller: controller.enqueue({"type": "text-delta", "path": [0], "textDelta": "x"}),
         lambda controller: controller.add_tool_call_part("t").set_approval({"approved": True}),
         lambda controller: controller.add_tool_call_part("t").set_approval(id="a", approved="yes"),

@@ -25,7 +25,7 @@ Metadata = Mapping[str, JsonValue]
 
 @dataclass
 class _PartState:
-    """How far one part has come. `args_open` is ever true for tool calls alone; so is `cut`: an error came."""
+    """How far one part has come. `args_open` is ever true for tool calls alone, and so is what follows `closed`."""
 
     is_call: bool
     args_open: bool
@@ -33,6 +33,9 @@ class _PartState:
     has_args: bool = False
     answered: bool = False
     cut: bool = False
+    """Whether an error came while the arguments were open."""
+    reopened: bool = False
+    """Whether an answer is awaited even if the part was closed."""
 
 
 class _Implicit(NamedTuple):
@@ -52,12 +55,24 @@ class ChunkBuilder:
     def __init__(self, emit: Callable[[AssistantStreamChunk], None]) -> None:
         self._emit = emit
         self._parts: list[_PartState] = []
+        self._calls: dict[str, int] = {}  # tool call id: the newest part of it
         self._implicit: _Implicit | None = None
 
     def start(self, part: Part) -> int:
         """Open a part and return its index. The implicit part ends."""
         self.end_implicit()
         return self.enqueue(PartStart(part=part))
+
+    def reopen(self, part: ToolCallPart) -> int:
+        """The part that answers go to of the call with the id of `part`: its own, even a closed one, else `part`.
+
+        That one is opened, for a call of an earlier message.
+        """
+        index = self._calls.get(part.tool_call_id)
+        if index is None:
+            return self.start(part)
+        self._parts[index].reopened = True
+        return index
 
     def end_implicit(self) -> None:
         """End the implicit part, if there is one."""
@@ -135,11 +150,11 @@ class ChunkBuilder:
     def respond(self, index: int, result: Result) -> None:
         """Answer a tool call with `result`, whatever its path, and close the call.
 
-        A preliminary result closes the arguments alone. Ignored once the call is closed, and a preliminary one
-        once there is a final one.
+        A preliminary result closes the arguments alone. Ignored once the call is closed, unless it was reopened
+        and has no final result, and a preliminary one once there is a final one.
         """
         part = self._parts[index]
-        if part.closed or (part.answered and result.is_preliminary):
+        if not self._takes_answers(part) or (part.answered and result.is_preliminary):
             return
         self._emit(result.with_path((index,)))
         if result.is_preliminary:
@@ -150,8 +165,11 @@ class ChunkBuilder:
 
     def approve(self, index: int, approval: Mapping[str, JsonValue]) -> None:
         """Say whether a tool call may run, in place of what was said before. Ignored once the call is closed."""
-        if not self._parts[index].closed:
+        if self._takes_answers(self._parts[index]):
             self._emit(ToolCallApproval(path=(index,), approval=approval))
+
+    def _takes_answers(self, part: _PartState) -> bool:
+        return not part.closed or (part.reopened and not part.answered)
 
     def close_part(self, index: int, provider_metadata: Metadata | None = None) -> None:
         """End part `index`. Idempotent."""
@@ -170,6 +188,8 @@ class ChunkBuilder:
             if chunk.path:
                 raise MalformedStreamError("a part inside a part is not supported")
             is_call = isinstance(chunk.part, ToolCallPart)
+            if isinstance(chunk.part, ToolCallPart):
+                self._calls[chunk.part.tool_call_id] = len(self._parts)
             self._parts.append(_PartState(is_call=is_call, args_open=is_call))
             self._emit(chunk)
             return len(self._parts) - 1
