@@ -51,13 +51,13 @@ def read_ui_message(
 ) -> dict[str, Any]:
     """The message that a stream holds as the AI SDK's `useChat` holds it: `{id, role, parts, metadata}`.
 
-    What `readUIMessageStream` builds of it, but for what `validateUIMessages` would refuse there: a tool call that
-    was answered has its broken arguments as a text, and no approval that nobody gave. `metadata` is there where some
-    was set. A stream of the endpoints that goes on with an earlier message (a tool or an approval was answered) gives
-    that message as a whole, as the client sent it; give `message` where another stream goes on with one. Streams
-    in other formats are read as if they were written in the AI SDK's; a message without a name has the stream's
-    id. A stream that was cancelled or interrupted gives what its viewers have after its closing frames, and one
-    that runs what they have so far.
+    What `readUIMessageStream` builds of it, but for what `validateUIMessages` would refuse there: a tool call
+    that was answered has its broken arguments as a text, and no approval that nobody gave. `metadata` is there
+    where some was set. A stream of the endpoints that goes on with an earlier message (a tool or an approval was
+    answered) gives that message as a whole, as the client sent it; give `message` where another stream goes on
+    with one. Streams in other formats are read as if they were written in the AI SDK's; a message without a name
+    has the stream's id. A stream that was cancelled or interrupted gives what its viewers have after its closing
+    frames, and one that runs what they have so far.
 
     Reads what is stored and does not wait for more. Raises as `read_assistant_message`. Thread-safe.
     """

@@ -25,7 +25,7 @@ Metadata = Mapping[str, JsonValue]
 
 @dataclass
 class _PartState:
-    """How far one part has come. `args_open` is ever true for tool calls alone, and so is what follows `closed`."""
+    """How far one part has come. `args_open` and what follows `closed` are ever true for tool calls alone."""
 
     is_call: bool
     args_open: bool

@@ -335,7 +335,7 @@ def test_javascript_builds_the_same_from_random_programs(javascript: JavaScript)
 
 
 def _none_are_empty(message: Any) -> Any:
-    """No arguments are `{}`, also where some of no length came: JavaScript leaves those as a text that is no JSON."""
+    """No arguments are `{}`, also where some of no length came, which JavaScript leaves as they are."""
     parts = [{**part, "argsText": "{}"} if part.get("argsText") == "" else part for part in message["parts"]]
     return {**message, "parts": parts}
 
