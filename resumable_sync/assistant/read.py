@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from ..context import ResumableStreamContext
-from ..contract import Status, Store, StreamInfo
+from ..contract import Status, StreamInfo
 from ..errors import MalformedStreamError, StreamNotFoundError
 from .continued import kept_message
 from .error_text import DEFAULT_ERROR_TEXT
@@ -17,6 +17,7 @@ from .formats.registry import DEFAULT, FORMAT_KEY, FORMATS, encoder_of
 from .message.accumulator import AssistantMessage, AssistantMessageAccumulator
 from .message.jsontext import parse_json
 from .message.ui_message import UIMessageAccumulator
+from .stored import stored_pieces
 
 logger = logging.getLogger("resumable_sync")
 
@@ -115,12 +116,3 @@ def _pieces(context: ResumableStreamContext, info: StreamInfo) -> Iterator[bytes
         yield piece
     if encoder is not None:
         yield encoder.closing_frames(read, info.status.value, text)
-
-
-def stored_pieces(store: Store, stream_id: str, generation: int) -> Iterator[bytes]:
-    """The bytes of a stream from its start, as far as they were stored when the reading began. Does not wait."""
-    offset, end = 0, None
-    while end is None or offset < end:
-        batch = store.read(stream_id, f"{generation}-{offset}")
-        offset, end = batch.offset, batch.size if end is None else end
-        yield batch.data
