@@ -211,11 +211,14 @@ class UIMessageAccumulator:
             if streaming.part["state"] != "input-streaming" or streaming.step != self._step:
                 # The AI SDK's reader streams it anew: over what came meanwhile, or in the new step.
                 streaming.catch_up()
+                streaming.begins = streaming.dynamic and self._in_step(call_id, True) is None
                 streaming.part, streaming.step = (
                     self._tool_part(call_id, streaming.name, streaming.dynamic),
                     self._step,
                 )
                 _update(streaming.part, {"state": "input-streaming"}, streaming.again)
+            else:
+                streaming.begins = False
             streaming.pieces.append(delta)
             streaming.grown = True
             return
@@ -329,13 +332,16 @@ class _Input:
         """What of the call's beginning counts once more where it is streamed anew."""
         self.pieces: list[str] = []
         self.grown = False
+        self.begins = False
+        """Whether the newest piece has begun a dynamic call anew: the AI SDK's reader then keeps no raw text."""
 
     def catch_up(self) -> None:
         if self.grown:
             self.grown = False
             text = join_surrogates("".join(self.pieces))
             self.pieces = [text]
-            self.part["rawInput"] = text
+            if not self.begins:
+                self.part["rawInput"] = text
             value = text if self.encoding == "text" else _partial_value(text)
             self.part.pop("input", None)
             if value is not UNSET:
