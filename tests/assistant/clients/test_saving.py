@@ -15,7 +15,7 @@ from resumable_sync.assistant import (
 )
 
 from ...javascript import JavaScript
-from .support import APPROVALS, TOOL_CALLS, VERSIONS, WITH_APPROVALS, Chat, Server, last, texts
+from .support import APPROVALS, TOOL_CALLS, VERSIONS, WITH_APPROVALS, Chat, Server, comparable, last, texts
 from .test_approvals import pay
 from .test_automatic_sending import all_mixed, one_browser_tool, server_tools_in_two_steps
 
@@ -73,15 +73,6 @@ def test_what_is_saved_is_what_was_shown(chats: JavaScript, server: Server, vers
     assert comparable(message["parts"]) == comparable(shown["parts"])
     for other in VERSIONS:
         assert chats.ask("valid", version=other, messages=[message]) is None
-
-
-def comparable(parts: list[Any]) -> list[Any]:
-    """The parts without the input that is no JSON: AI SDK 5 and 6 keep it under another name."""
-    broken = {"input", "rawInput"}
-    return [
-        {key: value for key, value in part.items() if part.get("state") != "output-error" or key not in broken}
-        for part in parts
-    ]
 
 
 @each_version
