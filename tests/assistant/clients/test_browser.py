@@ -13,6 +13,7 @@ from selenium import webdriver
 
 from resumable_sync import current_producer
 from resumable_sync.assistant import AssistantStreamController, ChatRequest
+from resumable_sync.assistant.newest import ActiveStreams
 
 from ...javascript import NODE, cannot, missing_packages
 from ...support import wait_until
@@ -255,9 +256,9 @@ def test_what_is_broken_off_is_no_end(browser: webdriver.Chrome, pages: Server, 
 class TransportPage:
     """What useAssistantTransportRuntime has on the page."""
 
-    def __init__(self, browser: webdriver.Chrome, server: Server, thread: str, protocol: str) -> None:
+    def __init__(self, browser: webdriver.Chrome, server: Server, thread: str, *options: str) -> None:
         self._browser = browser
-        self._address = f"{server.address}/transport#{thread}/{protocol}"
+        self._address = f"{server.address}/transport#{'/'.join([thread, *options])}"
         self.load()
 
     def load(self) -> None:
@@ -304,3 +305,27 @@ def test_the_assistant_transports_runtime(browser: webdriver.Chrome, pages: Serv
     second.open()
     page.until_said("the half, the rest")
     assert page.value("state")["asked"] == ["hi", "again"] and page.value("failure") is None
+
+
+@pytest.mark.parametrize("protocol", TRANSPORTS)
+@pytest.mark.parametrize("asks_for_the_state", [True, False])
+def test_the_runtime_resumes_an_answer_that_was_stopped_before_its_first_byte(
+    browser: webdriver.Chrome, pages: Server, protocol: str, asks_for_the_state: bool
+) -> None:
+    """There is no state that it began with: the page keeps its own, without an error, and the next turn works."""
+
+    def answer(controller: AssistantStreamController, request: ChatRequest) -> None:
+        controller.state["said"] = "here"
+
+    thread = pages.chat_for(answer)
+    stream_id = f"stopped-{thread}"
+    ActiveStreams(pages.context.store, protocol).begin(thread, stream_id).end()
+    assert pages.context.store.acquire(stream_id) is not None and pages.context.cancel(stream_id)
+    page = TransportPage(browser, pages, thread, protocol, *(["state"] if asks_for_the_state else []))
+    page.act("resume")
+    wait_until(lambda: page.value("finished"), SECONDS, "the end")
+    assert page.value("state") == {"asked": [], "said": ""} and page.value("failure") is None
+    assert page.value("running") is False
+    page.act("send", "hi")
+    page.until_said("here")
+    assert page.value("failure") is None
