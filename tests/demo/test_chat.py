@@ -149,6 +149,21 @@ def test_a_tool_that_asks(
     assert chat.complaints() == []
 
 
+def test_a_choice_is_over_once_something_else_is_asked(
+    run_demo: Callable[..., Demo], browser: webdriver.Chrome
+) -> None:
+    demo = run_demo()
+    chat = Chat(browser, f"{demo.url}chat")
+    chat.ask("Send a postcard to Ann")
+    until(lambda: chat.choices() != [], "a choice")
+    chat.ask(QUESTION)
+    until(lambda: len(chat.messages()) == 4, "another answer")
+    assert chat.choices() == [] and chat.tools()[0].endswith("not decided")
+    browser.refresh()
+    until(lambda: len(chat.messages()) == 4, "the messages")
+    assert chat.choices() == [] and chat.tools()[0].endswith("not decided")
+
+
 def test_a_reload_in_the_middle_of_what_was_allowed(
     run_demo: Callable[..., Demo], browser: webdriver.Chrome
 ) -> None:
@@ -222,6 +237,7 @@ def test_another_viewer_and_a_killed_server(run_demo: Callable[..., Demo], brows
     assert [kind for kind, _ in chat.messages()] == ["assistant"]
     demo.end(signal.SIGKILL)
     chat.until_status("retrying")
+    assert browser.execute_script("return document.getElementById('stop').disabled")
     demo.start()
     chat.until_status("done")
     assert chat.answer().endswith("The response was interrupted.")
