@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import subprocess
 import threading
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,7 +12,7 @@ from resumable_sync import current_producer
 from resumable_sync.assistant import AssistantStreamController, ChatRequest
 from resumable_sync.assistant.newest import ActiveStreams
 
-from ...javascript import NODE, cannot, missing_packages
+from ...javascript import Bundles
 from ...support import wait_until
 from .support import TRANSPORTS, VERSIONS, WITH_APPROVALS, Server, calls, serving, states, texts
 from .test_approvals import pay
@@ -27,24 +24,21 @@ HTML = """<!doctype html><meta charset="utf-8"><title>chat</title><link rel="ico
 each_version = pytest.mark.parametrize("version", VERSIONS)
 
 
-def bundled(entry: str, script: Path, version: int = 7) -> bytes:
-    subprocess.run(["node", "bundle.mjs", entry, str(script), str(version)], cwd=NODE, check=True, timeout=60)
-    return script.read_bytes()
+@pytest.fixture
+def chat_page(server: Server, bundles: Bundles, version: int) -> Server:
+    """The server, with the page of that version's useChat."""
+    return with_page(server, f"chat-{version}", bundles.script("page.mjs", version))
 
 
-@pytest.fixture(scope="module")
-def pages(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    missing = missing_packages()
-    if missing is not None:
-        cannot("THE FRONT ENDS IN A BROWSER WERE", missing)
-    directory = tmp_path_factory.mktemp("pages")
-    for version in VERSIONS:
-        name = f"chat-{version}.js"
-        server.pages[name] = bundled("page.mjs", directory / name, version)
-        server.pages[f"chat-{version}"] = (HTML % name).encode()
-    server.pages["transport.js"] = bundled("transport.mjs", directory / "transport.js")
-    server.pages["transport"] = (HTML % "transport.js").encode()
-    yield server
+@pytest.fixture
+def transport_page(server: Server, bundles: Bundles) -> Server:
+    return with_page(server, "transport", bundles.script("transport.mjs"))
+
+
+def with_page(server: Server, name: str, script: bytes) -> Server:
+    server.pages[f"{name}.js"] = script
+    server.pages[name] = (HTML % f"{name}.js").encode()
+    return server
 
 
 class Gate:
@@ -110,7 +104,7 @@ def answer_texts(chat: Any) -> list[str]:
 
 
 @each_version
-def test_reloaded_in_the_middle(browser: webdriver.Chrome, pages: Server, version: int) -> None:
+def test_reloaded_in_the_middle(browser: webdriver.Chrome, chat_page: Server, version: int) -> None:
     gate = Gate()
 
     def answer(controller: AssistantStreamController, request: ChatRequest) -> None:
@@ -121,7 +115,7 @@ def test_reloaded_in_the_middle(browser: webdriver.Chrome, pages: Server, versio
             tool.set_response({"sun": True})
         controller.append_text("the rest")
 
-    page = Page(browser, pages, version, pages.chat_for(answer))
+    page = Page(browser, chat_page, version, chat_page.chat_for(answer))
     page.until_status("ready")
     page.act("send", "hi")
     before = page.until(
@@ -139,7 +133,7 @@ def test_reloaded_in_the_middle(browser: webdriver.Chrome, pages: Server, versio
 
 
 @each_version
-def test_tools_of_both_sides(browser: webdriver.Chrome, pages: Server, version: int) -> None:
+def test_tools_of_both_sides(browser: webdriver.Chrome, chat_page: Server, version: int) -> None:
     gate = Gate()
 
     def answer(controller: AssistantStreamController, request: ChatRequest) -> None:
@@ -153,7 +147,7 @@ def test_tools_of_both_sides(browser: webdriver.Chrome, pages: Server, version: 
             if gate.wait():
                 controller.append_text("said yes.")
 
-    page = Page(browser, pages, version, pages.chat_for(answer))
+    page = Page(browser, chat_page, version, chat_page.chat_for(answer))
     page.until_status("ready")
     page.act("send", "hi")
     page.until_text("You ")
@@ -167,7 +161,7 @@ def test_tools_of_both_sides(browser: webdriver.Chrome, pages: Server, version: 
 
 
 @each_version
-def test_stopped(browser: webdriver.Chrome, pages: Server, version: int) -> None:
+def test_stopped(browser: webdriver.Chrome, chat_page: Server, version: int) -> None:
     gate = Gate()
 
     def answer(controller: AssistantStreamController, request: ChatRequest) -> None:
@@ -176,7 +170,7 @@ def test_stopped(browser: webdriver.Chrome, pages: Server, version: int) -> None
         controller.append_text("the half, ")
         gate.wait()
 
-    page = Page(browser, pages, version, pages.chat_for(answer))
+    page = Page(browser, chat_page, version, chat_page.chat_for(answer))
     page.until_status("ready")
     page.act("send", "hi")
     page.until_text("the half, ")
@@ -190,10 +184,13 @@ def test_stopped(browser: webdriver.Chrome, pages: Server, version: int) -> None
 
 
 @each_version
-def test_regenerated(browser: webdriver.Chrome, pages: Server, version: int) -> None:
+def test_regenerated(browser: webdriver.Chrome, chat_page: Server, version: int) -> None:
     numbers = iter(range(9))
     page = Page(
-        browser, pages, version, pages.chat_for(lambda c, request: c.append_text(f"answer {next(numbers)}"))
+        browser,
+        chat_page,
+        version,
+        chat_page.chat_for(lambda c, request: c.append_text(f"answer {next(numbers)}")),
     )
     page.until_status("ready")
     page.act("send", "hi")
@@ -209,8 +206,8 @@ def test_regenerated(browser: webdriver.Chrome, pages: Server, version: int) -> 
 
 @pytest.mark.parametrize("version", WITH_APPROVALS)
 @pytest.mark.parametrize("reloaded", [False, True])
-def test_approved(browser: webdriver.Chrome, pages: Server, version: int, reloaded: bool) -> None:
-    page = Page(browser, pages, version, pages.chat_for(pay))
+def test_approved(browser: webdriver.Chrome, chat_page: Server, version: int, reloaded: bool) -> None:
+    page = Page(browser, chat_page, version, chat_page.chat_for(pay))
     page.until_status("ready")
     page.act("send", "pay")
     page.until(
@@ -231,7 +228,9 @@ def test_approved(browser: webdriver.Chrome, pages: Server, version: int, reload
 
 @each_version
 @pytest.mark.parametrize("cut", ["the context is closed", "the response has lasted its time"])
-def test_what_is_broken_off_is_no_end(browser: webdriver.Chrome, pages: Server, version: int, cut: str) -> None:
+def test_what_is_broken_off_is_no_end(
+    browser: webdriver.Chrome, chat_page: Server, version: int, cut: str
+) -> None:
     """useChat is told, and does not resume by itself."""
     gate = Gate()
 
@@ -241,7 +240,7 @@ def test_what_is_broken_off_is_no_end(browser: webdriver.Chrome, pages: Server, 
             controller.append_text("the rest")
 
     with serving(max_seconds=1.0 if "lasted" in cut else None) as other:
-        other.pages = pages.pages
+        other.pages = chat_page.pages
         page = Page(browser, other, version, other.chat_for(answer))
         page.until_status("ready")
         page.act("send", "hi")
@@ -277,7 +276,9 @@ class TransportPage:
 
 
 @pytest.mark.parametrize("protocol", TRANSPORTS)
-def test_the_assistant_transports_runtime(browser: webdriver.Chrome, pages: Server, protocol: str) -> None:
+def test_the_assistant_transports_runtime(
+    browser: webdriver.Chrome, transport_page: Server, protocol: str
+) -> None:
     """Sent, reloaded in the middle, resumed; then the next turn on the state that came of it."""
     first, second = Gate(), Gate()
     waiting = iter([first, second])
@@ -289,8 +290,8 @@ def test_the_assistant_transports_runtime(browser: webdriver.Chrome, pages: Serv
         if next(waiting).wait():
             controller.state["said"] += "the rest"
 
-    thread = pages.chat_for(answer)
-    page = TransportPage(browser, pages, thread, protocol)
+    thread = transport_page.chat_for(answer)
+    page = TransportPage(browser, transport_page, thread, protocol)
     page.act("send", "hi")
     page.until_said("the half, ")
     page.load()
@@ -310,18 +311,18 @@ def test_the_assistant_transports_runtime(browser: webdriver.Chrome, pages: Serv
 @pytest.mark.parametrize("protocol", TRANSPORTS)
 @pytest.mark.parametrize("asks_for_the_state", [True, False])
 def test_the_runtime_resumes_an_answer_that_was_stopped_before_its_first_byte(
-    browser: webdriver.Chrome, pages: Server, protocol: str, asks_for_the_state: bool
+    browser: webdriver.Chrome, transport_page: Server, protocol: str, asks_for_the_state: bool
 ) -> None:
     """There is no state that it began with: the page keeps its own, without an error, and the next turn works."""
 
     def answer(controller: AssistantStreamController, request: ChatRequest) -> None:
         controller.state["said"] = "here"
 
-    thread = pages.chat_for(answer)
+    thread = transport_page.chat_for(answer)
     stream_id = f"stopped-{thread}"
-    ActiveStreams(pages.context.store, protocol).begin(thread, stream_id).end()
-    assert pages.context.store.acquire(stream_id) is not None and pages.context.cancel(stream_id)
-    page = TransportPage(browser, pages, thread, protocol, *(["state"] if asks_for_the_state else []))
+    ActiveStreams(transport_page.context.store, protocol).begin(thread, stream_id).end()
+    assert transport_page.context.store.acquire(stream_id) is not None and transport_page.context.cancel(stream_id)
+    page = TransportPage(browser, transport_page, thread, protocol, *(["state"] if asks_for_the_state else []))
     page.act("resume")
     wait_until(lambda: page.value("finished"), SECONDS, "the end")
     assert page.value("state") == {"asked": [], "said": ""} and page.value("failure") is None
