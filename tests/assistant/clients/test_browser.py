@@ -14,7 +14,7 @@ from resumable_sync.assistant.newest import ActiveStreams
 
 from ...javascript import Bundles
 from ...support import wait_until
-from .support import TRANSPORTS, VERSIONS, WITH_APPROVALS, Server, calls, serving, states, texts
+from .support import TRANSPORTS, VERSIONS, Server, calls, serving, states, texts
 from .test_approvals import pay
 from .test_automatic_sending import answered
 
@@ -22,6 +22,10 @@ SECONDS = 30
 HTML = """<!doctype html><meta charset="utf-8"><title>chat</title><link rel="icon" href="data:,">
 <div id="root"></div><script src="/%s"></script>"""
 each_version = pytest.mark.parametrize("version", VERSIONS)
+newest_version = pytest.mark.parametrize(
+    "version", [*(pytest.param(v, marks=pytest.mark.heavy) for v in VERSIONS[:-1]), 7]
+)
+"""For what the chats without a browser show of each version."""
 
 
 @pytest.fixture
@@ -183,7 +187,7 @@ def test_stopped(browser: webdriver.Chrome, chat_page: Server, version: int) -> 
     assert answer_texts(loaded) == ["the half, "] and loaded["error"] is None and page.value("posts") == 0
 
 
-@each_version
+@newest_version
 def test_regenerated(browser: webdriver.Chrome, chat_page: Server, version: int) -> None:
     numbers = iter(range(9))
     page = Page(
@@ -204,9 +208,10 @@ def test_regenerated(browser: webdriver.Chrome, chat_page: Server, version: int)
     assert second["messages"][1]["id"] != first["messages"][1]["id"]
 
 
-@pytest.mark.parametrize("version", WITH_APPROVALS)
-@pytest.mark.parametrize("reloaded", [False, True])
-def test_approved(browser: webdriver.Chrome, chat_page: Server, version: int, reloaded: bool) -> None:
+@pytest.mark.parametrize(
+    ("reloaded", "version"), [pytest.param(False, 6, marks=pytest.mark.heavy), (True, 6), (False, 7), (True, 7)]
+)
+def test_approved(browser: webdriver.Chrome, chat_page: Server, reloaded: bool, version: int) -> None:
     page = Page(browser, chat_page, version, chat_page.chat_for(pay))
     page.until_status("ready")
     page.act("send", "pay")
@@ -226,7 +231,7 @@ def test_approved(browser: webdriver.Chrome, chat_page: Server, version: int, re
     assert page.value("posts") == (1 if reloaded else 2) and len(done["messages"]) == 2
 
 
-@each_version
+@newest_version
 @pytest.mark.parametrize("cut", ["the context is closed", "the response has lasted its time"])
 def test_what_is_broken_off_is_no_end(
     browser: webdriver.Chrome, chat_page: Server, version: int, cut: str
