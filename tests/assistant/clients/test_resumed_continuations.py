@@ -104,6 +104,7 @@ def test_one_message_with_all_parts_once(
         return Chat(chats, server, version, chat.chat_id, messages=messages, **options)
 
     page = resumed(chat, again, asked, cut)
+    page.ask("streaming")  # what it was loaded with may look the same
     page.reached(toolCallId="t2", state="input-available")
     answer.over.set()
     report = page.settled()
@@ -152,6 +153,7 @@ def test_what_was_refused_is_shown_as_refused(
         asked,
         cut,
     )
+    page.ask("streaming")
     page.reached(type="text", text="Then ")
     over.set()
     report = page.settled()
