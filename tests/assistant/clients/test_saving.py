@@ -21,7 +21,7 @@ from ...javascript import JavaScript
 from ..formats.frames import frames_of
 from ..formats.programs import Program, chunks_of
 from ..formats.test_random_programs import programs
-from .support import APPROVALS, TOOL_CALLS, VERSIONS, WITH_APPROVALS, Chat, Server, calls, last, texts
+from .support import APPROVALS, TOOL_CALLS, VERSIONS, WITH_APPROVALS, Chat, Server, calls, comparable, last, texts
 from .test_approvals import pay
 from .test_automatic_sending import all_mixed, one_browser_tool, server_tools_in_two_steps
 
@@ -122,15 +122,6 @@ def test_what_random_programs_save_is_accepted(chats: JavaScript) -> None:
             assert chats.ask("valid", version=version, messages=[message]) is None
 
     check()
-
-
-def comparable(parts: list[Any]) -> list[Any]:
-    """The parts without the input that is no JSON: AI SDK 5 and 6 keep it under another name."""
-    broken = {"input", "rawInput"}
-    return [
-        {key: value for key, value in part.items() if part.get("state") != "output-error" or key not in broken}
-        for part in parts
-    ]
 
 
 @each_version
