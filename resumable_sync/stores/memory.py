@@ -162,14 +162,14 @@ class MemoryStore(BaseStore):
     def _release(self, lease: Lease) -> None:
         stream = self._owned(lease)
         with stream.lock:
-            if stream.generation == lease.generation and stream.fence == lease.released:
-                return
-            error = ownership_error(lease, self._state(stream))
-            if error is not None:
-                raise error
-            stream.fence = lease.released
-            stream.lease_until = self._clock()
-            if not stream.handover:
+            state = self._state(stream)
+            if state is None or stream.generation != lease.generation or stream.fence != lease.released:
+                error = ownership_error(lease, state)
+                if error is not None:
+                    raise error
+                stream.fence = lease.released
+                stream.lease_until = self._clock()
+            if not stream.handover and stream.status is Status.STREAMING:  # or a call was broken off before this
                 self._end(stream, Status.INTERRUPTED)
         stream.readers.bump()
 
@@ -209,7 +209,7 @@ class MemoryStore(BaseStore):
         if stream is None:
             return None
         with stream.lock:
-            return stream.info(self._clock())
+            return stream.info(self._clock(), with_notes=True)
 
     def _commit(self, commit: Commit) -> str:
         stream = self._find(commit.stream_id)

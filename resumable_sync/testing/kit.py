@@ -6,16 +6,16 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar, cast
 
 import pytest
 
-from ..contract import Batch, Lease, Store
+from ..contract import Batch, Lease, SharedStore, Status, Store, StreamInfo, TakeoverStore
 
 T = TypeVar("T")
 Test = TypeVar("Test", bound=Callable[..., object])
 
-GUARANTEES = tuple(f"G{number}" for number in range(1, 11))
+GUARANTEES = tuple(f"G{number}" for number in range(1, 13))
 """The names of the guarantees in `resumable_sync.contract`."""
 
 PATIENCE = 30.0
@@ -29,7 +29,7 @@ def guarantee(*names: str) -> Callable[[Test], Test]:
     """Mark a test with the guarantees it checks, for example `@guarantee("G3", "G4")`."""
     unknown = [name for name in names if name not in GUARANTEES]
     if unknown or not names:
-        raise ValueError(f"cite at least one of G1 to G10, not {names}")
+        raise ValueError(f"cite at least one of G1 to G12, not {names}")
 
     def mark(test: Test) -> Test:
         setattr(test, "guarantees", names)
@@ -86,6 +86,22 @@ class ContractKit(StoreKit):
         return other
 
 
+class FullStore(SharedStore, TakeoverStore, Store, Protocol):
+    """A store with both additions."""
+
+
+class AdditionKit(ContractKit):
+    """A ContractKit for stores with the additions."""
+
+    def full(self, **options: Any) -> FullStore:
+        """A new store for one test."""
+        return cast(FullStore, self.new(**options))
+
+    def second_full(self, store: Store) -> FullStore:
+        """The second instance for one test."""
+        return cast(FullStore, self.second(store))
+
+
 def acquired(
     store: Store, stream_id: str, ttl: float | None = None, metadata: Mapping[str, str] | None = None
 ) -> Lease:
@@ -93,6 +109,14 @@ def acquired(
     lease = store.acquire(stream_id, ttl=ttl, metadata=metadata)
     assert lease is not None, f"{stream_id} was not free"
     return lease
+
+
+def known(store: Store, stream_id: str) -> StreamInfo:
+    """What is known of a stream that is there."""
+    info = store.info(stream_id)
+    assert info is not None, f"{stream_id} is missing"
+    assert info.status is not Status.MISSING
+    return info
 
 
 def stale(lease: Lease, offset: int | None = None) -> Lease:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from .ending import EndingContract, LimitContract, ManyContract
 from .kit import cited
+from .listing import ListingContract
 from .living import LeaseContract, TtlContract
 from .maintenance import MaintenanceContract
 from .producing import AcquireContract, AppendContract
@@ -19,6 +20,7 @@ class StoreContract(
     EndingContract,
     ReadContract,
     InfoContract,
+    ListingContract,
     WaitContract,
     LeaseContract,
     TtlContract,

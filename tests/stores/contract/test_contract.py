@@ -6,13 +6,15 @@ from typing import Any
 
 import pytest
 
-from resumable_sync.contract import Store
-from resumable_sync.testing import StoreContract
+from resumable_sync.contract import Listing, Maintenance, Routed, SharedStore, Store, TakeoverStore
+from resumable_sync.testing import SharedContract, StoreContract, StoreKit, TakeoverContract
 
 from ...backends import Backend
 
 
-class TestStore(StoreContract):
+class Stores(StoreKit):
+    """The hooks for every kind of store."""
+
     backend: Backend
 
     # Named so that the fixture of the kit that closes the stores ends before this one.
@@ -26,5 +28,17 @@ class TestStore(StoreContract):
     def second_store(self, store: Store) -> Store:
         return self.backend.second(store)
 
+
+class TestStore(Stores, StoreContract):
     def test_it_is_a_store(self) -> None:
-        assert isinstance(self.new(), Store)
+        store = self.new()
+        for protocol in (Store, Listing, Maintenance, Routed, SharedStore, TakeoverStore):
+            assert isinstance(store, protocol)
+
+
+class TestTakeover(Stores, TakeoverContract):
+    pass
+
+
+class TestShared(Stores, SharedContract):
+    pass
