@@ -132,8 +132,8 @@ class ResumableStreamContext:
     raises LimitExceededError before anything is elected.
 
     `recover(info)`: asked for each stream with a handover whose producer is lost, once per process, generation and
-    term, within a second; returns the `make_stream` with which this process goes on, or None (what the job needs to
-    know is in `info.metadata`). It runs in a thread of its own, outside all locks; what it raises is logged. A
+    term, within a second; returns the `make_stream` with which this process goes on, or None (what the job needs
+    to know is in `info.metadata`). It runs in a thread of its own, outside all locks; what it raises is logged. A
     context that is closed, draining or full asks nobody. Asking begins with the context's first call in a process,
     of which `close_on_sigterm` is one, and never in the constructor: a server's master must not produce.
 
@@ -199,11 +199,11 @@ class ResumableStreamContext:
         after which the source counts as hung: its stream ends as `error`, and it is told through `on_cancel`.
 
         `handover`: seconds, from the end of its lease, in which another producer may go on with a stream that has
-        lost its own. Above 0 it says that this source can continue: where nobody produces the stream any more, this
-        call takes it over, and `make_stream` goes on from `current_producer().offset`. A source that begins above 0
-        and has not asked for its offset ends as `error` at its first chunk, and nothing is stored. What would end
-        such a stream as `interrupted` (close, exit, an outage beyond the grace) releases it instead. It stays
-        `streaming` in between, and its viewers wait. UnsupportedError if the store has no takeover.
+        lost its own. Above 0 it says that this source can continue: where nobody produces the stream any more,
+        this call takes it over, and `make_stream` goes on from `current_producer().offset`. A source that begins
+        above 0 and has not asked for its offset ends as `error` at its first chunk, and nothing is stored. What
+        would end such a stream as `interrupted` (close, exit, an outage beyond the grace) releases it instead. It
+        stays `streaming` in between, and its viewers wait. UnsupportedError if the store has no takeover.
 
         Before anything runs it raises InvalidStreamIdError, LimitExceededError, StoreUnavailableError, ValueError,
         TypeError for a `make_stream` that can never be one, and StreamNotFoundError if the stream is deleted again
@@ -263,9 +263,10 @@ class ResumableStreamContext:
         again later. With a `handover` it goes on with a stream whose producer is known to be lost.
 
         What the source raises goes on to the caller once `error` is stored (KeyboardInterrupt and SystemExit:
-        `interrupted`). Otherwise, beside what `run` raises: ProducerInterruptedError if the context was closed (with
-        a `handover` the stream is released then), or the lease ran out, LeaseLostError or StreamLostError if the stream was replaced or deleted,
-        StoreUnavailableError if the store stayed away, TimeoutError after `idle_timeout`.
+        `interrupted`). Otherwise, beside what `run` raises: ProducerInterruptedError if the context was closed
+        (with a `handover` the stream is released then), or the lease ran out, LeaseLostError or StreamLostError if
+        the stream was replaced or deleted, StoreUnavailableError if the store stayed away, TimeoutError after
+        `idle_timeout`.
         """
         check_source(make_stream)
         for _ in range(_ELECTION_ROUNDS):
@@ -423,9 +424,9 @@ class ResumableStreamContext:
         return self._running.get().refusing
 
     def close(self, timeout: float | None = None, *, drain: bool = False) -> bool:
-        """End what runs here: producers as `interrupted`, after all they made is stored, while those with a handover
-        are released; viewers of this process with StoreUnavailableError. True if no producer had to be ended or
-        released. Idempotent.
+        """End what runs here: producers as `interrupted`, after all they made is stored, while those with a
+        handover are released; viewers of this process with StoreUnavailableError. True if no producer had to be
+        ended or released. Idempotent.
 
         Returns within about `timeout` seconds (default 2), even if a source blocks: its stream is ended all
         the same and its thread, a daemon, closes it as soon as it returns. Where the store does not answer in
@@ -433,9 +434,10 @@ class ResumableStreamContext:
         thread any more, one call of the store is waited for.
 
         `drain`: let the sources end by themselves, for `timeout` seconds; what is left is ended as above. Streams
-        with a handover are released at once, since another process goes on with them. From now on nothing is started or followed (StoreUnavailableError: 503), and viewers are sent away, since another
-        process serves them; of a store that is this process's alone they stay until they have everything. A close
-        without `drain` ends a drain that is under way, also in another thread.
+        with a handover are released at once, since another process goes on with them. From now on nothing is
+        started or followed (StoreUnavailableError: 503), and viewers are sent away, since another process serves
+        them; of a store that is this process's alone they stay until they have everything. A close without `drain`
+        ends a drain that is under way, also in another thread.
         """
         seconds = _CLOSE_SECONDS if timeout is None else timeout
         deadline = time.monotonic() + seconds

@@ -38,10 +38,11 @@ failover unless the store was told to wait for replicas: after a primary that wa
 cursor beyond the takeover's offset may point into other bytes.
 
 **Terms.** A generation may have several producers, one after the other. Each of them has a term, which begins with
-its election or takeover. What tells them apart is the **fence**, a random token that is drawn anew by each election,
-takeover and release, kept with the stream and with the lease, and compared before anything else. A stream with a
-**handover** may be taken over from the moment its producer is lost (dead, silent beyond its lease, or it has let go)
-until the handover is over; until then it is `streaming`, with nobody who produces it. No ending is ever lifted.
+its election or takeover. What tells them apart is the **fence**, a random token that is drawn anew by each
+election, takeover and release, kept with the stream and with the lease, and compared before anything else. A
+stream with a **handover** may be taken over from the moment its producer is lost (dead, silent beyond its lease,
+or it has let go) until the handover is over; until then it is `streaming`, with nobody who produces it. No ending
+is ever lifted.
 
 **Notes** are small texts that are kept with a stream, compared and set in the same step as the bytes.
 """
@@ -259,9 +260,9 @@ def new_token() -> str:
 class Lease:
     """The right to produce one generation of a stream, for one term. Made by `Store.acquire` and `take_over`.
 
-    `offset` counts the bytes whose append was acknowledged; stores advance it and compare it with what is
-    stored, which is how a repeated append is recognised (G3). After a takeover it begins with what was stored then.
-    One thread at a time may use a lease.
+    `offset` counts the bytes whose append was acknowledged; stores advance it and compare it with what is stored,
+    which is how a repeated append is recognised (G3). After a takeover it begins with what was stored then. One
+    thread at a time may use a lease.
     """
 
     stream_id: str
@@ -519,10 +520,10 @@ class TakeoverStore(Protocol):
         """Begin the next term of a stream that nobody produces: a Lease that goes on where its bytes end (G11).
 
         None if somebody produces it, if it has ended, is gone or was begun anew, is shared, has no handover, or
-        was begun by an edition that knew no terms. Atomic: of several one wins. Begins no stream. Ttl, metadata and
-        handover stay as they are stored. After three terms in a row that stored neither bytes nor notes
-        (the elected one counts) it ends the stream as `interrupted` and returns None: a job that kills its process
-        must not go from worker to worker.
+        was begun by an edition that knew no terms. Atomic: of several one wins. Begins no stream. Ttl, metadata
+        and handover stay as they are stored. After three terms in a row that stored neither bytes nor notes (the
+        elected one counts) it ends the stream as `interrupted` and returns None: a job that kills its process must
+        not go from worker to worker.
         """
 
     def release(self, lease: Lease) -> None:
@@ -612,8 +613,8 @@ class SharedStore(Protocol):
 
 
 def takeover_store(store: object) -> TakeoverStore | None:
-    """`store`, if it has takeover. A BaseStore has the methods in any case, and says by `has_takeover` whether they
-    do more than refuse."""
+    """`store`, if it has takeover. A BaseStore has the methods in any case, and says by `has_takeover` whether
+    they do more than refuse."""
     able = isinstance(store, TakeoverStore) and getattr(store, "has_takeover", True)
     return store if able and isinstance(store, TakeoverStore) else None
 

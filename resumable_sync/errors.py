@@ -72,8 +72,8 @@ class StreamTakenError(ResumableStreamError):
 class ConflictError(ResumableStreamError):
     """A note has another value than `commit` was told to expect. Nothing was changed.
 
-    All of it is of the very step that refused: `status` and `cursor` of the stream, and `notes`, the present values
-    of the notes that were named in `expect` (None: absent).
+    All of it is of the very step that refused: `status` and `cursor` of the stream, and `notes`, the present
+    values of the notes that were named in `expect` (None: absent).
     """
 
     code = "conflict"

@@ -40,8 +40,8 @@ class SharedWriter:
 
     What it has stored is counted in a note of the stream, `writer.<name>`, which is compared and set in the same
     step as the chunks. So a chunk is stored once, whatever happened to the reply (G12), and a worker that is
-    started again reads from `count` where to go on. Of two with one name the later one counts: the earlier one gets
-    ConflictError at its next write. The generation is pinned: StreamLostError once the stream was replaced.
+    started again reads from `count` where to go on. Of two with one name the later one counts: the earlier one
+    gets ConflictError at its next write. The generation is pinned: StreamLostError once the stream was replaced.
 
     Each write is one call of the store, which waits for it; while the store is away it is repeated for the
     store's grace time. One thread at a time may use a writer. Leaving its block ends nothing: `end` does.

@@ -18,8 +18,8 @@ class Writer:
     Entering elects it; StreamTakenError if somebody produces the stream, or did. Leaving the block ends the stream
     as `done`, or as `error` if an exception leaves it (`interrupted` for KeyboardInterrupt, SystemExit,
     GeneratorExit, and what `write` raises when the context is closed; a stream with a handover is let go of
-    instead, for another producer). One that is dropped without being left lets go: its stream ends as `interrupted`
-    once the lease has run out.
+    instead, for another producer). One that is dropped without being left lets go: its stream ends as
+    `interrupted` once the lease has run out.
 
     It is enough of a file for csv.writer, print, logging.StreamHandler and shutil.copyfileobj. `stream_id`,
     `offset`, `cancelled`, `ended` and `on_cancel` are those of a Producer.

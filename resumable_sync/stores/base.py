@@ -16,7 +16,8 @@ StreamState (None where the stream is missing or has expired):
 
 Two additions are there for those who need them; until a store has their methods, the calls raise UnsupportedError:
 
-- Takeover (`TakeoverStore`): `_take_over`, `_release`, `_orphans`, and the parameter `handover` of `_acquire`. Each
+- Takeover (`TakeoverStore`): `_take_over`, `_release`, `_orphans`, and the parameter `handover` of `_acquire`.
+Each
   lease gets a token, kept with the stream as its `fence`. What a producer has stored in its term is found by
   `Term`.
 - Shared streams and notes (`SharedStore`): `_create`, `_commit`, `_touch`, and the parameters `notes` of
