@@ -25,7 +25,8 @@ def test_a_job_that_kills_its_process(stored: int, url: str, tmp_path: Path) -> 
     terms = 3 + bool(stored)
     with contextlib.ExitStack() as stack:
         workers = [
-            stack.enter_context(Process(PROGRAMS, "crash", url, "loop", GRACE, log, stored)) for _ in range(WORKERS)
+            stack.enter_context(Process(PROGRAMS, "crash", url, "loop", GRACE, log, stored))
+            for _ in range(WORKERS)
         ]
         for worker in workers:
             worker.until("ready")

@@ -89,7 +89,9 @@ class History:
     def _check_calls(self) -> None:
         for call in self.calls:
             later = [win for win in self.wins if win["term"] > call["term"]]
-            records = "".join(record(call["token"], call["first"] + each).decode() for each in range(call["count"]))
+            records = "".join(
+                record(call["token"], call["first"] + each).decode() for each in range(call["count"])
+            )
             if call["result"] == "ok":
                 assert call["kind"] != "late", f"a released lease appended: {call}"
                 # Not after somebody else has won; each call of a lost reply may have been the one that counted.
