@@ -48,7 +48,7 @@ def write_line(path: str, line: str) -> None:
 
 
 def crash(url: str, stream_id: str, grace: str, log: str, stored: str) -> None:
-    """Recover streams whose job kills its process; the first term stores `stored` chunks before. `begin` begins."""
+    """Recover streams whose job kills its process, the first one after `stored` chunks. A line of stdin begins."""
     store = open_store(url, grace=float(grace))
     context: ResumableStreamContext
 
@@ -124,13 +124,12 @@ class _Contender:
         self._random = random.Random(seed)
 
     def run(self, over: threading.Event) -> None:
+        acts = (self._produce, self._take_over, self._read, self._cancel, self._delete, self._orphans)
         while not over.is_set():
             stream_id = self._random.choice(self._ids)
+            act: Callable[[str], None] = self._random.choices(acts, (6, 6, 6, 1, 1, 3))[0]
             with contextlib.suppress(StoreUnavailableError):
-                self._random.choices(
-                    (self._produce, self._take_over, self._read, self._cancel, self._delete, self._orphans),
-                    (6, 6, 6, 1, 1, 3),
-                )[0](stream_id)
+                act(stream_id)
             pause(self._random.choice((0, 0, 0.002, 0.02)))
 
     def _note(self, kind: str, began: float, **values: object) -> None:

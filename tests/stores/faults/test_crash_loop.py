@@ -13,7 +13,7 @@ from ...support import Process, wait_until
 from .follower import Follower
 
 PROGRAMS = "tests.stores.faults.takeover_programs"
-GRACE = 0.5
+GRACE = 1.0
 WORKERS = 5
 
 
@@ -40,9 +40,10 @@ def test_a_job_that_kills_its_process(stored: int, url: str, tmp_path: Path) -> 
         assert info is not None and (info.status, info.term) == (Status.INTERRUPTED, terms)
         died = [worker for worker in workers if worker.popen.poll() is not None]
         assert sorted(map(int, log.read_text().split())) == sorted(worker.pid for worker in died)
-        assert len(died) == terms
+        # One that had to wait for its turn beyond the grace was superseded meanwhile, and dies all the same.
+        assert len(died) >= terms
         for worker in workers:
             if worker not in died:
                 worker.say_no_more()
                 assert worker.wait() == 0, worker.stderr()
-        assert len(log.read_text().split()) == terms
+        assert len(log.read_text().split()) == len(died)

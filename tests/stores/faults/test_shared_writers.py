@@ -85,10 +85,13 @@ class Worker:
     """A process with two writers. What each has said to have stored is not lost by a kill."""
 
     def __init__(self, url: str, names: tuple[str, ...]) -> None:
-        self._arguments = (PROGRAMS, "share", url, "s", GRACE, *names)
+        self._url = url
         self._names = names
-        self._process = Process(*self._arguments)
+        self._process = self._start()
         self.begun: Counter[str] = Counter()
+
+    def _start(self) -> Process:
+        return Process(PROGRAMS, "share", self._url, "s", GRACE, *self._names)
 
     def ready(self) -> None:
         """Both writers have begun."""
@@ -100,7 +103,7 @@ class Worker:
     def kill(self) -> None:
         self._process.kill()
         self._process.__exit__(None, None, None)
-        self._process = Process(*self._arguments)
+        self._process = self._start()
 
     def end(self) -> dict[str, int]:
         """What each writer has stored."""
