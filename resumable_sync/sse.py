@@ -80,23 +80,28 @@ class EventParser:
 
     def feed(self, piece: bytes) -> list[Event]:
         """Return the events that `piece` completes."""
+        return list(self.each(piece))
+
+    def each(self, piece: bytes) -> Iterator[Event]:
+        """The events that `piece` completes, one by one; to be iterated to its end before more is fed.
+
+        What stands before a line or an event of more than `max_units` comes before the ValueError.
+        """
         text = self._decoder.decode(piece)
         if self._after_cr and text:
             self._after_cr = False
             if text[0] == "\n":  # the second half of a CR LF that was cut in two
                 text = text[1:]
         self._after_cr = self._after_cr or text.endswith("\r")
-        events = []
         *lines, rest = _LINE_END.split(text)
         for line in lines:
             self._buffer_more(line)
             whole, self._buffer, self._line_units = "".join(self._buffer), [], 0
             event = self._take_line(whole)
             if event is not None:
-                events.append(event)
+                yield event
         if rest:
             self._buffer_more(rest)
-        return events
 
     def _buffer_more(self, text: str) -> None:
         self._buffer.append(text)
@@ -134,4 +139,4 @@ def parse_events(pieces: Iterable[bytes]) -> Iterator[Event]:
     """Yield the events in `pieces`, whose boundaries do not matter."""
     parser = EventParser()
     for piece in pieces:
-        yield from parser.feed(piece)
+        yield from parser.each(piece)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Generator, Iterator
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, Phase, settings
@@ -13,6 +14,10 @@ from resumable_sync.contract import Store
 
 from .backends import BACKEND_PARAMS, BACKENDS, WITHOUT_REDIS, Backend
 from .figures import Report, figures, reporter
+from .javascript import Bundles, cannot
+
+if TYPE_CHECKING:
+    from selenium import webdriver
 
 pytest.register_assert_rewrite("resumable_sync.testing")
 
@@ -75,6 +80,26 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 def report(request: pytest.FixtureRequest) -> Report:
     """Prints figures after the run; see tests/figures.py."""
     return reporter(request.node)
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chrome]:
+    """The process's one headless Chromium, or a skip (in CI a failure) that says why there is none."""
+    from .browser import chromium  # not above: most runs need no browser
+
+    with chromium(tmp_path_factory.mktemp("chromium")) as found:
+        if isinstance(found, str):
+            cannot("THE PAGES IN A BROWSER WERE", found)
+        yield found
+
+
+@pytest.fixture(scope="session")
+def bundles(tmp_path_factory: pytest.TempPathFactory) -> Bundles:
+    """The scripts of pages, made once for all processes that share the suite."""
+    directory = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        directory = directory.parent
+    return Bundles(directory)
 
 
 @pytest.fixture(params=BACKEND_PARAMS)

@@ -82,6 +82,28 @@ def missing_packages(directory: Path = NODE) -> str | None:
         return None
 
 
+class Bundles:
+    """The scripts of pages in tests/node, with all that they import. Each is made once in `directory`, which
+    processes may share."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+
+    def script(self, entry: str, version: int = 7) -> bytes:
+        """The page's script with the AI SDK of that version; without the packages a skip, in CI a failure."""
+        missing = missing_packages()
+        if missing is not None:
+            cannot("THE PAGES IN A BROWSER WERE", missing)
+        made = self._directory / f"{entry}-{version}.js"
+        with FileLock(f"{made}.lock"):
+            if not made.exists():
+                unfinished = made.with_suffix(".unfinished")
+                command = ["node", "bundle.mjs", entry, str(unfinished), str(version)]
+                subprocess.run(command, cwd=NODE, check=True, timeout=60)
+                unfinished.rename(made)
+        return made.read_bytes()
+
+
 @contextmanager
 def running(driver: str, *arguments: str) -> Iterator[JavaScript | str]:
     """A running driver of tests/node, or why there is none."""

@@ -10,6 +10,7 @@ from typing import Any
 from ..contract import Store
 from ..errors import MalformedStreamError, StreamLostError, StreamNotFoundError
 from .newest import RECORD_PREFIX, Claim
+from .stored import stored_pieces
 
 CONTINUES_KEY = "assistant-continues"
 """Where the metadata of such a stream says so."""
@@ -42,15 +43,8 @@ def kept_message(store: Store, stream_id: str, metadata: Mapping[str, str]) -> d
     """
     if CONTINUES_KEY not in metadata:
         return None
-    record_id = _record_id(stream_id)
     try:
-        data, after, size = b"", "", 1
-        while len(data) < size:
-            batch = store.read(record_id, after)
-            data, after, size = data + batch.data, batch.cursor, batch.size
-            if not batch.data:
-                break
-        message = json.loads(data)
+        message = json.loads(b"".join(stored_pieces(store, _record_id(stream_id))))
     except StreamNotFoundError as error:
         raise StreamLostError(f"the message that stream {stream_id} goes on with is lost") from error
     except ValueError as error:

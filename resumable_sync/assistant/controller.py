@@ -302,17 +302,24 @@ class AssistantStreamController:
         self._add_frame({"type": "custom", "kind": _text(kind), **metadata})
 
     def append_tool_result(self, tool_call_id: str, result: object = UNSET, is_error: bool = False) -> None:
-        """Answer a tool call of an earlier response, such as one that the user has approved since.
+        """Answer a tool call by its id: one of an earlier response, such as one that the user has approved since.
 
-        `result` may be a ToolResponse. The client of the AI SDK finds the call by its id and goes on with it.
+        A call of this message is answered as `set_response` does it, also where its part was closed without an
+        answer; ignored if it has one. `result` may be a ToolResponse. The client of the AI SDK finds a call of an
+        earlier response by its id and goes on with it.
         """
         response = ToolResponse(result, is_error) if not isinstance(result, ToolResponse) else result
         self.reopen_tool_call(tool_call_id).set_response(response)
 
     def reopen_tool_call(self, tool_call_id: str) -> ToolCallPartController:
-        """A writer of a tool call of an earlier response, for its approval and its answers."""
+        """A writer of a tool call by its id, for its approval and its answers: of an earlier response, or of this.
+
+        Of a call of this message that was closed without an answer too.
+        """
         part = ToolCallPart(tool_name="", tool_call_id=_text(tool_call_id), parent_id=self._parent_id or None)
-        return ToolCallPartController(self._queue, self._start(part), part.tool_call_id)
+        with self._queue as builder:
+            index = builder.reopen(part)
+        return ToolCallPartController(self._queue, index, part.tool_call_id)
 
     def set_message_metadata(self, metadata: Mapping[str, Any]) -> None:
         """Merge `metadata` into the message's own, at any time, object by object.

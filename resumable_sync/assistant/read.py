@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from ..context import ResumableStreamContext
-from ..contract import Status, Store, StreamInfo
+from ..contract import Status, StreamInfo
 from ..errors import MalformedStreamError, StreamNotFoundError
 from .continued import kept_message
 from .error_text import DEFAULT_ERROR_TEXT
@@ -17,6 +17,7 @@ from .formats.registry import DEFAULT, FORMAT_KEY, FORMATS, encoder_of
 from .message.accumulator import AssistantMessage, AssistantMessageAccumulator
 from .message.jsontext import parse_json
 from .message.ui_message import UIMessageAccumulator
+from .stored import stored_pieces
 
 logger = logging.getLogger("resumable_sync")
 
@@ -51,16 +52,17 @@ def read_ui_message(
 ) -> dict[str, Any]:
     """The message that a stream holds as the AI SDK's `useChat` holds it: `{id, role, parts, metadata}`.
 
-    What `readUIMessageStream` builds of it, and `validateUIMessages` accepts; `metadata` is there where some was
-    set. A stream of the endpoints that goes on with an earlier message (a tool or an approval was answered) gives
-    that message as a whole, as the client sent it; give `message` where another stream goes on with one. Streams
-    in other formats are read as if they were written in the AI SDK's; a message without a name has the stream's
-    id. A stream that was cancelled or interrupted gives what its viewers have after its closing frames, and one
-    that runs what they have so far.
+    What `readUIMessageStream` builds of it, but for what `validateUIMessages` would refuse there: a tool call
+    that was answered has its broken arguments as a text, and no approval that nobody gave. `metadata` is there
+    where some was set. A stream of the endpoints that goes on with an earlier message (a tool or an approval was
+    answered) gives that message as a whole, as the client sent it; give `message` where another stream goes on
+    with one. Streams in other formats are read as if they were written in the AI SDK's; a message without a name
+    has the stream's id. A stream that was cancelled or interrupted gives what its viewers have after its closing
+    frames, and one that runs what they have so far.
 
     Reads what is stored and does not wait for more. Raises as `read_assistant_message`. Thread-safe.
     """
-    return read_ui(context, _info(context, stream_id), decoder, message).message
+    return read_ui(context, _info(context, stream_id), decoder, message).saved
 
 
 def read_ui(
@@ -114,12 +116,3 @@ def _pieces(context: ResumableStreamContext, info: StreamInfo) -> Iterator[bytes
         yield piece
     if encoder is not None:
         yield encoder.closing_frames(read, info.status.value, text)
-
-
-def stored_pieces(store: Store, stream_id: str, generation: int) -> Iterator[bytes]:
-    """The bytes of a stream from its start, as far as they were stored when the reading began. Does not wait."""
-    offset, end = 0, None
-    while end is None or offset < end:
-        batch = store.read(stream_id, f"{generation}-{offset}")
-        offset, end = batch.offset, batch.size if end is None else end
-        yield batch.data

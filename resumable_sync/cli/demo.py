@@ -41,7 +41,7 @@ def demo(arguments: argparse.Namespace, signals: Signals) -> int:
     with named_store(arguments.store) as store:
         from ..demo.app import create_app
 
-        app = create_app(store, source)
+        app = create_app(store, source, arguments.rate)
         with _served(app, app.extensions["resumable_sync"], arguments.host, arguments.port) as url:
             print(f"{url}  streams “{source.title}” to {store_url(arguments.store)}; Ctrl-C ends it", flush=True)
             stopped = _wait_for_signal()
@@ -106,6 +106,8 @@ def _served(app: WSGIApplication, context: ResumableStreamContext, host: str, po
 
 
 def _source(arguments: argparse.Namespace, rate: float) -> AnswerSource:
+    if not rate > 0:
+        raise CommandError(f"the rate must be a positive number of words per second, not {rate:g}", Exit.USAGE)
     try:
         if arguments.command:
             if arguments.file:

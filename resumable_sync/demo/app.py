@@ -15,15 +15,19 @@ from ..contract import Store, StreamInfo
 from ..stores import open_store
 from ..wsgi import ViewerCap, resume_response, resume_sse_response, sse_response
 from .answers import AnswerSource, own_text_source
-from .chat import chat_endpoints
+from .chat import WORDS_PER_SECOND, chat_endpoints
 
 _HEARTBEAT_SECONDS = 3.0
 _LISTED = 30  # streams on the page, those with the latest news
 _MAX_VIEWERS = 64
 
 
-def create_app(store: Store | str = "memory://", source: AnswerSource | None = None) -> Flask:
+def create_app(
+    store: Store | str = "memory://", source: AnswerSource | None = None, rate: float = WORDS_PER_SECOND
+) -> Flask:
     """The demo on `store` (or its URL), streaming `source` (default: a text of its own).
+
+    The chat, and that text, have `rate` words a second.
 
     `app.extensions["resumable_sync"]` is the context; close it when the server ends, and the store if it was
     given as one. Any number of processes may serve the same SQLite file.
@@ -31,7 +35,7 @@ def create_app(store: Store | str = "memory://", source: AnswerSource | None = N
     app = Flask(__name__, static_folder=None)
     context = ResumableStreamContext(open_store(store) if isinstance(store, str) else store, heartbeat=1.0)
     app.extensions["resumable_sync"] = context
-    answers = source or own_text_source(12.0)
+    answers = source or own_text_source(rate)
     viewers = ViewerCap(_MAX_VIEWERS)
 
     @app.before_request
@@ -48,7 +52,7 @@ def create_app(store: Store | str = "memory://", source: AnswerSource | None = N
     def chat() -> Response:
         return send_from_directory(str(app.root_path), "chat.html")
 
-    chatting = chat_endpoints(context, viewers, _HEARTBEAT_SECONDS)
+    chatting = chat_endpoints(context, viewers, _HEARTBEAT_SECONDS, rate)
     app.register_blueprint(assistant_blueprint(chatting), url_prefix="/api/chat")
 
     @app.get("/<name>.<any(css, js):kind>")

@@ -34,7 +34,7 @@ const status = (kind, label) => {
   byId("status").textContent = label;
   const busy = kind === "streaming" || kind === "retrying" || kind === "dropped";
   byId("send").disabled = busy;
-  byId("stop").disabled = !busy;
+  byId("stop").disabled = !busy || kind === "retrying"; // nobody is there to be told
   byId("drop").disabled = !busy;
   byId("drop").textContent = kind === "dropped" ? "Reconnect" : "Drop connection";
   for (const button of document.querySelectorAll(".choices button, .example")) button.disabled = busy;
@@ -57,6 +57,7 @@ const choice = (label, className, message, part, approved) => {
 const outcome = (message, part) => {
   switch (part.state) {
     case "approval-requested":
+      if (message !== messages.at(-1)) return element("div", "", "not decided"); // the user has asked something else
       return element("div", "choices",
         choice("Allow", "primary allow", message, part, true), choice("Refuse", "refuse", message, part, false));
     case "approval-responded": return element("div", "", part.approval.approved ? "allowed…" : "refused");
@@ -196,7 +197,7 @@ const follow = async (request) => {
       if (controller.signal.aborted) return; // dropped by hand: pending says where to go on
       console.info(`connection lost: ${error}`);
     }
-    status("retrying", "connection lost, trying again");
+    status("retrying", "reconnecting");
     await new Promise((resolve) => setTimeout(resolve, RETRY_MILLISECONDS));
     if (controller.signal.aborted) return;
     if (!pending) { // the question never arrived
@@ -224,7 +225,9 @@ const send = () => {
 const ask = (text) => {
   if (!text || byId("send").disabled) return;
   const message = { id: newId(), role: "user", parts: [{ type: "text", text }] };
+  const before = messages.at(-1);
   messages.push(message);
+  if (before) show(before); // it may have offered a choice, which is over
   show(message);
   send();
 };
@@ -247,7 +250,11 @@ byId("ask").onsubmit = (event) => {
 for (const button of document.querySelectorAll(".example")) button.onclick = () => ask(button.textContent);
 
 byId("stop").onclick = async () => {
-  await fetch(`${API}/${chatId}/stop`, { method: "POST" });
+  try {
+    await fetch(`${API}/${chatId}/stop`, { method: "POST" });
+  } catch (error) {
+    console.info(`not stopped: ${error}`); // the answer's own connection says what is the matter
+  }
   if (reading?.signal.aborted && pending) follow(resume); // dropped: fetch how it ended
 };
 

@@ -6,7 +6,7 @@ import random
 import re
 import secrets
 from collections import defaultdict
-from functools import cache
+from functools import cache, partial
 from importlib import resources
 from typing import Any
 
@@ -15,7 +15,7 @@ from ..context import ResumableStreamContext
 from ..producer import current_producer
 from ..wsgi import ViewerCap
 
-_WORDS_PER_SECOND = 12.0
+WORDS_PER_SECOND = 12.0
 _TOOL_SECONDS = 0.6
 _ANSWER_WORDS = 70
 _POST = "send_postcard"
@@ -23,11 +23,13 @@ _POSTCARD = re.compile(r"\b(post)?cards?\b", re.IGNORECASE)
 _ASKED_CHARACTERS = 2000  # of a question that are looked at
 
 
-def chat_endpoints(context: ResumableStreamContext, viewers: ViewerCap, heartbeat: float) -> AssistantEndpoints:
+def chat_endpoints(
+    context: ResumableStreamContext, viewers: ViewerCap, heartbeat: float, rate: float = WORDS_PER_SECOND
+) -> AssistantEndpoints:
     """The chat's addresses, in the AI SDK's protocol. The page speaks it by itself; `useChat` could as well."""
     return AssistantEndpoints(
         context,
-        answer,
+        partial(answer, rate=rate),
         authorize=None,
         viewers=viewers,
         heartbeat=heartbeat,
@@ -36,8 +38,8 @@ def chat_endpoints(context: ResumableStreamContext, viewers: ViewerCap, heartbea
     )
 
 
-def answer(controller: AssistantStreamController, request: ChatRequest) -> None:
-    """Count what was asked, then talk about something else, word by word, until somebody stops it.
+def answer(controller: AssistantStreamController, request: ChatRequest, *, rate: float = WORDS_PER_SECOND) -> None:
+    """Count what was asked, then talk about something else, `rate` words a second, until somebody stops it.
 
     Who wants a postcard sent is asked first. The decision comes with the next request, which goes on with the
     message that has asked.
@@ -45,39 +47,43 @@ def answer(controller: AssistantStreamController, request: ChatRequest) -> None:
     asked = question_of(request)
     decision = decision_of(request)
     if decision is not None:
-        _post(controller, *decision)
+        _post(controller, *decision, rate)
     elif _POSTCARD.search(asked):
         controller.append_text("A postcard costs a stamp. ")
         tool = controller.add_tool_call_part(_POST, args={"text": asked})
         tool.set_approval({"id": f"approval-{secrets.token_hex(8)}"})
     else:
-        _count(controller, asked)
+        _count(controller, asked, rate)
 
 
-def _count(controller: AssistantStreamController, asked: str) -> None:
+def _count(controller: AssistantStreamController, asked: str, rate: float) -> None:
     controller.append_text("Let me count that. ")
     with controller.add_tool_call_part(tool_name="count_words", args={"text": asked}) as tool:
         if current_producer().cancelled.wait(_TOOL_SECONDS):  # a tool that takes its time
             return
         words = re.findall(r"\w+", asked)
         tool.set_response({"words": len(words), "letters": sum(map(len, words))})
-    _say(controller, f"You used {len(words)} words. That reminds me of a story. {ramble(asked, _ANSWER_WORDS)}")
+    _say(
+        controller,
+        f"You used {len(words)} words. That reminds me of a story. {ramble(asked, _ANSWER_WORDS)}",
+        rate,
+    )
 
 
-def _post(controller: AssistantStreamController, call: str, approved: bool) -> None:
+def _post(controller: AssistantStreamController, call: str, approved: bool, rate: float) -> None:
     if not approved:
-        _say(controller, "Then I keep the stamp.")
+        _say(controller, "Then I keep the stamp.", rate)
         return
     if current_producer().cancelled.wait(_TOOL_SECONDS):
         return
     controller.append_tool_result(call, {"posted": True})
-    _say(controller, "It is on its way. Nothing was sent, of course: this is a demo.")
+    _say(controller, "It is on its way. Nothing was sent, of course: this is a demo.", rate)
 
 
-def _say(controller: AssistantStreamController, text: str) -> None:
+def _say(controller: AssistantStreamController, text: str, rate: float) -> None:
     stopped = current_producer().cancelled
     for word in re.findall(r"\S+\s*", text):
-        if stopped.wait(1 / _WORDS_PER_SECOND):
+        if stopped.wait(1 / rate):
             return
         controller.append_text(word)
 

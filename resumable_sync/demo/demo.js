@@ -138,7 +138,7 @@ class FetchViewer {
       }
       if (this.round !== round) return;
       start = false; // it was begun, or somebody else did: from here on resume only
-      this.panel.status("retrying", "connection lost, trying again");
+      this.panel.status("retrying", "reconnecting");
       await new Promise((resolve) => setTimeout(resolve, RETRY_MILLISECONDS));
     }
   }
@@ -224,7 +224,7 @@ class SourceViewer {
       if (!catchingUp) this.panel.mark("the connection was cut here");
       catchingUp = true;
       if (source.readyState === EventSource.CLOSED) this.panel.status("lost", "no longer there");
-      else this.panel.status("retrying", "connection lost, trying again");
+      else this.panel.status("retrying", "reconnecting");
     };
     told();
   }

@@ -14,13 +14,13 @@ StreamState (None where the stream is missing or has expired):
 - cancel: end the stream as `cancelled` if its status is STREAMING; no lease is asked for.
 - delete: remove all of it, and wake its readers. A later `acquire` must still get a higher generation.
 
-Two additions are there for those who need them; until a store has their methods, the calls raise UnsupportedError:
+Two additions are there for those who need them; until a store has their methods, the calls raise
+UnsupportedError:
 
 - Takeover (`TakeoverStore`): `_take_over`, `_release`, `_orphans`, and the parameter `handover` of `_acquire`.
-Each
-  lease gets a token, kept with the stream as its `fence`. What a producer has stored in its term is found by
+  Each lease gets a token, kept with the stream as its `fence`. What a producer has stored in its term is found by
   `Term`.
-- Shared streams and notes (`SharedStore`): `_create`, `_commit`, `_touch`, and the parameters `notes` of
+- Shared streams and notes (`SharedStore`): `_create`, `_commit`, `_touch_life`, and the parameters `notes` of
   `_append_many` and `_finalize`. See notes.py.
 
 `resumable_sync.testing.StoreContract` tests the result, `TakeoverContract` and `SharedContract` the additions;

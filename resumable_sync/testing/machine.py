@@ -9,12 +9,18 @@ from typing import Any
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, multiple, rule
 
-from ..contract import ENDINGS, Batch, Lease, Position, Status, Store, StreamInfo, parse_cursor
-from ..errors import ResumableStreamError, StreamFinalizedError
+from ..contract import ENDINGS, Batch, Lease, Notes, Position, Status, Store, StreamInfo, parse_cursor
+from ..errors import ConflictError, ResumableStreamError, StreamFinalizedError, UnsupportedError
 from .kit import StoreKit, pages
 from .model import ModelStore
 
-LIMITS = {"max_chunk_bytes": 16, "max_stream_bytes": 24, "max_entries": 7, "max_streams": 3}
+LIMITS: dict[str, Any] = {
+    "max_chunk_bytes": 16,
+    "max_stream_bytes": 24,
+    "max_entries": 7,
+    "max_streams": 3,
+    "grace": 60.0,
+}
 
 stream_ids = st.sampled_from(["a", "b", "B", "a.1"])  # one more than max_streams
 # Few different bytes, so that chunks of different steps are often equal.
@@ -25,6 +31,15 @@ metadata = st.none() | st.dictionaries(st.text(max_size=5), st.text(max_size=5),
 endings = st.sampled_from(sorted(ENDINGS))
 restarts = st.just(()) | st.sets(endings)
 instances = st.integers(0, 1)
+handovers = st.sampled_from([0.0, 300.0, 300.0])
+lives = st.sampled_from([0, 0, 0, 1, 2])
+names = st.sampled_from(["n", "m", "count"])
+note_values = st.none() | st.sampled_from(["0", "1", "", "é:1:x"])
+# Two of the large ones are more than a stream may have.
+large_notes = st.sampled_from("xy").map(lambda name: {f"{name}{number}": "v" * 1024 for number in range(128)})
+some_notes = (
+    st.none() | st.dictionaries(names, note_values, max_size=2) | st.dictionaries(names, note_values) | large_notes
+)
 AHEAD = st.sampled_from([0, 0, 0, -1, 1])
 
 Meddle = Callable[[list[bytes]], list[bytes]]
@@ -50,27 +65,34 @@ class Side:
     lives: dict[int, str] = field(default_factory=dict)
     """Each generation's name, the same for all stores: the stream id, and which of its lives it is."""
 
-    def began(self, lease: Lease) -> None:
+    def began(self, new: Lease | StreamInfo) -> None:
         """Take down a new generation, which must be above all earlier ones of its id."""
-        earlier = [generation for generation, name in self.lives.items() if name[:-3] == lease.stream_id]
-        assert all(generation < lease.generation for generation in earlier), self.name
-        self.lives[lease.generation] = f"{lease.stream_id}{len(earlier):3}"
+        earlier = [generation for generation, name in self.lives.items() if name[:-3] == new.stream_id]
+        assert all(generation < new.generation for generation in earlier), self.name
+        self.lives[new.generation] = f"{new.stream_id}{len(earlier):3}"
+
+    def generation(self, stream_id: str, life: int) -> int:
+        """That of the last life of a stream, or the `life`-th before it; one that never was if too few."""
+        known = [generation for generation, name in self.lives.items() if name[:-3] == stream_id]
+        return sorted(known)[-1 - life] if life < len(known) else 1
 
     def cursor(self, stream_id: str, life: int, offset: int) -> str:
         """A cursor of the last life of a stream, or the `life`-th before it; of one that never was if too few."""
-        known = [generation for generation, name in self.lives.items() if name[:-3] == stream_id]
-        return str(Position(sorted(known)[-1 - life] if life < len(known) else 1, offset))
+        return str(Position(self.generation(stream_id, life), offset))
 
     def plain(self, value: object) -> object:
         """An outcome without what stores may differ in: generations, times and words of errors."""
         if isinstance(value, StreamFinalizedError):
             return type(value).__name__, value.status
+        if isinstance(value, ConflictError):
+            return type(value).__name__, value.status, self._plain_cursor(value.cursor), dict(value.notes)
         if isinstance(value, Exception):
             return type(value).__name__
         if isinstance(value, list):
             return [self.plain(item) for item in value]
         if isinstance(value, Lease):
-            return value.stream_id, self._plain_cursor(value.cursor), value.offset
+            terms = value.term, value.ttl, value.handover
+            return value.stream_id, self._plain_cursor(value.cursor), value.offset, terms
         if isinstance(value, StreamInfo):
             cursor, metadata = self._plain_cursor(value.cursor), dict(value.metadata)
             ended = value.finished_at is not None
@@ -83,6 +105,8 @@ class Side:
                 metadata,
                 value.producer_alive,
                 ended,
+                (value.shared, value.term, value.handover, value.ttl, value.sliding),
+                dict(value.notes),
             )
         if isinstance(value, Batch):
             entries = [(self._plain_cursor(entry.cursor), entry.chunk) for entry in value.entries]
@@ -102,7 +126,9 @@ class StoreMachine(StoreKit, RuleBasedStateMachine):
     """A state machine over one store: each step's outcome must be the model's.
 
     Several streams; leases that went stale, were copied before a reply was lost, or lie; appends in every
-    order; reads from any byte, of any life; all endings, cancel, delete and new lives; limits. Use it as
+    order; reads from any byte, of any life; all endings, cancel, delete and new lives; limits. In stores that
+    have the additions also takeovers and releases, with the leases of all terms; shared streams, commits that
+    expect something, and notes. Use it as
 
         class MyMachine(StoreMachine):
             def make_store(self, **options):
@@ -110,8 +136,9 @@ class StoreMachine(StoreKit, RuleBasedStateMachine):
 
         TestMyMachine = MyMachine.TestCase
 
-    Override `second_store` where instances share data: steps then go through either. The store must neither
-    expire streams nor declare producers dead within seconds.
+    Override `second_store` where instances share data: steps then go through either, and `pass_time` where the
+    store has a clock that can be set. By itself the store must neither expire streams nor declare producers dead
+    within seconds.
     """
 
     leases = Bundle("leases")
@@ -122,6 +149,23 @@ class StoreMachine(StoreKit, RuleBasedStateMachine):
         self.sides = [Side("model", (model, model))]
         for name, store, second in self.open_sides():
             self.sides.append(Side(name, (store, second)))
+        self.model = model
+        self._attempts = 10  # so that no other note has such a value
+        self.with_takeover = self._all_have(lambda store: store.orphans())
+        self.with_sharing = self._all_have(lambda store: store.touch("a"))
+
+    def _all_have(self, use: Callable[[Any], object]) -> bool:
+        """Whether all stores have an addition, so that its rules are worth while."""
+        for side in self.sides:
+            try:
+                use(side.instances[0])
+            except (UnsupportedError, AttributeError):
+                return False
+        return True
+
+    def pass_time(self, seconds: float) -> bool:
+        """Let so much time pass for all stores; False where that cannot be done. To be overridden."""
+        return False
 
     def open_sides(self) -> list[tuple[str, Store, Store]]:
         """The stores to compare with the model: a name and two instances of each."""
@@ -134,7 +178,7 @@ class StoreMachine(StoreKit, RuleBasedStateMachine):
             for store in reversed(side.instances):
                 store.close()
 
-    def step(self, instance: int, act: Callable[[Side, Store], object]) -> Any:
+    def step(self, instance: int, act: Callable[[Side, Any], object]) -> Any:
         """Do the same to all stores and require the same outcome, which is returned."""
         outcomes = {}
         for side in self.sides:
@@ -147,14 +191,27 @@ class StoreMachine(StoreKit, RuleBasedStateMachine):
         assert all(found == expected for found in outcomes.values()), outcomes
         return expected
 
-    @rule(target=leases, stream_id=stream_ids, details=metadata, restart=restarts, instance=instances)
+    @rule(
+        target=leases,
+        stream_id=stream_ids,
+        details=metadata,
+        restart=restarts,
+        handover=handovers,
+        instance=instances,
+    )
     def acquire(
-        self, stream_id: str, details: Mapping[str, str] | None, restart: Collection[Status], instance: int
+        self,
+        stream_id: str,
+        details: Mapping[str, str] | None,
+        restart: Collection[Status],
+        handover: float,
+        instance: int,
     ) -> Any:
         """Become a producer, also in place of a stream that has ended; or find it taken or the store full."""
+        options = {"handover": handover} if self.with_takeover else {}
 
-        def act(side: Side, store: Store) -> Lease | None:
-            lease = store.acquire(stream_id, metadata=details, restart=restart)
+        def act(side: Side, store: Any) -> Lease | None:
+            lease: Lease | None = store.acquire(stream_id, metadata=details, restart=restart, **options)
             if lease is not None:
                 side.began(lease)
                 side.leases.append(lease)
@@ -162,6 +219,170 @@ class StoreMachine(StoreKit, RuleBasedStateMachine):
 
         result = self.step(instance, act)
         return len(self.sides[0].leases) - 1 if isinstance(result, tuple) else multiple()
+
+    @rule(target=leases, stream_id=stream_ids, life=lives, instance=instances)
+    def take_over(self, stream_id: str, life: int, instance: int) -> Any:
+        """Go on with a stream, if nobody produces it."""
+        return self._take_over(stream_id, life, instance)
+
+    def _take_over(self, stream_id: str, life: int, instance: int) -> Any:
+        if not self.with_takeover:
+            return multiple()
+
+        def act(side: Side, store: Any) -> Lease | None:
+            lease: Lease | None = store.take_over(stream_id, side.generation(stream_id, life))
+            if lease is not None:
+                side.leases.append(lease)
+            return lease
+
+        result = self.step(instance, act)
+        return len(self.sides[0].leases) - 1 if isinstance(result, tuple) else multiple()
+
+    @rule(lease=leases, instance=instances, times=st.integers(1, 2))
+    def release(self, lease: int, instance: int, times: int) -> None:
+        """Let go, with whatever lease, again perhaps."""
+        if self.with_takeover:
+            for turn in range(instance, instance + times):
+                self.step(turn % 2, lambda side, store: store.release(side.leases[lease]))
+
+    @rule(target=leases, stream_id=stream_ids, instance=instances)
+    def hand_on(self, stream_id: str, instance: int) -> Any:
+        """The last producer lets go, and another one goes on."""
+        lease = self._last_lease(stream_id)
+        if lease is None or not self.with_takeover:
+            return multiple()
+        self.step(instance, lambda side, store: store.release(side.leases[lease]))
+        return self._take_over(stream_id, 0, 1 - instance)
+
+    @rule(seconds=st.sampled_from([1.0, 100.0, 500.0]), instance=instances)
+    def let_time_pass(self, seconds: float, instance: int) -> None:
+        """Leases may come to their end, and handovers."""
+        if self.pass_time(seconds):
+            self.model.now += seconds
+            self.step(instance, lambda side, store: list(store.streams()))
+
+    @rule(
+        stream_id=stream_ids,
+        chunks=chunk_lists,
+        details=metadata,
+        notes=some_notes,
+        ending=st.none() | st.none() | endings,
+        instance=instances,
+    )
+    def create(
+        self,
+        stream_id: str,
+        chunks: list[bytes],
+        details: Mapping[str, str] | None,
+        notes: Notes | None,
+        ending: Status | None,
+        instance: int,
+    ) -> None:
+        """Begin a stream of nobody, unless the id is taken or the store is full."""
+        if not self.with_sharing:
+            return
+
+        def act(side: Side, store: Any) -> StreamInfo | None:
+            info: StreamInfo | None = store.create(
+                stream_id, *chunks, metadata=details, notes=notes, ending=ending
+            )
+            if info is not None:
+                side.began(info)
+            return info
+
+        self.step(instance, act)
+
+    @rule(
+        stream_id=stream_ids,
+        chunks=chunk_lists | st.just([]) | oversized,
+        expected=st.sampled_from(["nothing", "present", "present", "a guess"]),
+        noted=st.lists(names, unique=True, max_size=2),
+        guess=note_values,
+        notes=some_notes,
+        ending=st.none() | st.none() | st.none() | endings,
+        life=st.none() | lives,
+        instance=instances,
+    )
+    def commit(
+        self,
+        stream_id: str,
+        chunks: list[bytes],
+        expected: str,
+        noted: list[str],
+        guess: str | None,
+        notes: Notes | None,
+        ending: Status | None,
+        life: int | None,
+        instance: int,
+    ) -> None:
+        """Commit to whatever stream, expecting the notes that it has, or others."""
+        if not self.with_sharing:
+            return
+        info = self.model.info(stream_id)
+        expect: dict[str, str | None] | None = None
+        if expected == "present" and info is not None:
+            expect = {name: info.notes.get(name) for name in noted}
+        elif expected == "a guess":
+            expect = dict.fromkeys(noted, guess)
+
+        def act(side: Side, store: Any) -> object:
+            generation = None if life is None else side.generation(stream_id, life)
+            return store.commit(
+                stream_id, *chunks, expect=expect, notes=notes, ending=ending, error="why", generation=generation
+            )
+
+        self.step(instance, act)
+
+    @rule(stream_id=stream_ids, chunks=chunk_lists, writer=names, instance=instances)
+    def commit_fenced_twice(self, stream_id: str, chunks: list[bytes], writer: str, instance: int) -> None:
+        """A fenced commit, and the same again as after a lost reply, which finds its own note."""
+        info = self.model.info(stream_id)
+        if not self.with_sharing or info is None:
+            return
+        before = info.notes.get(writer)
+        self._attempts += 1
+        commit: dict[str, Any] = {"expect": {writer: before}, "notes": {writer: f"{self._attempts}"}}
+        for turn in (instance, 1 - instance):
+            self.step(turn, lambda side, store: store.commit(stream_id, *chunks, **commit))
+
+    @rule(stream_id=stream_ids, instance=instances)
+    def touch(self, stream_id: str, instance: int) -> None:
+        """Renew a life."""
+        if self.with_sharing:
+            self.step(instance, lambda side, store: store.touch(stream_id))
+
+    @rule(stream_id=stream_ids, chunks=chunk_lists, notes=some_notes, lost=st.booleans(), instance=instances)
+    def append_with_notes(
+        self, stream_id: str, chunks: list[bytes], notes: Notes | None, lost: bool, instance: int
+    ) -> None:
+        """Append as the last producer of a stream, with notes; again if the reply is lost."""
+        lease = self._last_lease(stream_id)
+        if lease is None or not self.with_sharing:
+            return
+        if lost and any(chunks):
+            self.step(
+                1 - instance, lambda side, store: store.append(replace(side.leases[lease]), *chunks, notes=notes)
+            )
+        self.step(instance, lambda side, store: store.append(side.leases[lease], *chunks, notes=notes))
+
+    @rule(
+        batches=st.lists(st.tuples(leases, chunk_lists, some_notes), max_size=3, unique_by=lambda batch: batch[0]),
+        instance=instances,
+    )
+    def append_many_with_notes(self, batches: list[tuple[int, list[bytes], Notes | None]], instance: int) -> None:
+        """A group commit, with notes."""
+        if self.with_sharing:
+            notes = [each for _, _, each in batches]
+            self.step(
+                instance,
+                lambda side, store: store.append_many([(side.leases[n], new) for n, new, _ in batches], notes),
+            )
+
+    @rule(lease=leases, ending=endings, notes=some_notes, instance=instances)
+    def finalize_with_notes(self, lease: int, ending: Status, notes: Notes | None, instance: int) -> None:
+        """End a stream, again perhaps, or with a lease that may not, and set notes."""
+        if self.with_sharing:
+            self.step(instance, lambda side, store: store.finalize(side.leases[lease], ending, notes=notes))
 
     @rule(target=leases, lease=leases, back=st.integers(0, 70))
     def copy_lease(self, lease: int, back: int) -> int:
@@ -198,7 +419,7 @@ class StoreMachine(StoreKit, RuleBasedStateMachine):
     def _last_lease(self, stream_id: str) -> int | None:
         """The lease of the stream's last life that knows most."""
         mine = [
-            (lease.generation, lease.offset, number)
+            (lease.generation, lease.term, lease.offset, number)
             for number, lease in enumerate(self.sides[0].leases)
             if lease.stream_id == stream_id
         ]
@@ -269,13 +490,22 @@ class StoreMachine(StoreKit, RuleBasedStateMachine):
     @rule(stream_id=st.sampled_from(["", "a b", "ö", "x" * 257]), instance=instances)
     def use_a_bad_id(self, stream_id: str, instance: int) -> None:
         """Ids that no stream has."""
-        for act in (
+        acts: list[Callable[[Side, Any], object]] = [
             lambda side, store: store.acquire(stream_id),
             lambda side, store: store.read(stream_id),
             lambda side, store: store.info(stream_id),
             lambda side, store: store.cancel(stream_id),
             lambda side, store: store.delete(stream_id),
-        ):  # type: Callable[[Side, Store], object]
+        ]
+        if self.with_takeover:
+            acts.append(lambda side, store: store.take_over(stream_id, 1))
+        if self.with_sharing:
+            acts += [
+                lambda side, store: store.create(stream_id),
+                lambda side, store: store.commit(stream_id),
+                lambda side, store: store.touch(stream_id),
+            ]
+        for act in acts:
             assert self.step(instance, act) == "InvalidStreamIdError"
 
     @rule(instance=instances)
@@ -288,6 +518,7 @@ class StoreMachine(StoreKit, RuleBasedStateMachine):
         """All stores hold the same streams, bytes and endings, and have told their producers the same."""
         self.step(1, lambda side, store: list(store.streams()))
         for stream_id in ("a", "b", "B", "a.1"):
+            self.step(0, lambda side, store: store.info(stream_id))
             self.step(0, lambda side, store: store.read(stream_id))
             self.step(1, lambda side, store: pages(store, stream_id, max_bytes=5))
         for side in self.sides:

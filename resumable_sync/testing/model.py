@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ..contract import (
+    DEFAULT_GRACE,
     DEFAULT_READ_BYTES,
+    DEFAULT_TTL,
     TRANSITIONS,
     Batch,
     Lease,
+    Notes,
     Position,
     Status,
     StreamInfo,
@@ -17,6 +21,7 @@ from ..contract import (
     validate_stream_id,
 )
 from ..errors import (
+    ConflictError,
     InvalidCursorError,
     LeaseLostError,
     LimitExceededError,
@@ -33,7 +38,19 @@ class ModelStream:
 
     generation: int
     metadata: dict[str, str]
+    ttl: float = DEFAULT_TTL
+    sliding: bool = True
+    shared: bool = False
+    handover: float = 0.0
+    fence: str = ""
+    term: int = 1
+    stored: bool = False
+    """Whether the producer of this term has stored anything."""
+    empty: int = 0
+    """Terms in a row, up to the one before this, that have stored nothing."""
+    lease_until: float = 0.0
     chunks: list[bytes] = field(default_factory=list)
+    notes: dict[str, str] = field(default_factory=dict)
     status: Status = Status.STREAMING
     error: str | None = None
 
@@ -47,19 +64,39 @@ class ModelStream:
         assert status in TRANSITIONS[self.status]
         self.status, self.error = status, error
 
+    def noted(self, notes: Notes | None) -> dict[str, str]:
+        """Its notes as they are after `notes` were set. LimitExceededError if they are too many or too large."""
+        after = {name: value for name, value in {**self.notes, **(notes or {})}.items() if value is not None}
+        size = sum(len(text.encode()) for pair in after.items() for text in pair)
+        if len(after) > 2000 or size > 256 * 1024:
+            raise LimitExceededError
+        return after
+
 
 class ModelStore:
-    """The Store contract without waits and clocks; not thread-safe. The truth that StoreMachine compares with."""
+    """The Store contract, with both additions, without waits; not thread-safe. What StoreMachine compares with.
 
-    grace = 1e9
+    Its time is `now`, in seconds, which stands still unless somebody sets it. Nothing expires.
+    """
 
-    def __init__(self, *, max_chunk_bytes: int, max_stream_bytes: int, max_entries: int, max_streams: int) -> None:
+    def __init__(
+        self,
+        *,
+        max_chunk_bytes: int,
+        max_stream_bytes: int,
+        max_entries: int,
+        max_streams: int,
+        grace: float = DEFAULT_GRACE,
+    ) -> None:
+        self.grace = grace
+        self.now = 0.0
         self.max_chunk_bytes = max_chunk_bytes
         self._max_stream_bytes = max_stream_bytes
         self._max_entries = max_entries
         self._max_streams = max_streams
         self._streams: dict[str, ModelStream] = {}
         self._generation = 1_000  # so that there are lower ones that never were
+        self._tokens = itertools.count(1)
 
     def acquire(
         self,
@@ -68,41 +105,164 @@ class ModelStore:
         ttl: float | None = None,
         metadata: Mapping[str, str] | None = None,
         restart: Collection[Status | str] = (),
+        handover: float = 0.0,
     ) -> Lease | None:
         """See Store.acquire."""
-        current = self._streams.get(validate_stream_id(stream_id))
+        current = self._find(stream_id)
         if current is not None and current.status not in set(restart):
             return None
-        if current is None and len(self._streams) == self._max_streams:
+        life = DEFAULT_TTL if ttl is None else ttl
+        stream = self._begin(stream_id, ModelStream(0, dict(metadata or {}), life, handover=handover))
+        stream.lease_until = self.now + self.grace
+        return Lease(stream_id, stream.generation, life, token=stream.fence, handover=handover)
+
+    def _begin(self, stream_id: str, stream: ModelStream) -> ModelStream:
+        """Put a new life in the place of the present one, if there is one."""
+        if stream_id not in self._streams and len(self._streams) == self._max_streams:
             raise LimitExceededError
         self._generation += 1
-        self._streams[stream_id] = ModelStream(self._generation, dict(metadata or {}))
-        return Lease(stream_id, self._generation)
+        stream.generation, stream.fence = self._generation, self._token()
+        self._streams[stream_id] = stream
+        return stream
 
-    def append(self, lease: Lease, *chunks: bytes) -> str:
-        """See Store.append."""
+    def take_over(self, stream_id: str, generation: int) -> Lease | None:
+        """See TakeoverStore.take_over."""
+        stream = self._find(stream_id)
+        if stream is None or stream.generation != generation or stream.status.ended or not stream.handover:
+            return None
+        if self.now < stream.lease_until:
+            return None
+        stream.empty = 0 if stream.stored else stream.empty + 1
+        if stream.empty == 3:
+            stream.move(Status.INTERRUPTED)
+            return None
+        stream.stored = False
+        stream.term += 1
+        stream.fence = self._token()
+        stream.lease_until = self.now + self.grace
+        return Lease(
+            stream_id,
+            generation,
+            stream.ttl,
+            len(stream.data),
+            stream.fence,
+            stream.term,
+            stream.handover,
+        )
+
+    def release(self, lease: Lease) -> None:
+        """See TakeoverStore.release."""
+        stream = self._streams.get(lease.stream_id)
+        if stream is not None and (stream.generation, stream.fence) == (lease.generation, lease.released):
+            return
+        stream = self._owned(lease)
+        stream.fence, stream.lease_until = lease.released, self.now
+        if not stream.handover:
+            stream.move(Status.INTERRUPTED)
+
+    def orphans(self) -> Iterator[str]:
+        """See TakeoverStore.orphans; exact."""
+        for stream_id in sorted(self._streams):
+            stream = self._find(stream_id)
+            if stream is not None and stream.handover and not stream.status.ended:
+                if stream.lease_until <= self.now:
+                    yield stream_id
+
+    def create(
+        self,
+        stream_id: str,
+        *chunks: bytes,
+        ttl: float | None = None,
+        sliding: bool = True,
+        metadata: Mapping[str, str] | None = None,
+        notes: Notes | None = None,
+        ending: Status | str | None = None,
+    ) -> StreamInfo | None:
+        """See SharedStore.create."""
+        life = DEFAULT_TTL if ttl is None else ttl
+        stream = ModelStream(0, dict(metadata or {}), life, sliding, shared=True, term=0)
+        stream.chunks = self._grown(stream, chunks)
+        stream.notes = stream.noted(notes)
+        if self._find(stream_id) is not None:
+            return None
+        self._begin(stream_id, stream)
+        if ending is not None:
+            stream.move(Status(ending))
+        return self.info(stream_id)
+
+    def commit(
+        self,
+        stream_id: str,
+        *chunks: bytes,
+        expect: Notes | None = None,
+        notes: Notes | None = None,
+        ending: Status | str | None = None,
+        error: str | None = None,
+        generation: int | None = None,
+    ) -> str:
+        """See SharedStore.commit."""
+        stream = self._find(stream_id)
+        if stream is None:
+            raise StreamNotFoundError
+        if generation not in (None, stream.generation):
+            raise StreamLostError
+        writes = any(chunks) or ending is not None
+        if writes and not stream.shared:
+            raise LeaseLostError
+        cursor = f"{stream.generation}-{len(stream.data)}"
+        present = {name: stream.notes.get(name) for name in expect or {}}
+        if present != dict(expect or {}):
+            raise ConflictError(status=stream.status.value, cursor=cursor, notes=present)
+        if not writes:
+            stream.notes = stream.noted(notes)
+            return cursor
+        if stream.status.ended:
+            raise StreamFinalizedError(status=stream.status.value)
+        stream.chunks, stream.notes = self._grown(stream, chunks), stream.noted(notes)
+        if ending is not None:
+            stream.move(Status(ending), error)
+        return f"{stream.generation}-{len(stream.data)}"
+
+    def touch(self, stream_id: str) -> bool:
+        """See SharedStore.touch."""
+        return self._find(stream_id) is not None
+
+    def _grown(self, stream: ModelStream, chunks: Sequence[bytes]) -> list[bytes]:
+        """The chunks of a stream with these at the end. LimitExceededError if they are too many or too large."""
+        self._check_chunks(chunks)
+        grown = stream.chunks + [bytes(chunk) for chunk in chunks if chunk]
+        if len(b"".join(grown)) > self._max_stream_bytes or len(grown) > self._max_entries:
+            raise LimitExceededError
+        return grown
+
+    def _check_chunks(self, chunks: Sequence[bytes]) -> None:
         if any(len(chunk) > self.max_chunk_bytes for chunk in chunks):
             raise LimitExceededError
+
+    def append(self, lease: Lease, *chunks: bytes, notes: Notes | None = None) -> str:
+        """See Store.append."""
+        self._check_chunks(chunks)
         stream = self._owned(lease)
         new = [bytes(chunk) for chunk in chunks if chunk]
         if lease.offset == len(stream.data):
-            grown = stream.chunks + new
-            if len(b"".join(grown)) > self._max_stream_bytes or len(grown) > self._max_entries:
-                raise LimitExceededError
-            stream.chunks = grown
+            stream.chunks, stream.notes = self._grown(stream, new), stream.noted(notes)
+            stream.stored = stream.stored or bool(new or notes)
         elif stream.data[lease.offset :] != b"".join(new):
             raise LeaseLostError
+        stream.lease_until = self.now + self.grace
         lease.offset = len(stream.data)
         return lease.cursor
 
-    def append_many(self, batches: Sequence[tuple[Lease, Sequence[bytes]]]) -> list[str | ResumableStreamError]:
+    def append_many(
+        self, batches: Sequence[tuple[Lease, Sequence[bytes]]], notes: Sequence[Notes | None] = ()
+    ) -> list[str | ResumableStreamError]:
         """See Store.append_many."""
-        if len({(lease.stream_id, lease.generation) for lease, _ in batches}) < len(batches):
+        if len({(lease.stream_id, lease.generation, lease.token) for lease, _ in batches}) < len(batches):
             raise ValueError("a lease twice")
         results: list[str | ResumableStreamError] = []
-        for lease, chunks in batches:
+        for (lease, chunks), noted in itertools.zip_longest(batches, notes):
             try:
-                results.append(self.append(lease, *chunks))
+                results.append(self.append(lease, *chunks, notes=noted))
             except ResumableStreamError as error:
                 results.append(error)
         return results
@@ -112,24 +272,29 @@ class ModelStore:
         results: list[ResumableStreamError | None] = []
         for lease in leases:
             try:
-                self._owned(lease)
+                self._owned(lease).lease_until = self.now + self.grace
                 results.append(None)
             except ResumableStreamError as error:
                 results.append(error)
         return results
 
-    def finalize(self, lease: Lease, status: Status | str, error: str | None = None) -> None:
+    def finalize(
+        self, lease: Lease, status: Status | str, error: str | None = None, *, notes: Notes | None = None
+    ) -> None:
         """See Store.finalize."""
         ending = Status(status)
         if not ending.ended:
             raise ValueError(status)
         stream = self._streams.get(lease.stream_id)
-        if stream is None or (stream.generation, stream.status) != (lease.generation, ending):
-            self._owned(lease).move(ending, error)
+        repeated = lease.generation, lease.token, ending
+        if stream is None or (stream.generation, stream.fence, stream.status) != repeated:
+            stream = self._owned(lease)
+            stream.notes = stream.noted(notes)
+            stream.move(ending, error)
 
     def cancel(self, stream_id: str) -> bool:
         """See Store.cancel."""
-        stream = self._streams.get(validate_stream_id(stream_id))
+        stream = self._find(stream_id)
         if stream is None or stream.status.ended:
             return False
         stream.move(Status.CANCELLED)
@@ -140,7 +305,7 @@ class ModelStore:
     ) -> Batch:
         """See Store.read; never waits."""
         position = parse_cursor(after)
-        stream = self._streams.get(validate_stream_id(stream_id))
+        stream = self._find(stream_id)
         if stream is None:
             raise StreamNotFoundError
         start = position or Position(stream.generation, 0)
@@ -173,7 +338,7 @@ class ModelStore:
 
     def info(self, stream_id: str) -> StreamInfo | None:
         """See Store.info; its times are 0."""
-        stream = self._streams.get(validate_stream_id(stream_id))
+        stream = self._find(stream_id)
         if stream is None:
             return None
         running = stream.status is Status.STREAMING
@@ -188,12 +353,19 @@ class ModelStore:
             None if running else 0.0,
             stream.error,
             stream.metadata,
-            running,
+            running and not stream.shared and self.now < stream.lease_until,
+            stream.shared,
+            stream.term,
+            stream.handover,
+            stream.ttl,
+            stream.sliding,
+            dict(stream.notes),
         )
 
     def streams(self) -> Iterator[StreamInfo]:
         """See Store.streams."""
-        return (info for info in map(self.info, sorted(self._streams)) if info is not None)
+        infos = map(self.info, sorted(self._streams))
+        return (replace(info, notes={}) for info in infos if info is not None)
 
     def delete(self, stream_id: str) -> bool:
         """See Store.delete."""
@@ -206,12 +378,23 @@ class ModelStore:
     def close(self) -> None:
         """See Store.close."""
 
+    def _token(self) -> str:
+        return f"token {next(self._tokens)}"
+
+    def _find(self, stream_id: str) -> ModelStream | None:
+        """The stream, if there is one; ended first if nobody may go on with it."""
+        stream = self._streams.get(validate_stream_id(stream_id))
+        if stream is not None and not stream.shared and stream.status is Status.STREAMING:
+            if stream.lease_until + stream.handover <= self.now:
+                stream.move(Status.INTERRUPTED)
+        return stream
+
     def _owned(self, lease: Lease) -> ModelStream:
         """The stream, if `lease` may write to it."""
         stream = self._streams.get(lease.stream_id)
         if stream is None:
             raise StreamLostError
-        if stream.generation != lease.generation:
+        if (stream.generation, stream.fence) != (lease.generation, lease.token):
             raise LeaseLostError
         if stream.status.ended:
             raise StreamFinalizedError(status=stream.status.value)

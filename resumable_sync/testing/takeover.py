@@ -838,8 +838,8 @@ class TermContract(AdditionKit):
 
 
 class TakeoverContract(HandoverContract, TakeOverContract, ReleaseContract, OrphanContract, TermContract):
-    """Everything that `resumable_sync.contract.TakeoverStore` promises, as pytest tests; each cites its guarantees.
+    """Everything that `resumable_sync.contract.TakeoverStore` promises, as pytest tests.
 
-    For a store that passes `StoreContract`; it has the same hooks, and is subclassed in the same way. It takes some
-    ten seconds.
+    For a store that passes `StoreContract`; it has the same hooks, and is subclassed in the same way. It takes
+    some ten seconds.
     """

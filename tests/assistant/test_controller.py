@@ -23,7 +23,7 @@ from resumable_sync.assistant.chunk_queue import MAX_QUEUED
 from resumable_sync.assistant.message.chunks import UIFrame
 from resumable_sync.errors import ProducerInterruptedError, StreamCancelledError, StreamFinalizedError
 
-from .formats.programs import accumulate, chunks_of
+from .formats.programs import DECODERS, ENCODERS, accumulate, chunks_of
 
 WAIT = 20.0  # seconds until a test gives up
 
@@ -103,6 +103,38 @@ def test_an_exception_leaves_tool_calls_cut_off_and_closes_texts() -> None:
     assert shapes(create_assistant_stream(callback))[-3:] == [("error",), ("part-finish", 2), ("part-finish", 3)]
 
 
+def test_a_call_that_was_open_at_an_error_stays_cut_off() -> None:
+    def cut(controller: AssistantStreamController) -> None:
+        controller.add_tool_call_part("begun").args_text.append('{"a":1}')
+        raise OSError
+
+    def callback(controller: AssistantStreamController) -> None:
+        controller.merge(create_assistant_stream(cut))
+        complete = controller.add_tool_call_part("complete")
+        complete.args_text.append("{}")
+
+    assert shapes(create_assistant_stream(callback))[-6:] == [
+        ("text-delta", 0, '{"a":1}'),
+        ("error",),
+        ("part-start",),
+        ("text-delta", 1, "{}"),
+        ("tool-call-args-text-finish", 1),
+        ("part-finish", 1),
+    ]
+
+
+@pytest.mark.parametrize("severity", ["warning", "info"])
+def test_a_warning_cuts_no_call_off(severity: str) -> None:
+    def callback(controller: AssistantStreamController) -> None:
+        controller.add_tool_call_part("t").args_text.append("{}")
+        controller.enqueue({"type": "error", "error": "slow", "severity": severity})
+
+    assert shapes(create_assistant_stream(callback))[-2:] == [
+        ("tool-call-args-text-finish", 0),
+        ("part-finish", 0),
+    ]
+
+
 def test_an_abort_ends_the_message_as_stopped() -> None:
     def callback(controller: AssistantStreamController) -> None:
         controller.append_text("x")
@@ -151,6 +183,40 @@ def test_a_call_of_an_earlier_response_is_answered() -> None:
     first, second = accumulate(create_assistant_stream(callback))["parts"]
     assert (first["toolCallId"], first["toolName"], first["result"]) == ("t1", "", {"paid": True})
     assert (second["result"], second["isError"]) == ("no", True)
+
+
+@pytest.mark.parametrize("format_name", ["chunks", *(name for name in DECODERS if name != "plain-text")])
+@pytest.mark.parametrize("written", ["open", "whole", "closed"])
+def test_a_call_of_this_message_is_answered_by_its_id(written: str, format_name: str) -> None:
+    def callback(controller: AssistantStreamController) -> None:
+        tool = controller.add_tool_call_part("pay", tool_call_id="t1")
+        tool.args_text.append('{"eur":5}')
+        if written != "open":
+            tool.args_text.close()
+        if written == "closed":
+            tool.close()
+        controller.append_text("Wait. ")
+        controller.append_tool_result("t1", ToolResponse("half", is_preliminary=True))
+        controller.append_tool_result("t1", {"paid": True})
+        controller.append_tool_result("t1", "too late")
+        tool.set_response("too late")
+
+    chunks: Any = create_assistant_stream(callback)
+    if format_name != "chunks":
+        chunks = DECODERS[format_name]().decode(ENCODERS[format_name]().encode(chunks))
+    calls = [part for part in accumulate(chunks)["parts"] if part["type"] == "tool-call"]
+    assert [(call["toolName"], call["args"], call["result"]) for call in calls] == [
+        ("pay", {"eur": 5}, {"paid": True})
+    ]
+
+
+def test_a_call_of_an_earlier_response_that_was_reopened_is_answered_once() -> None:
+    def callback(controller: AssistantStreamController) -> None:
+        controller.reopen_tool_call("t1").set_approval(id="ap", approved=True)
+        controller.append_tool_result("t1", {"paid": True})
+
+    [part] = accumulate(create_assistant_stream(callback))["parts"]
+    assert (part["approval"]["approved"], part["result"]) == (True, {"paid": True})
 
 
 def test_what_only_the_ai_sdk_has_reaches_its_format_alone() -> None:
@@ -439,6 +505,7 @@ def test_values_are_copied_when_they_are_given() -> None:
         lambda controller: controller.add_tool_call_part(),
         lambda controller: controller.add_tool_call_part("t", args={}, args_text="{}"),
         lambda controller: controller.add_tool_call_part("t").set_response(object()),
+        lambda controller: controller.add_tool_call_part("t").set_response(1, model_content="text"),
         lambda controller: controller.enqueue({"type": "text-delta", "path": [0], "textDelta": "x"}),
         lambda controller: controller.add_tool_call_part("t").set_approval({"approved": True}),
         lambda controller: controller.add_tool_call_part("t").set_approval(id="a", approved="yes"),

@@ -539,9 +539,9 @@ def test_a_slow_store_holds_the_source_back() -> None:
     free, made = threading.Event(), list[int]()
 
     class Slow(MemoryStore):
-        def append_many(self, batches: Any) -> Any:
+        def append_many(self, batches: Any, *rest: Any) -> Any:
             free.wait(PATIENCE)
-            return super().append_many(batches)
+            return super().append_many(batches, *rest)
 
     async def source() -> AsyncIterator[bytes]:
         for number in range(1000):

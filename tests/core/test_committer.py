@@ -41,12 +41,14 @@ class BrokenOff(MemoryStore):
         self.stored = stored
         self.thrown = False
 
-    def append_many(self, batches: Sequence[tuple[Lease, Sequence[bytes]]]) -> list[str | ResumableStreamError]:
+    def append_many(
+        self, batches: Sequence[tuple[Lease, Sequence[bytes]]], *rest: Any
+    ) -> list[str | ResumableStreamError]:
         if self.thrown or not threading.current_thread().name.startswith("resumable-sync-producer"):
-            return super().append_many(batches)
+            return super().append_many(batches, *rest)
         self.thrown = True
         if self.stored:
-            super().append_many(batches)
+            super().append_many(batches, *rest)
         raise Thrown
 
 
@@ -107,10 +109,12 @@ class Remote(MemoryStore):
         self.seconds = seconds
         self.appends = 0
 
-    def append_many(self, batches: Sequence[tuple[Lease, Sequence[bytes]]]) -> list[str | ResumableStreamError]:
+    def append_many(
+        self, batches: Sequence[tuple[Lease, Sequence[bytes]]], *rest: Any
+    ) -> list[str | ResumableStreamError]:
         time.sleep(self.seconds)
         self.appends += 1
-        return super().append_many(batches)
+        return super().append_many(batches, *rest)
 
     def renew(self, leases: Sequence[Lease]) -> list[ResumableStreamError | None]:
         time.sleep(self.seconds)
@@ -164,11 +168,13 @@ class FaultyInTheThread(MemoryStore):
         super().__init__(**options)
         self.faults = faults
 
-    def append_many(self, batches: Sequence[tuple[Lease, Sequence[bytes]]]) -> list[str | ResumableStreamError]:
+    def append_many(
+        self, batches: Sequence[tuple[Lease, Sequence[bytes]]], *rest: Any
+    ) -> list[str | ResumableStreamError]:
         if self.faults and threading.current_thread().name == "resumable-sync-committer":
             self.faults -= 1
             raise RuntimeError("a fault in the store")
-        return super().append_many(batches)
+        return super().append_many(batches, *rest)
 
 
 @pytest.fixture
@@ -241,10 +247,10 @@ def test_each_context_has_its_own_bound() -> None:
     class Standing(MemoryStore):
         standing, go_on = threading.Event(), threading.Event()
 
-        def append_many(self, batches: Any) -> Any:
+        def append_many(self, batches: Any, *rest: Any) -> Any:
             self.standing.set()
             assert self.go_on.wait(PATIENCE)
-            return super().append_many(batches)
+            return super().append_many(batches, *rest)
 
     store, made = Standing(), [0]
 
@@ -351,8 +357,8 @@ def test_the_ending_waits_for_an_append_that_is_under_way() -> None:
     appending, go_on = threading.Event(), threading.Event()
 
     class Standing(MemoryStore):
-        def append_many(self, batches: Any) -> Any:
-            results = super().append_many(batches)
+        def append_many(self, batches: Any, *rest: Any) -> Any:
+            results = super().append_many(batches, *rest)
             appending.set()
             assert go_on.wait(TIMEOUT)
             return results

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -338,10 +339,12 @@ class StandingStore(MemoryStore):
         super().__init__()
         self.entered, self.leave = threading.Event(), threading.Event()
 
-    def append_many(self, batches: Sequence[tuple[Lease, Sequence[bytes]]]) -> list[str | ResumableStreamError]:
+    def append_many(
+        self, batches: Sequence[tuple[Lease, Sequence[bytes]]], *rest: Any
+    ) -> list[str | ResumableStreamError]:
         self.entered.set()
         assert self.leave.wait(TIMEOUT)
-        return super().append_many(batches)
+        return super().append_many(batches, *rest)
 
 
 def test_close_ends_what_runs(store: Store) -> None:

@@ -314,9 +314,9 @@ def test_a_source_that_hangs_ends_as_an_error(context: ResumableStreamContext) -
 
 def test_a_slow_store_is_not_the_source_s_silence() -> None:
     class Slow(MemoryStore):
-        def append_many(self, batches: Any) -> Any:
+        def append_many(self, batches: Any, *rest: Any) -> Any:
             time.sleep(0.5)
-            return super().append_many(batches)
+            return super().append_many(batches, *rest)
 
     store = Slow()
     with ResumableStreamContext(store) as context:

@@ -159,11 +159,13 @@ class Hanging(MemoryStore):
         self.hangs = False
         self.hanging, self.go_on = threading.Event(), threading.Event()
 
-    def append_many(self, batches: Sequence[tuple[Lease, Sequence[bytes]]]) -> list[str | ResumableStreamError]:
+    def append_many(
+        self, batches: Sequence[tuple[Lease, Sequence[bytes]]], *rest: Any
+    ) -> list[str | ResumableStreamError]:
         if self.hangs:
             self.hanging.set()
             assert self.go_on.wait(TIMEOUT)
-        return super().append_many(batches)
+        return super().append_many(batches, *rest)
 
 
 def test_an_append_that_hangs_costs_nobody_the_lease() -> None:
@@ -222,9 +224,11 @@ class TwoServers(MemoryStore):
     def route(self, stream_id: str) -> str:
         return stream_id[0]
 
-    def append_many(self, batches: Sequence[tuple[Lease, Sequence[bytes]]]) -> list[str | ResumableStreamError]:
+    def append_many(
+        self, batches: Sequence[tuple[Lease, Sequence[bytes]]], *rest: Any
+    ) -> list[str | ResumableStreamError]:
         self._hang([lease for lease, _ in batches])
-        return super().append_many(batches)
+        return super().append_many(batches, *rest)
 
     def renew(self, leases: Sequence[Lease]) -> list[ResumableStreamError | None]:
         self._hang(leases)
@@ -271,7 +275,9 @@ class Distant:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._store, name)
 
-    def append_many(self, batches: Sequence[tuple[Lease, Sequence[bytes]]]) -> list[str | ResumableStreamError]:
+    def append_many(
+        self, batches: Sequence[tuple[Lease, Sequence[bytes]]], *rest: Any
+    ) -> list[str | ResumableStreamError]:
         time.sleep(self._seconds)
         return self._store.append_many(batches)
 

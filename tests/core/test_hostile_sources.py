@@ -86,7 +86,7 @@ def test_an_exit_in_on_acquire_leaves_no_producer() -> None:
 
 def test_a_store_that_fails_to_end_a_stream_lets_its_lease_run_out(caplog: pytest.LogCaptureFixture) -> None:
     class Faulty(MemoryStore):
-        def finalize(self, lease: Lease, status: Status | str, error: str | None = None) -> None:
+        def finalize(self, lease: Lease, *ending: Any, **rest: Any) -> None:
             raise OSError("raw")
 
     with Faulty(grace=0.3) as store, ResumableStreamContext(store, heartbeat=0.1) as context:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from resumable_sync import MemoryStore, ResumableStreamContext, Status, current_producer
 from resumable_sync.contract import Lease
@@ -46,8 +47,10 @@ class _SlowReply(MemoryStore):
         super().__init__()
         self.stored, self.reply = threading.Event(), threading.Event()
 
-    def append_many(self, batches: Sequence[tuple[Lease, Sequence[bytes]]]) -> list[str | ResumableStreamError]:
-        results = super().append_many(batches)
+    def append_many(
+        self, batches: Sequence[tuple[Lease, Sequence[bytes]]], *rest: Any
+    ) -> list[str | ResumableStreamError]:
+        results = super().append_many(batches, *rest)
         self.stored.set()
         assert self.reply.wait(30)
         return results

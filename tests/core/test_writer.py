@@ -372,10 +372,10 @@ def test_a_store_that_is_away_for_the_grace_time_is_told() -> None:
     class Away(MemoryStore):
         away = False
 
-        def append_many(self, batches: Any) -> Any:
+        def append_many(self, batches: Any, *rest: Any) -> Any:
             if self.away:
                 return [StoreUnavailableError("away")] * len(batches)
-            return super().append_many(batches)
+            return super().append_many(batches, *rest)
 
     store = Away(grace=0.3)
     with ResumableStreamContext(store) as context:

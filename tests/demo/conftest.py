@@ -9,10 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from selenium import webdriver
 
-from ..browser import chromium
-from ..javascript import cannot
 from ..support import wait_until
 
 
@@ -81,9 +78,21 @@ def run_demo(tmp_path: Path) -> Iterator[Callable[..., Demo]]:
             demo.end(signal.SIGKILL)
 
 
-@pytest.fixture(scope="session")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chrome]:
-    with chromium(tmp_path_factory.mktemp("chromium")) as found:
-        if isinstance(found, str):
-            cannot("THE PAGES OF THE DEMO WERE", found)
-        yield found
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
+    """One that a module's tests share, at the pace of a person who reads."""
+    yield from _shared(tmp_path_factory)
+
+
+@pytest.fixture(scope="module")
+def quick_demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
+    """As `demo`, for those who wait for the end of an answer."""
+    yield from _shared(tmp_path_factory, "--rate", "50")
+
+
+def _shared(tmp_path_factory: pytest.TempPathFactory, *arguments: str) -> Iterator[Demo]:
+    demo = Demo(tmp_path_factory.mktemp("demo") / "streams.db", *arguments)
+    try:
+        yield demo
+    finally:
+        demo.end(signal.SIGKILL)

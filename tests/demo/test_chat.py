@@ -71,8 +71,7 @@ class Chat:
         return [entry["message"] for entry in log if entry["level"] == "SEVERE"]
 
 
-def test_reload_and_drop_in_the_middle(run_demo: Callable[..., Demo], browser: webdriver.Chrome) -> None:
-    demo = run_demo()
+def test_reload_and_drop_in_the_middle(demo: Demo, browser: webdriver.Chrome) -> None:
     chat = Chat(browser, f"{demo.url}chat")
     chat.ask(QUESTION)
     chat.until_answer("You used")
@@ -95,40 +94,26 @@ def test_reload_and_drop_in_the_middle(run_demo: Callable[..., Demo], browser: w
     assert chat.complaints() == []
 
 
-def stopped_chat(run_demo: Callable[..., Demo], browser: webdriver.Chrome) -> Chat:
-    """A chat whose first answer was stopped in the middle."""
-    chat = Chat(browser, f"{run_demo().url}chat")
+def test_stop(demo: Demo, browser: webdriver.Chrome) -> None:
+    chat = Chat(browser, f"{demo.url}chat")
     chat.ask(QUESTION)
     chat.until_answer("That reminds me")
     chat.click("stop")
     chat.until_status("done")
-    return chat
-
-
-def test_stop(run_demo: Callable[..., Demo], browser: webdriver.Chrome) -> None:
-    chat = stopped_chat(run_demo, browser)
     assert chat.answer().endswith("Stopped.") and STORY not in chat.answer()
+    stopped = chat.messages()
+    browser.refresh()
+    chat.until_status("none", "done")
+    assert chat.messages() == stopped
     chat.ask("Go on")
     until(lambda: len(chat.messages()) == 4, "another answer")
     assert chat.complaints() == []
 
 
-def test_stopped_and_loaded_again(run_demo: Callable[..., Demo], browser: webdriver.Chrome) -> None:
-    chat = stopped_chat(run_demo, browser)
-    stopped = chat.messages()
-    browser.refresh()
-    chat.until_status("none", "done")
-    assert chat.messages() == stopped
-    assert chat.complaints() == []
-
-
 @pytest.mark.parametrize("allowed", [True, False])
 @pytest.mark.parametrize("reloaded", [True, False])
-def test_a_tool_that_asks(
-    run_demo: Callable[..., Demo], browser: webdriver.Chrome, allowed: bool, reloaded: bool
-) -> None:
-    demo = run_demo()
-    chat = Chat(browser, f"{demo.url}chat")
+def test_a_tool_that_asks(quick_demo: Demo, browser: webdriver.Chrome, allowed: bool, reloaded: bool) -> None:
+    chat = Chat(browser, f"{quick_demo.url}chat")
     chat.ask("Send a postcard to Ann")
     until(lambda: chat.choices() != [], "a choice")
     chat.until_status("done")
@@ -149,10 +134,19 @@ def test_a_tool_that_asks(
     assert chat.complaints() == []
 
 
-def test_a_reload_in_the_middle_of_what_was_allowed(
-    run_demo: Callable[..., Demo], browser: webdriver.Chrome
-) -> None:
-    demo = run_demo()
+def test_a_choice_is_over_once_something_else_is_asked(quick_demo: Demo, browser: webdriver.Chrome) -> None:
+    chat = Chat(browser, f"{quick_demo.url}chat")
+    chat.ask("Send a postcard to Ann")
+    until(lambda: chat.choices() != [], "a choice")
+    chat.ask(QUESTION)
+    until(lambda: len(chat.messages()) == 4, "another answer")
+    assert chat.choices() == [] and chat.tools()[0].endswith("not decided")
+    browser.refresh()
+    until(lambda: len(chat.messages()) == 4, "the messages")
+    assert chat.choices() == [] and chat.tools()[0].endswith("not decided")
+
+
+def test_a_reload_in_the_middle_of_what_was_allowed(demo: Demo, browser: webdriver.Chrome) -> None:
     chat = Chat(browser, f"{demo.url}chat")
     chat.ask("Send a postcard to Ann")
     until(lambda: chat.choices() != [], "a choice")
@@ -167,15 +161,12 @@ def test_a_reload_in_the_middle_of_what_was_allowed(
 
 
 @pytest.mark.parametrize("width", [1280, 390])
-def test_the_form_never_covers_the_answer(
-    run_demo: Callable[..., Demo], browser: webdriver.Chrome, width: int
-) -> None:
+def test_the_form_never_covers_the_answer(quick_demo: Demo, browser: webdriver.Chrome, width: int) -> None:
     """While an answer is written, and in a conversation that is longer than the window."""
-    demo = run_demo()
     size = {"width": width, "height": 700, "deviceScaleFactor": 1, "mobile": False}
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
     try:
-        chat = Chat(browser, f"{demo.url}chat")
+        chat = Chat(browser, f"{quick_demo.url}chat")
         assert browser.execute_script("return innerWidth") == width
         for count in range(3):
             chat.ask(QUESTION)
@@ -222,16 +213,16 @@ def test_another_viewer_and_a_killed_server(run_demo: Callable[..., Demo], brows
     assert [kind for kind, _ in chat.messages()] == ["assistant"]
     demo.end(signal.SIGKILL)
     chat.until_status("retrying")
+    assert browser.execute_script("return document.getElementById('stop').disabled")
     demo.start()
     chat.until_status("done")
     assert chat.answer().endswith("The response was interrupted.")
 
 
 @pytest.mark.parametrize("body", [{}, {"id": "c"}, {"id": "c", "messages": [5]}, {"id": "c", "messages": [{}]}])
-def test_strange_questions(run_demo: Callable[..., Demo], body: Any) -> None:
-    demo = run_demo()
+def test_strange_questions(quick_demo: Demo, body: Any) -> None:
     request = urllib.request.Request(
-        f"{demo.url}api/chat", json.dumps(body).encode(), {"Content-Type": "application/json"}
+        f"{quick_demo.url}api/chat", json.dumps(body).encode(), {"Content-Type": "application/json"}
     )
     if "id" not in body or body.get("messages") == [5]:
         with pytest.raises(urllib.error.HTTPError, match="400"):

@@ -39,7 +39,7 @@ def test_the_story_with_and_without_flask(code: str | None, kind: str) -> None:
 
 
 def test_the_story_with_a_file_and_with_a_command(tmp_path: Path) -> None:
-    text = " ".join(f"wörd{number}" for number in range(600))
+    text = " ".join(f"wörd{number}" for number in range(300))
     path = tmp_path / "text.txt"
     path.write_text(text)
     result = _run("demo", "--check", "--file", str(path), "--rate", "2000")
@@ -75,6 +75,7 @@ def test_without_flask_one_line_says_what_to_install() -> None:
     [
         (["--file", "/no/such/file"], 1),
         (["--rate", "0"], 2),
+        (["--rate", "0", "--", "true"], 2),
         (["--file", __file__, "--", "true"], 2),
         (["--", "/no/such/command"], 127),
         (["--port", "70000"], 1),
@@ -124,8 +125,10 @@ def test_requests_of_other_sites_are_refused(run_demo: Callable[..., Demo]) -> N
     assert _listed(demo) == {}
 
 
-def test_viewers_that_leave_stop_nothing(run_demo: Callable[..., Demo]) -> None:
-    demo = run_demo("--rate", "200")
+def test_viewers_that_leave_stop_nothing(run_demo: Callable[..., Demo], tmp_path: Path) -> None:
+    path = tmp_path / "text.txt"
+    path.write_text("word " * 100)
+    demo = run_demo("--rate", "100", "--file", str(path))
     host = demo.url.split("/")[2]
     for number in range(20):
         connection = http.client.HTTPConnection(host, timeout=20)

@@ -118,6 +118,10 @@ const answers = {
     await until(chats[name], () => chats[name].chat.lastMessage?.parts.some(there), seconds, "reached");
     return report(chats[name]);
   },
+  // Waits until an answer is being read: its first bytes are there.
+  streaming: async ({ name, seconds = 30 }) => {
+    await until(chats[name], () => chats[name].chat.status === "streaming", seconds, "streaming");
+  },
   settled: async ({ name, seconds = 30 }) => {
     await settle(chats[name], seconds);
     return report(chats[name]);

@@ -3,6 +3,7 @@
 import { createRequire } from "node:module";
 import { createInterface } from "node:readline";
 import { schemaOf } from "./schema.mjs";
+import { serverResponse } from "./servers.mjs";
 
 const installed = process.argv[2] ?? "assistant-stream";
 const aui = await import(installed);
@@ -148,6 +149,9 @@ const readByAi = async (bytes) => {
   return errors.length ? { message, on_error: errors.map((told) => told.split("\n")[0]) } : { message };
 };
 
+// The id that the server of a worked example has made up, if any: given again, it says the same.
+const madeUp = (body) => /aitxt-\w+/.exec(body)?.[0] ?? "id";
+
 // The worked examples, made anew.
 const golden = {
   // The UI format has no encoder here: its bytes are given, and only read.
@@ -171,11 +175,16 @@ const golden = {
     if (format === "ui-message-stream") made["ai-sdk-7"] = await readByAi(bytes);
     return made;
   },
-  // What the readers make of a response that a server of the AI SDK has sent; making that anew needs a model.
-  ai: async ({ body }) => {
-    const bytes = Buffer.from(body, "utf-8");
+  // A response that a server of the AI SDK sends, and what the readers make of it.
+  ai: async ({ name, body }) => {
+    const made = await serverResponse(7, name, madeUp(body));
+    const bytes = Buffer.from(made.body, "base64");
     const { message } = await reading("ui-message-stream", bytes);
-    return { "ai-sdk-7": await readByAi(bytes), "assistant-stream": { message } };
+    const frames = bytes.toString("utf-8").split("\n\n").filter((event) => event.startsWith("data: {"));
+    return {
+      headers: made.headers, chunks: frames.map((event) => JSON.parse(event.slice("data: ".length))),
+      "ai-sdk-7": await readByAi(bytes), "assistant-stream": { message },
+    };
   },
 };
 
@@ -197,6 +206,7 @@ const answers = {
     return Buffer.from(await response.arrayBuffer()).toString("base64");
   },
   ai: async ({ version, body, size }) => uiMessage(version, body, size),
+  server: async ({ version, name }) => serverResponse(version, name, "made-up"),
   schema: async ({ version }) => schemaOf(await sdk(version)),
   accepts: async ({ version, frame }) => {
     const { uiMessageChunkSchema } = await sdk(version);

@@ -1,11 +1,19 @@
 // A page with assistant-ui's useAssistantTransportRuntime. The address's fragment is the thread and the protocol, as in
-// `#thread-1/data-stream`. The state is what the application makes of it: here {asked: […], said: "…"}.
+// `#thread-1/data-stream`; with a third member it asks for the state that a run began with before it resumes. The
+// state is what the application makes of it: here {asked: […], said: "…"}.
 import { createElement as element, useEffect } from "react";
 import { createRoot } from "react-dom/client";
 import { AssistantRuntimeProvider, ThreadPrimitive, useAssistantTransportRuntime } from "@assistant-ui/react";
 
-const [threadId, protocol] = location.hash.slice(1).split("/");
+const [threadId, protocol, withState] = location.hash.slice(1).split("/");
 const api = `/api/${protocol}`;
+const resumeStateApi = withState && `${api}/resume-state`;
+
+// Where a list of threads knows the thread's id, the runtime sends it along; here nothing does.
+const { fetch } = window;
+window.fetch = (address, options) =>
+  fetch(address, address === resumeStateApi ? { ...options, body: JSON.stringify({ threadId }) } : options);
+
 const message = (id, role, text) => ({
   id, role, content: [{ type: "text", text }], createdAt: new Date(0), metadata: { custom: {} }, attachments: [],
   ...(role === "assistant" && { status: { type: "complete", reason: "unknown" } }),
@@ -27,7 +35,7 @@ const Page = () => {
   const runtime = useAssistantTransportRuntime({
     initialState: { asked: [], said: "" },
     api, protocol, converter,
-    resumeApi: `${api}/resume`,
+    resumeApi: `${api}/resume`, resumeStateApi,
     headers: {},
     body: { threadId },
     onError: (error) => { window.failure = String(error); },

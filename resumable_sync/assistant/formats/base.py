@@ -219,9 +219,9 @@ def event_data(pieces: Iterable[bytes], strict: bool) -> Iterator[str]:
     complain(strict, "the stream ended without its [DONE] marker")
 
 
-def _events(parser: EventParser, piece: bytes) -> list[Event]:
+def _events(parser: EventParser, piece: bytes) -> Iterator[Event]:
     try:
-        return parser.feed(piece)
+        yield from parser.each(piece)
     except ValueError as error:
         raise MalformedStreamError(str(error)) from error
 

@@ -109,7 +109,7 @@ class Accompanied:
         status, message = info.status, None
         if self._ui:
             read = read_ui(self._context, info)
-            message = read.message
+            message = read.saved
             ending = Status.ERROR if read.error is not None else Status.CANCELLED if read.aborted else Status.DONE
         else:
             message = read_assistant_message(self._context, stream_id)

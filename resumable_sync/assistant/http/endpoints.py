@@ -19,6 +19,9 @@
     POST    /resume             {commands: [], threadId, runId}: that stream from its start
     POST    /stop               {threadId}: {"stopped": true or false}
 
+`/resume-state` answers 204, too, where the newest stream ended before its first byte: it has no state to begin
+with, and the runtime goes on with its own, without an error.
+
 `stop` takes a query parameter or a JSON member `stream` to stop that stream only, should it still be the newest.
 A new message does not stop the one before it; it only becomes the newest.
 

@@ -29,7 +29,7 @@ from ..formats.base import INTERRUPTED_TEXT, AssistantStreamEncoder, Pieces
 from ..formats.data_stream import DataStreamEncoder
 from ..formats.registry import DEFAULT, HEADERS_KEY, closes, encoder_of, kept_by
 from ..formats.ui_message.replay import message_frames
-from ..read import stored_pieces
+from ..stored import stored_pieces
 from ..stream import create_assistant_stream
 
 if TYPE_CHECKING:

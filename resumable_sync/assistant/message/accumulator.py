@@ -56,12 +56,14 @@ class AssistantMessageAccumulator:
     """Builds the message as the JavaScript accumulator does, one chunk at a time.
 
     Every message returned is a snapshot: later chunks make new ones. Snapshots share what did not change, so
-    treat them as read-only. A delta costs time in proportion to its length, and to that of the text before
-    where somebody still holds an older snapshot. `initial_message` continues an earlier message. A chunk that
-    addresses no part, or one of the wrong kind, is logged and skipped. A state operation that cannot be applied
-    raises MalformedStreamError, or is logged and skipped where `strict` is false. Times (`timing`) of reasoning
-    and tool calls are measured, in milliseconds, with a `clock` alone, such as `time.time`: what is read from a
-    store was written at another time. One thread at a time; nothing blocks.
+    treat them as read-only. A delta costs time in proportion to its length, and to that of the text before where
+    somebody still holds an older snapshot: also in `message = accumulator.add(chunk)`, which holds the last one
+    meanwhile. Who needs the message now and then drops what `add` returns and asks `message`. `initial_message`
+    continues an earlier message. A chunk that addresses no part, or one of the wrong kind, is logged and
+    skipped. A state operation that cannot be applied raises MalformedStreamError, or is logged and skipped where
+    `strict` is false. Times (`timing`) of reasoning and tool calls are measured, in milliseconds, with a `clock`
+    alone, such as `time.time`: what is read from a store was written at another time. One thread at a time;
+    nothing blocks.
     """
 
     def __init__(

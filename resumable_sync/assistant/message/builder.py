@@ -9,6 +9,7 @@ from typing import NamedTuple
 from ...errors import MalformedStreamError, StreamFinalizedError
 from .chunks import (
     AssistantStreamChunk,
+    Error,
     PartFinish,
     PartStart,
     Result,
@@ -24,13 +25,17 @@ Metadata = Mapping[str, JsonValue]
 
 @dataclass
 class _PartState:
-    """How far one part has come. `args_open` is ever true for tool calls alone."""
+    """How far one part has come. `args_open` and what follows `closed` are ever true for tool calls alone."""
 
     is_call: bool
     args_open: bool
     closed: bool = False
     has_args: bool = False
     answered: bool = False
+    cut: bool = False
+    """Whether an error came while the arguments were open."""
+    reopened: bool = False
+    """Whether an answer is awaited even if the part was closed."""
 
 
 class _Implicit(NamedTuple):
@@ -50,12 +55,24 @@ class ChunkBuilder:
     def __init__(self, emit: Callable[[AssistantStreamChunk], None]) -> None:
         self._emit = emit
         self._parts: list[_PartState] = []
+        self._calls: dict[str, int] = {}  # tool call id: the newest part of it
         self._implicit: _Implicit | None = None
 
     def start(self, part: Part) -> int:
         """Open a part and return its index. The implicit part ends."""
         self.end_implicit()
         return self.enqueue(PartStart(part=part))
+
+    def reopen(self, part: ToolCallPart) -> int:
+        """The part that answers go to of the call with the id of `part`: its own, even a closed one, else `part`.
+
+        That one is opened, for a call of an earlier message.
+        """
+        index = self._calls.get(part.tool_call_id)
+        if index is None:
+            return self.start(part)
+        self._parts[index].reopened = True
+        return index
 
     def end_implicit(self) -> None:
         """End the implicit part, if there is one."""
@@ -133,11 +150,11 @@ class ChunkBuilder:
     def respond(self, index: int, result: Result) -> None:
         """Answer a tool call with `result`, whatever its path, and close the call.
 
-        A preliminary result closes the arguments alone. Ignored once the call is closed, and a preliminary one
-        once there is a final one.
+        A preliminary result closes the arguments alone. Ignored once the call is closed, unless it was reopened
+        and has no final result, and a preliminary one once there is a final one.
         """
         part = self._parts[index]
-        if part.closed or (part.answered and result.is_preliminary):
+        if not self._takes_answers(part) or (part.answered and result.is_preliminary):
             return
         self._emit(result.with_path((index,)))
         if result.is_preliminary:
@@ -148,8 +165,11 @@ class ChunkBuilder:
 
     def approve(self, index: int, approval: Mapping[str, JsonValue]) -> None:
         """Say whether a tool call may run, in place of what was said before. Ignored once the call is closed."""
-        if not self._parts[index].closed:
+        if self._takes_answers(self._parts[index]):
             self._emit(ToolCallApproval(path=(index,), approval=approval))
+
+    def _takes_answers(self, part: _PartState) -> bool:
+        return not part.closed or (part.reopened and not part.answered)
 
     def close_part(self, index: int, provider_metadata: Metadata | None = None) -> None:
         """End part `index`. Idempotent."""
@@ -168,10 +188,15 @@ class ChunkBuilder:
             if chunk.path:
                 raise MalformedStreamError("a part inside a part is not supported")
             is_call = isinstance(chunk.part, ToolCallPart)
+            if isinstance(chunk.part, ToolCallPart):
+                self._calls[chunk.part.tool_call_id] = len(self._parts)
             self._parts.append(_PartState(is_call=is_call, args_open=is_call))
             self._emit(chunk)
             return len(self._parts) - 1
         if not chunk.path:
+            if isinstance(chunk, Error) and chunk.severity not in ("warning", "info"):
+                for part in self._parts:
+                    part.cut = part.args_open
             self._emit(chunk)
             return -1
         index = chunk.path[0]
@@ -192,8 +217,10 @@ class ChunkBuilder:
     def finish(self, *, cut_off: bool = False) -> None:
         """Close every open part, in part order.
 
-        With `cut_off` a tool call is left as it is: neither its arguments nor the call itself are complete.
+        With `cut_off` a tool call is left as it is: neither its arguments nor the call itself are complete. So is
+        a call that was being written when an error came, such as that of a merged stream, and that nobody has
+        closed since: a client would run it.
         """
         for index, part in enumerate(self._parts):
-            if not (cut_off and part.is_call):
+            if not (part.cut or (cut_off and part.is_call)):
                 self.close_part(index)

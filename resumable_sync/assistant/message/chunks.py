@@ -195,7 +195,7 @@ class Result(AssistantStreamChunk):
     result: JsonValue | Unset = UNSET
     is_error: bool = False
     is_preliminary: bool = False
-    model_content: JsonValue | Unset = UNSET
+    model_content: Sequence[JsonValue] | Unset = UNSET
     messages: JsonValue | Unset = UNSET
     provider_executed: bool | None = None
     provider_metadata: Mapping[str, JsonValue] | None = None
@@ -207,7 +207,7 @@ class Result(AssistantStreamChunk):
         Field("result", "result", is_anything, False, UNSET),
         Field("is_error", "isError", is_boolean, False, UNSET),
         Field("is_preliminary", "isPreliminary", is_boolean, False, False, tolerant=True),
-        Field("model_content", "modelContent", is_anything, False, UNSET),
+        Field("model_content", "modelContent", is_list, False, UNSET, tolerant=True),
         Field("messages", "messages", is_anything, False, UNSET),
         extra("provider_executed", "providerExecuted", is_boolean),
         PROVIDER_METADATA,

@@ -41,7 +41,7 @@ class ToolResponse:
     artifact: object = None
     """For the user interface alone."""
     model_content: object = None
-    """What the model reads instead of the result."""
+    """What the model reads instead of the result: a list of parts. TypeError for anything else."""
     messages: object = None
     is_preliminary: bool = False
     """More is to come: the call stays unanswered, and the next response replaces this one."""
@@ -62,6 +62,8 @@ class ToolResponse:
 
     def to_chunk(self) -> Result:
         """The `result` chunk that says this, for no part yet. TypeError for what JSON cannot hold."""
+        if self.model_content is not None and not isinstance(self.model_content, (list, tuple)):
+            raise TypeError(f"model_content is a list of parts, not {type(self.model_content).__name__}")
         given = {"artifact": self.artifact, "model_content": self.model_content, "messages": self.messages}
         optional: dict[str, Any] = {name: jsonable(value) for name, value in given.items() if value is not None}
         return Result(

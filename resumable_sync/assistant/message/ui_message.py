@@ -18,6 +18,15 @@ from .parts import UNSET
 _DECODER = json.JSONDecoder()
 _UNSAFE_KEYS = ("__proto__", "constructor", "prototype")  # JavaScript merges objects without them
 
+_ANSWERED = ("output-available", "output-error", "output-denied")
+_STATES: Mapping[str, tuple[str, ...]] = {
+    "output": ("output-available",),
+    "preliminary": ("output-available",),
+    "errorText": ("output-error",),
+    "approval": ("approval-requested", "approval-responded", *_ANSWERED),
+}
+"""The states of a tool call in which the AI SDK's schema takes a field. Others are taken in all."""
+
 
 class UIMessageAccumulator:
     """Builds the UIMessage `{id, role, parts, metadata}` that `readUIMessageStream` builds, a frame at a time.
@@ -61,6 +70,33 @@ class UIMessageAccumulator:
         for streaming in self._inputs.values():
             streaming.catch_up()
         return self._message
+
+    @property
+    def saved(self) -> dict[str, Any]:
+        """The message so far as `validateUIMessages` accepts it; it shares the parts that need no change.
+
+        That differs from `message` in tool calls. One that was answered without arguments that are JSON has their
+        text as its `input`, as AI SDK 7 has it of a broken call, and `{}` where there is none. What belongs to
+        another state is left out: an `output` before a question, or an `approval` that an answered call was not
+        given. A denied call has one that was refused.
+        """
+        message = self.message
+        return {**message, "parts": [self._saved(part) if _is_tool(part) else part for part in self._parts]}
+
+    def _saved(self, part: dict[str, Any]) -> dict[str, Any]:
+        state = part.get("state")
+        kept = {name: value for name, value in part.items() if state in _STATES.get(name, (state,))}
+        if "input" not in kept and state not in ("input-streaming", "output-error"):
+            streamed = self._inputs.get(part.get("toolCallId", ""))
+            text = "".join(streamed.pieces) if streamed is not None and streamed.part is part else ""
+            kept["input"] = text or {}
+        given = kept.get("approval")
+        approval = given if isinstance(given, Mapping) else {}
+        if state == "output-denied":
+            kept["approval"] = {"id": part.get("toolCallId"), **approval, "approved": False}
+        elif state in _ANSWERED and approval.get("approved") is not True:
+            kept.pop("approval", None)
+        return kept
 
     def add(self, frame: Mapping[str, Any]) -> None:
         """Take the next frame.
@@ -175,11 +211,14 @@ class UIMessageAccumulator:
             if streaming.part["state"] != "input-streaming" or streaming.step != self._step:
                 # The AI SDK's reader streams it anew: over what came meanwhile, or in the new step.
                 streaming.catch_up()
+                streaming.begins = streaming.dynamic and self._in_step(call_id, True) is None
                 streaming.part, streaming.step = (
                     self._tool_part(call_id, streaming.name, streaming.dynamic),
                     self._step,
                 )
                 _update(streaming.part, {"state": "input-streaming"}, streaming.again)
+            else:
+                streaming.begins = False
             streaming.pieces.append(delta)
             streaming.grown = True
             return
@@ -293,13 +332,16 @@ class _Input:
         """What of the call's beginning counts once more where it is streamed anew."""
         self.pieces: list[str] = []
         self.grown = False
+        self.begins = False
+        """Whether the newest piece has begun a dynamic call anew: the AI SDK's reader then keeps no raw text."""
 
     def catch_up(self) -> None:
         if self.grown:
             self.grown = False
             text = join_surrogates("".join(self.pieces))
             self.pieces = [text]
-            self.part["rawInput"] = text
+            if not self.begins:
+                self.part["rawInput"] = text
             value = text if self.encoding == "text" else _partial_value(text)
             self.part.pop("input", None)
             if value is not UNSET:

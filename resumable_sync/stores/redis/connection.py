@@ -141,6 +141,7 @@ class Node:
             if connection is None:
                 try:
                     connection = self.endpoint.connection(self._timeout)
+                    connection.connect()
                 except (RedisError, OSError) as error:
                     _mark_unsent(error)
                     raise

@@ -109,7 +109,7 @@ class Index:
         """Snapshots of these streams, without their notes, None where there is none. Ends those whose producers
         died."""
         infos: list[StreamInfo | None] = []
-        for found in self._fetch(ids):
+        for found in self._fetch(ids) if ids else ():
             if isinstance(found, ResumableStreamError):
                 raise found
             infos.append(found)

@@ -6,10 +6,11 @@ import json
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from ...contract import DEFAULT_GRACE, DEFAULT_TTL, Batch, Lease, Position, Status, StreamInfo, new_token
-from ...errors import LimitExceededError, ResumableStreamError, StoreUnavailableError
+from ...errors import ResumableStreamError, StoreUnavailableError
 from ...process import PerProcess
 from ..base import BaseStore, Chunks, Selection, check_seconds
 from ..notes import Commit, Creation
@@ -76,11 +77,9 @@ class _Process:
             if known is not None and known.token == lease.token and known.generation == lease.generation:
                 del self.local[lease.stream_id]
 
-    def refused(self, lease: Lease, error: ResumableStreamError) -> None:
-        """This lease could not write: its viewers here must fetch, and it has no stream unless the trouble may
-        pass."""
-        if not isinstance(error, (StoreUnavailableError, LimitExceededError)):
-            self.leaves(lease)
+    def refused(self, lease: Lease) -> None:
+        """This lease could not write: its viewers here must fetch. It has no stream until it writes again."""
+        self.leaves(lease)
         self.forget(lease.stream_id)
 
     def lost(self, stream_id: str) -> None:
@@ -195,7 +194,7 @@ class RedisStore(BaseStore):
         reply = process.writes.run([self._commands.release(lease)])[0]
         error = renewal_error(lease, reply)
         if error is not None:
-            process.refused(lease, error)
+            process.refused(lease)
             raise error
         process.leaves(lease)
         process.forget(lease.stream_id)
@@ -216,7 +215,8 @@ class RedisStore(BaseStore):
         process.index.register(creation.stream_id, self._limits.max_streams)
         reply = process.writes.ask(call)
         process.index.confirm(creation.stream_id, bool(reply))
-        return parse_info(creation.stream_id, reply) if reply else None
+        info = parse_info(creation.stream_id, reply) if reply else None
+        return info and replace(info, notes=creation.notes)
 
     def _commit(self, commit: Commit) -> str:
         """One round trip. It is repeated as other calls only if it is fenced, or certainly was not executed."""
@@ -257,7 +257,7 @@ class RedisStore(BaseStore):
             error = append.error or append.acknowledge(next(replies))
             results.append(error or lease.cursor)
             if error is not None:
-                process.refused(lease, error)
+                process.refused(lease)
                 continue
             process.produces(lease)
             tail = process.tails.find(lease.stream_id)
@@ -271,8 +271,10 @@ class RedisStore(BaseStore):
         replies = process.renewals.run([self._commands.renew(lease) for lease in leases])
         errors = list(map(renewal_error, leases, replies))
         for lease, error in zip(leases, errors):
-            if error is not None:
-                process.refused(lease, error)
+            if isinstance(error, StoreUnavailableError):
+                process.forget(lease.stream_id)  # its producer tries again
+            elif error is not None:
+                process.refused(lease)
         return errors
 
     def _finalize(
@@ -283,7 +285,7 @@ class RedisStore(BaseStore):
         reply = process.writes.run([self._commands.finalize(lease, ending, error, notes)])[0]
         refused = finalize_error(lease, reply, ending)
         if refused is not None:
-            process.refused(lease, refused)
+            process.refused(lease)
             raise refused
         process.leaves(lease)
         tail = process.tails.find(lease.stream_id)
@@ -352,20 +354,22 @@ class RedisStore(BaseStore):
         process = self._processes.peek()
         if process is None:
             return
-        ended, released = [], []
-        for stream_id, term in list(process.local.items()):
-            lease = Lease(stream_id, term.generation, token=term.token, released=term.released)
-            lease.handover = term.handover
-            if lease.handover:
-                released.append(lease)
-            else:
-                ended.append(self._commands.finalize(lease, Status.INTERRUPTED, "the store was closed"))
+        leases = [
+            Lease(stream_id, term.generation, token=term.token, handover=term.handover, released=term.released)
+            for stream_id, term in list(process.local.items())
+        ]
+        calls = [
+            (
+                self._commands.release(lease)
+                if lease.handover
+                else self._commands.finalize(lease, Status.INTERRUPTED, "the store was closed")
+            )
+            for lease in leases
+        ]
         process.checker.close()
-        if ended:
-            process.reads.run(ended)  # if Redis is away their leases run out
-        replies = process.reads.run(list(map(self._commands.release, released))) if released else ()
-        for lease, reply in zip(released, replies):
-            if isinstance(reply, int):
+        replies = process.reads.run(calls) if calls else []  # if Redis is away their leases run out
+        for lease, reply in zip(leases, replies):
+            if lease.handover and isinstance(reply, int):
                 process.index.released(lease.stream_id, reply)
         for link in (process.writes, process.reads, process.renewals):
             link.close()

@@ -184,11 +184,11 @@ class Liveness:
         return self.end_over(rows, patience)
 
     def end_over(self, rows: Iterable[tuple[str, Row]], patience: float | None = None) -> dict[str, Row | None]:
-        """End those that are over of streams whose rows were just read; returns how these stand now (None: gone).
+        """End those streams that are over, of rows that were just read; returns how these stand now (None: gone).
         One write transaction, none if there is nothing to end. `patience`: see `Connections.write`.
 
-        The rows are read again within it: of many that try one wins, and a lease renewed, or a takeover, in between
-        saves its stream.
+        The rows are read again within it: of many that try one wins, and a lease renewed in between saves its
+        stream, as a takeover does.
         """
         now: dict[str, Row | None] = dict.fromkeys(stream_id for stream_id, row in rows if self.is_over(row))
         if now:
@@ -202,8 +202,8 @@ class Liveness:
     def let_go(self, patience: float) -> list[str]:
         """Release all that this process produces: what has no handover ends. Returns the stream ids."""
         mine = (
-            "SELECT stream_id FROM streams WHERE owner = :token AND status = 'streaming' UNION ALL SELECT stream_id"
-            " FROM streams WHERE producer = :token AND status = 'streaming' AND handover > 0"
+            f"SELECT stream_id FROM {tables.RUNNING} AND owner = :token UNION ALL"
+            f" SELECT stream_id FROM {tables.CONTINUABLE} AND producer = :token"
         )
         token = {"token": self._own_token}
         with self._connections.read() as connection:  # a process that only reads need not wait for writers

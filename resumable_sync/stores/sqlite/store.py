@@ -250,7 +250,8 @@ class SQLiteStore(BaseStore):
     def _commit(self, commit: Commit) -> str:
         """A write transaction, never repeated: one that fails before its end was certainly not stored."""
         process, stream_id = self._processes.get(), commit.stream_id
-        ended, written = False, []
+        ended = False
+        written: list[Page] = []
         with self._connections.write() as connection:
             row = tables.select_living(connection, stream_id)
             if row is not None and process.liveness.is_over(row):

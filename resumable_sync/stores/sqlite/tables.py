@@ -171,7 +171,9 @@ def select_page(
 ) -> tuple[list[tuple[str, Row]], str | None]:
     """The next `limit` streams after id `after` without those that cannot be read, and the id to go on after;
     None if there are no more. `prefix`: only ids that begin so; `status`: only those at it."""
-    where, values = "stream_id > ? AND stream_id >= ? AND stream_id < ?", [after, prefix, prefix + _AFTER_ANY_ID]
+    # One lower bound: of two, SQLite might begin at the wrong one.
+    where, begin = ("stream_id >= ?", prefix) if after < prefix else ("stream_id > ?", after)
+    where, values = f"{where} AND stream_id < ?", [begin, prefix + _AFTER_ANY_ID]
     if status is not None:
         where, values = f"status = ? AND {where}", [status.value, *values]
     found = connection.execute(
@@ -180,10 +182,17 @@ def select_page(
     return list(_readable(found)), found[-1][0] if len(found) == limit else None
 
 
+RUNNING = "streams INDEXED BY running WHERE status = 'streaming'"
+"""Its index also has `owner`."""
+
+CONTINUABLE = "streams INDEXED BY continuable WHERE status = 'streaming' AND handover > 0"
+"""Its index also has `producer`."""
+
+
 def select_continuable(connection: sqlite3.Connection) -> list[str]:
     """The ids of running streams with a handover."""
-    sql = "SELECT stream_id FROM streams WHERE status = 'streaming' AND handover > 0"
-    return [stream_id for (stream_id,) in connection.execute(sql)]
+    found = connection.execute(f"SELECT stream_id FROM {CONTINUABLE}")
+    return [stream_id for (stream_id,) in found]
 
 
 def select_notes(

@@ -148,10 +148,7 @@ class Upkeep:
             self.remove_stale_files()
 
 
-_OWNERS = (
-    "SELECT owner FROM streams WHERE status = 'streaming'"
-    " UNION SELECT producer FROM streams WHERE status = 'streaming' AND handover > 0"
-)
+_OWNERS = f"SELECT owner FROM {tables.RUNNING} UNION SELECT producer FROM {tables.CONTINUABLE}"
 
 
 def check(connections: Connections) -> list[str]:

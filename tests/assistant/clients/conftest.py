@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from selenium import webdriver
 
-from ...browser import chromium
 from ...javascript import JavaScript, cannot, running
 from .support import Server, serving
 
@@ -30,11 +28,3 @@ def chats(_chats: JavaScript | str) -> JavaScript:
 def server() -> Iterator[Server]:
     with serving() as running:
         yield running
-
-
-@pytest.fixture(scope="session")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chrome]:
-    with chromium(tmp_path_factory.mktemp("chromium")) as found:
-        if isinstance(found, str):
-            cannot("THE FRONT ENDS IN A BROWSER WERE", found)
-        yield found

@@ -8,10 +8,12 @@ import threading
 import urllib.request
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from resumable_sync import MemoryStore, ResumableStreamContext
+from resumable_sync import MemoryStore, ResumableStreamContext, SQLiteStore
 from resumable_sync.assistant import AssistantEndpoints, AssistantStreamController, ChatRequest
+from resumable_sync.contract import Store
 
 from ...javascript import JavaScript
 
@@ -81,9 +83,9 @@ class Server:
         self.requests[request.chat_id].append(request)
         self._answers[request.chat_id](controller, request)
 
-    def chat_for(self, answer: Answer) -> str:
-        """The id of a new chat that is answered by `answer`."""
-        chat_id = f"chat-{next(_numbers)}"
+    def chat_for(self, answer: Answer, chat_id: str | None = None) -> str:
+        """The id of a new chat, or of one that is given, which is answered by `answer`."""
+        chat_id = chat_id or f"chat-{next(_numbers)}"
         self.requests[chat_id] = []
         self._answers[chat_id] = answer
         return chat_id
@@ -105,15 +107,17 @@ class Server:
 
 
 @contextmanager
-def serving(**options: Any) -> Iterator[Server]:
-    """A server on a memory store."""
-    context = ResumableStreamContext(MemoryStore(), on_error=lambda stream_id, error: None)
+def serving(database: Path | None = None, **options: Any) -> Iterator[Server]:
+    """A server on a memory store, or on a database, as one process after another has it."""
+    store: Store = MemoryStore() if database is None else SQLiteStore(database)
+    context = ResumableStreamContext(store, on_error=lambda stream_id, error: None)
     server = Server(context, **options)
     try:
         yield server
     finally:
         context.close()
         server.close()
+        store.close()
 
 
 class Chat:
@@ -159,6 +163,15 @@ def texts(message: Any) -> list[str]:
 
 def calls(message: Any) -> list[Any]:
     return [part for part in message["parts"] if "toolCallId" in part]
+
+
+def comparable(parts: list[Any]) -> list[Any]:
+    """The parts without the input that is no JSON: AI SDK 5 and 6 keep it under another name."""
+    broken = {"input", "rawInput"}
+    return [
+        {key: value for key, value in part.items() if part.get("state") != "output-error" or key not in broken}
+        for part in parts
+    ]
 
 
 def states(message: Any) -> list[str]:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import subprocess
 import threading
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,10 +10,11 @@ from selenium import webdriver
 
 from resumable_sync import current_producer
 from resumable_sync.assistant import AssistantStreamController, ChatRequest
+from resumable_sync.assistant.newest import ActiveStreams
 
-from ...javascript import NODE, cannot, missing_packages
+from ...javascript import Bundles
 from ...support import wait_until
-from .support import TRANSPORTS, VERSIONS, WITH_APPROVALS, Server, calls, serving, states, texts
+from .support import TRANSPORTS, VERSIONS, Server, calls, serving, states, texts
 from .test_approvals import pay
 from .test_automatic_sending import answered
 
@@ -24,26 +22,27 @@ SECONDS = 30
 HTML = """<!doctype html><meta charset="utf-8"><title>chat</title><link rel="icon" href="data:,">
 <div id="root"></div><script src="/%s"></script>"""
 each_version = pytest.mark.parametrize("version", VERSIONS)
+newest_version = pytest.mark.parametrize(
+    "version", [*(pytest.param(v, marks=pytest.mark.heavy) for v in VERSIONS[:-1]), 7]
+)
+"""For what the chats without a browser show of each version."""
 
 
-def bundled(entry: str, script: Path, version: int = 7) -> bytes:
-    subprocess.run(["node", "bundle.mjs", entry, str(script), str(version)], cwd=NODE, check=True, timeout=60)
-    return script.read_bytes()
+@pytest.fixture
+def chat_page(server: Server, bundles: Bundles, version: int) -> Server:
+    """The server, with the page of that version's useChat."""
+    return with_page(server, f"chat-{version}", bundles.script("page.mjs", version))
 
 
-@pytest.fixture(scope="module")
-def pages(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    missing = missing_packages()
-    if missing is not None:
-        cannot("THE FRONT ENDS IN A BROWSER WERE", missing)
-    directory = tmp_path_factory.mktemp("pages")
-    for version in VERSIONS:
-        name = f"chat-{version}.js"
-        server.pages[name] = bundled("page.mjs", directory / name, version)
-        server.pages[f"chat-{version}"] = (HTML % name).encode()
-    server.pages["transport.js"] = bundled("transport.mjs", directory / "transport.js")
-    server.pages["transport"] = (HTML % "transport.js").encode()
-    yield server
+@pytest.fixture
+def transport_page(server: Server, bundles: Bundles) -> Server:
+    return with_page(server, "transport", bundles.script("transport.mjs"))
+
+
+def with_page(server: Server, name: str, script: bytes) -> Server:
+    server.pages[f"{name}.js"] = script
+    server.pages[name] = (HTML % f"{name}.js").encode()
+    return server
 
 
 class Gate:
@@ -109,7 +108,7 @@ def answer_texts(chat: Any) -> list[str]:
 
 
 @each_version
-def test_reloaded_in_the_middle(browser: webdriver.Chrome, pages: Server, version: int) -> None:
+def test_reloaded_in_the_middle(browser: webdriver.Chrome, chat_page: Server, version: int) -> None:
     gate = Gate()
 
     def answer(controller: AssistantStreamController, request: ChatRequest) -> None:
@@ -120,7 +119,7 @@ def test_reloaded_in_the_middle(browser: webdriver.Chrome, pages: Server, versio
             tool.set_response({"sun": True})
         controller.append_text("the rest")
 
-    page = Page(browser, pages, version, pages.chat_for(answer))
+    page = Page(browser, chat_page, version, chat_page.chat_for(answer))
     page.until_status("ready")
     page.act("send", "hi")
     before = page.until(
@@ -138,7 +137,7 @@ def test_reloaded_in_the_middle(browser: webdriver.Chrome, pages: Server, versio
 
 
 @each_version
-def test_tools_of_both_sides(browser: webdriver.Chrome, pages: Server, version: int) -> None:
+def test_tools_of_both_sides(browser: webdriver.Chrome, chat_page: Server, version: int) -> None:
     gate = Gate()
 
     def answer(controller: AssistantStreamController, request: ChatRequest) -> None:
@@ -152,7 +151,7 @@ def test_tools_of_both_sides(browser: webdriver.Chrome, pages: Server, version: 
             if gate.wait():
                 controller.append_text("said yes.")
 
-    page = Page(browser, pages, version, pages.chat_for(answer))
+    page = Page(browser, chat_page, version, chat_page.chat_for(answer))
     page.until_status("ready")
     page.act("send", "hi")
     page.until_text("You ")
@@ -166,7 +165,7 @@ def test_tools_of_both_sides(browser: webdriver.Chrome, pages: Server, version: 
 
 
 @each_version
-def test_stopped(browser: webdriver.Chrome, pages: Server, version: int) -> None:
+def test_stopped(browser: webdriver.Chrome, chat_page: Server, version: int) -> None:
     gate = Gate()
 
     def answer(controller: AssistantStreamController, request: ChatRequest) -> None:
@@ -175,7 +174,7 @@ def test_stopped(browser: webdriver.Chrome, pages: Server, version: int) -> None
         controller.append_text("the half, ")
         gate.wait()
 
-    page = Page(browser, pages, version, pages.chat_for(answer))
+    page = Page(browser, chat_page, version, chat_page.chat_for(answer))
     page.until_status("ready")
     page.act("send", "hi")
     page.until_text("the half, ")
@@ -188,11 +187,14 @@ def test_stopped(browser: webdriver.Chrome, pages: Server, version: int) -> None
     assert answer_texts(loaded) == ["the half, "] and loaded["error"] is None and page.value("posts") == 0
 
 
-@each_version
-def test_regenerated(browser: webdriver.Chrome, pages: Server, version: int) -> None:
+@newest_version
+def test_regenerated(browser: webdriver.Chrome, chat_page: Server, version: int) -> None:
     numbers = iter(range(9))
     page = Page(
-        browser, pages, version, pages.chat_for(lambda c, request: c.append_text(f"answer {next(numbers)}"))
+        browser,
+        chat_page,
+        version,
+        chat_page.chat_for(lambda c, request: c.append_text(f"answer {next(numbers)}")),
     )
     page.until_status("ready")
     page.act("send", "hi")
@@ -206,10 +208,11 @@ def test_regenerated(browser: webdriver.Chrome, pages: Server, version: int) -> 
     assert second["messages"][1]["id"] != first["messages"][1]["id"]
 
 
-@pytest.mark.parametrize("version", WITH_APPROVALS)
-@pytest.mark.parametrize("reloaded", [False, True])
-def test_approved(browser: webdriver.Chrome, pages: Server, version: int, reloaded: bool) -> None:
-    page = Page(browser, pages, version, pages.chat_for(pay))
+@pytest.mark.parametrize(
+    ("reloaded", "version"), [pytest.param(False, 6, marks=pytest.mark.heavy), (True, 6), (False, 7), (True, 7)]
+)
+def test_approved(browser: webdriver.Chrome, chat_page: Server, reloaded: bool, version: int) -> None:
+    page = Page(browser, chat_page, version, chat_page.chat_for(pay))
     page.until_status("ready")
     page.act("send", "pay")
     page.until(
@@ -228,9 +231,11 @@ def test_approved(browser: webdriver.Chrome, pages: Server, version: int, reload
     assert page.value("posts") == (1 if reloaded else 2) and len(done["messages"]) == 2
 
 
-@each_version
+@newest_version
 @pytest.mark.parametrize("cut", ["the context is closed", "the response has lasted its time"])
-def test_what_is_broken_off_is_no_end(browser: webdriver.Chrome, pages: Server, version: int, cut: str) -> None:
+def test_what_is_broken_off_is_no_end(
+    browser: webdriver.Chrome, chat_page: Server, version: int, cut: str
+) -> None:
     """useChat is told, and does not resume by itself."""
     gate = Gate()
 
@@ -240,7 +245,7 @@ def test_what_is_broken_off_is_no_end(browser: webdriver.Chrome, pages: Server, 
             controller.append_text("the rest")
 
     with serving(max_seconds=1.0 if "lasted" in cut else None) as other:
-        other.pages = pages.pages
+        other.pages = chat_page.pages
         page = Page(browser, other, version, other.chat_for(answer))
         page.until_status("ready")
         page.act("send", "hi")
@@ -255,9 +260,9 @@ def test_what_is_broken_off_is_no_end(browser: webdriver.Chrome, pages: Server, 
 class TransportPage:
     """What useAssistantTransportRuntime has on the page."""
 
-    def __init__(self, browser: webdriver.Chrome, server: Server, thread: str, protocol: str) -> None:
+    def __init__(self, browser: webdriver.Chrome, server: Server, thread: str, *options: str) -> None:
         self._browser = browser
-        self._address = f"{server.address}/transport#{thread}/{protocol}"
+        self._address = f"{server.address}/transport#{'/'.join([thread, *options])}"
         self.load()
 
     def load(self) -> None:
@@ -276,7 +281,9 @@ class TransportPage:
 
 
 @pytest.mark.parametrize("protocol", TRANSPORTS)
-def test_the_assistant_transports_runtime(browser: webdriver.Chrome, pages: Server, protocol: str) -> None:
+def test_the_assistant_transports_runtime(
+    browser: webdriver.Chrome, transport_page: Server, protocol: str
+) -> None:
     """Sent, reloaded in the middle, resumed; then the next turn on the state that came of it."""
     first, second = Gate(), Gate()
     waiting = iter([first, second])
@@ -288,8 +295,8 @@ def test_the_assistant_transports_runtime(browser: webdriver.Chrome, pages: Serv
         if next(waiting).wait():
             controller.state["said"] += "the rest"
 
-    thread = pages.chat_for(answer)
-    page = TransportPage(browser, pages, thread, protocol)
+    thread = transport_page.chat_for(answer)
+    page = TransportPage(browser, transport_page, thread, protocol)
     page.act("send", "hi")
     page.until_said("the half, ")
     page.load()
@@ -304,3 +311,27 @@ def test_the_assistant_transports_runtime(browser: webdriver.Chrome, pages: Serv
     second.open()
     page.until_said("the half, the rest")
     assert page.value("state")["asked"] == ["hi", "again"] and page.value("failure") is None
+
+
+@pytest.mark.parametrize("protocol", TRANSPORTS)
+@pytest.mark.parametrize("asks_for_the_state", [True, False])
+def test_the_runtime_resumes_an_answer_that_was_stopped_before_its_first_byte(
+    browser: webdriver.Chrome, transport_page: Server, protocol: str, asks_for_the_state: bool
+) -> None:
+    """There is no state that it began with: the page keeps its own, without an error, and the next turn works."""
+
+    def answer(controller: AssistantStreamController, request: ChatRequest) -> None:
+        controller.state["said"] = "here"
+
+    thread = transport_page.chat_for(answer)
+    stream_id = f"stopped-{thread}"
+    ActiveStreams(transport_page.context.store, protocol).begin(thread, stream_id).end()
+    assert transport_page.context.store.acquire(stream_id) is not None and transport_page.context.cancel(stream_id)
+    page = TransportPage(browser, transport_page, thread, protocol, *(["state"] if asks_for_the_state else []))
+    page.act("resume")
+    wait_until(lambda: page.value("finished"), SECONDS, "the end")
+    assert page.value("state") == {"asked": [], "said": ""} and page.value("failure") is None
+    assert page.value("running") is False
+    page.act("send", "hi")
+    page.until_said("here")
+    assert page.value("failure") is None

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from resumable_sync import ResumableStreamContext, SQLiteStore, current_producer
+from resumable_sync import current_producer
 from resumable_sync.assistant import AssistantStreamController, ChatRequest
 
 from ...javascript import JavaScript
-from .support import VERSIONS, Chat, Server, last, texts
+from .support import VERSIONS, Chat, Server, last, serving, texts
 
 each_version = pytest.mark.parametrize("version", VERSIONS)
 ASKED: dict[str, Any] = {"id": "u", "role": "user", "parts": [{"type": "text", "text": "count"}]}
@@ -83,7 +83,7 @@ def database(tmp_path: Path) -> Path:
 def test_interrupted(chats: JavaScript, version: int, database: Path) -> None:
     """The first server goes while it answers; its successor tells of it at every load."""
     answer = Halfway()
-    with _on(database) as first:
+    with serving(database) as first:
         chat = Chat(chats, first, version, first.chat_for(answer))
         chat.ask("send", text="go")
         chat.reached(type="text", text="the half")
@@ -92,28 +92,10 @@ def test_interrupted(chats: JavaScript, version: int, database: Path) -> None:
         # one does: how it looks live, the tests in a browser say.
         assert texts(last(chat.settled())) == ["the half"]
         answer.fails.set()
-    with _on(database) as successor:
+    with serving(database) as successor:
         for _ in range(LOADS):
             report = loaded(chats, successor, version, chat.chat_id)
             assert report["status"] == "error" and texts(last(report)) == ["the half"]
-
-
-class _on:
-    """A server on a database, as one process after another has it."""
-
-    def __init__(self, database: Path) -> None:
-        self._database = database
-
-    def __enter__(self) -> Server:
-        self._store = SQLiteStore(self._database)
-        self._context = ResumableStreamContext(self._store, on_error=lambda stream_id, error: None)
-        self._server = Server(self._context)
-        return self._server
-
-    def __exit__(self, *exception: object) -> None:
-        self._context.close()
-        self._server.close()
-        self._store.close()
 
 
 @each_version

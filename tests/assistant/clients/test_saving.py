@@ -6,16 +6,22 @@ import json
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
 
 from resumable_sync.assistant import (
     AssistantStreamController,
     ChatRequest,
+    UIMessageStreamEncoder,
     read_assistant_message,
     read_ui_message,
 )
+from resumable_sync.assistant.message.ui_message import UIMessageAccumulator
 
 from ...javascript import JavaScript
-from .support import APPROVALS, TOOL_CALLS, VERSIONS, WITH_APPROVALS, Chat, Server, last, texts
+from ..formats.frames import frames_of
+from ..formats.programs import Program, chunks_of
+from ..formats.test_random_programs import programs
+from .support import APPROVALS, TOOL_CALLS, VERSIONS, WITH_APPROVALS, Chat, Server, calls, comparable, last, texts
 from .test_approvals import pay
 from .test_automatic_sending import all_mixed, one_browser_tool, server_tools_in_two_steps
 
@@ -60,6 +66,23 @@ def saved(server: Server, chat_id: str) -> Any:
     return json.loads(json.dumps(read_ui_message(server.context, stream_id)))
 
 
+def answered_though_broken(controller: AssistantStreamController, request: ChatRequest) -> None:
+    for number, text in enumerate(["rm -r", '{"city": "Ro', '{"city": "Rome"} and', '"Ro']):
+        tool = controller.add_tool_call_part("weather", tool_call_id=f"t{number}")
+        tool.args_text.append(text)
+        tool.set_response({"sun": True}, is_error=number == 3)
+
+
+def answered_unasked(controller: AssistantStreamController, request: ChatRequest) -> None:
+    """Nobody has decided what was asked; or it was answered though it was refused."""
+    for number in range(4):
+        tool = controller.add_tool_call_part("pay", tool_call_id=f"t{number}", args={"eur": 5})
+        tool.set_approval({"id": f"p{number}"})
+        if number > 1:
+            tool.set_approval({"id": f"p{number}", "approved": False, "reason": "no"})
+        tool.set_response("paid", is_error=number % 2 == 1)
+
+
 ANSWERS = [one_after_the_other, in_turns, everything, cut_off, server_tools_in_two_steps]
 
 
@@ -75,13 +98,30 @@ def test_what_is_saved_is_what_was_shown(chats: JavaScript, server: Server, vers
         assert chats.ask("valid", version=other, messages=[message]) is None
 
 
-def comparable(parts: list[Any]) -> list[Any]:
-    """The parts without the input that is no JSON: AI SDK 5 and 6 keep it under another name."""
-    broken = {"input", "rawInput"}
-    return [
-        {key: value for key, value in part.items() if part.get("state") != "output-error" or key not in broken}
-        for part in parts
-    ]
+@pytest.mark.parametrize("answer", [answered_though_broken, answered_unasked])
+def test_what_the_ai_sdk_would_refuse_is_not_saved(chats: JavaScript, server: Server, answer: Any) -> None:
+    chat = Chat(chats, server, 7, server.chat_for(answer))
+    shown = last(chat.send())
+    message = saved(server, chat.chat_id)
+    for other in VERSIONS:
+        assert chats.ask("valid", version=other, messages=[message]) is None
+    assert [part.get("output") for part in message["parts"]] == [part.get("output") for part in shown["parts"]]
+    if answer is answered_though_broken:
+        assert [part["input"] for part in calls(message)[:3]] == ["rm -r", {"city": "Ro"}, {"city": "Rome"}]
+
+
+def test_what_random_programs_save_is_accepted(chats: JavaScript) -> None:
+    @settings(deadline=None, max_examples=40)
+    @given(programs())
+    def check(program: Program) -> None:
+        accumulator = UIMessageAccumulator()
+        for frame in frames_of(UIMessageStreamEncoder("m").encode(chunks_of(program))):
+            accumulator.add(frame)
+        message = json.loads(json.dumps(accumulator.saved))
+        for version in VERSIONS:
+            assert chats.ask("valid", version=version, messages=[message]) is None
+
+    check()
 
 
 @each_version

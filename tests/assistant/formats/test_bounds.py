@@ -36,6 +36,19 @@ def test_a_frame_that_is_too_long_is_refused_before_it_has_ended(name: str, stri
 
 
 @framed
+@pytest.mark.parametrize("whole", [True, False])
+def test_what_stands_before_a_frame_that_is_too_long_is_read(name: str, whole: bool) -> None:
+    begin, end = FRAMES[name]
+    chunk = Data(data=[1])
+    first = b"".join(ENCODERS[name]().encode([chunk])).removesuffix(b"data: [DONE]\n\n")
+    long = begin + b"x" * MAX_UNITS + end
+    chunks = DECODERS[name](strict=False).decode([first + long] if whole else [first, long])
+    assert next(chunks) == chunk
+    with pytest.raises(MalformedStreamError, match="UTF-16"):
+        next(chunks)
+
+
+@framed
 def test_the_longest_frame_is_read(name: str) -> None:
     list(DECODERS[name](strict=False).decode(cut(frame(name, MAX_UNITS), 1 << 20)))
 

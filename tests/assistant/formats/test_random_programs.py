@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from resumable_sync.assistant import (
@@ -22,7 +22,14 @@ from resumable_sync.assistant import (
     UIMessageStreamEncoder,
 )
 from resumable_sync.assistant.formats.ui_message.writer import NO_JSON_TEXT
-from resumable_sync.assistant.message.chunks import Error, MessageFinish, PartStart, Result, StepFinish
+from resumable_sync.assistant.message.chunks import (
+    Error,
+    MessageFinish,
+    PartStart,
+    Result,
+    StepFinish,
+    ToolCallApproval,
+)
 from resumable_sync.assistant.message.parts import ToolCallPart
 
 from ...javascript import JavaScript
@@ -61,7 +68,7 @@ def programs(draw: st.DrawFn, *, lossy: bool = False) -> Program:
     for step in range(draw(st.integers(0, 12))):
         kinds = ["text", "reasoning", "source", "file", "data", "tool", "chunk", "finish"]
         if tools:
-            kinds += ["args", "args", "args_close", "approval", "preliminary", "response", "close"]
+            kinds += ["args", "args", "args_close", "approval", "preliminary", "response", "by_id", "close"]
         if not lossy:
             kinds += ["explicit", "state", "thinking"]
         kind = draw(st.sampled_from(kinds))
@@ -107,10 +114,15 @@ def programs(draw: st.DrawFn, *, lossy: bool = False) -> Program:
             response = {"result": draw(json_values), "isError": draw(st.booleans())}
             for name in ("artifact", "messages", "modelContent"):
                 if draw(st.booleans()):
-                    response[name] = draw(json_values)
+                    response[name] = draw(
+                        st.lists(json_values, max_size=2) if name == "modelContent" else json_values
+                    )
             if kind == "preliminary":
                 response["isPreliminary"] = True
             operation, parent = ["tool.set_response", handle, response], ""
+        elif kind == "by_id":
+            tools[handle] = False
+            operation, parent = ["append_tool_result", handle, draw(json_values), draw(st.booleans())], ""
         elif kind == "explicit":
             program += [
                 ["add_text_part", "part", {"providerMetadata": draw(metadata)}],
@@ -147,6 +159,8 @@ def programs(draw: st.DrawFn, *, lossy: bool = False) -> Program:
             )
             operation, parent = ["enqueue", chunk], ""
         if lossy and operation[0] == "enqueue" and operation[1]["type"] in _ENDINGS:
+            if operation[1]["type"] == "error":  # what is open then is cut off
+                program += [["tool.args_close", handle] for handle, writable in tools.items() if writable]
             tools = dict.fromkeys(tools, False)
         program.append([parent, *operation] if parent else operation)
     if draw(st.booleans()):
@@ -168,9 +182,13 @@ def encoded(draw: st.DrawFn, encoder: Any, *, lossy: bool = False) -> tuple[Any,
 
 
 def comparable(message: Any) -> Any:
-    """Without reasoning parts that hold no text: the data stream has no way to begin one."""
+    """Without reasoning parts that hold no text: the data stream has no way to begin one.
+
+    Nor does it say of a call which came first, its end or its answer; the status of the part is that of the last.
+    """
     parts = [part for part in message["parts"] if part.get("text") != ""]
-    return {**normalized(message), "parts": parts}
+    ended = [{**part, "status": "complete"} if part.get("state") == "result" else part for part in parts]
+    return {**normalized(message), "parts": ended}
 
 
 @quick
@@ -203,6 +221,8 @@ def test_plain_text_carries_the_text(sent: Any) -> None:
 @given(encoded(UIMessageStreamEncoder()))
 def test_the_ui_message_stream_carries_text_and_tools(sent: Any) -> None:
     chunks, pieces = sent
+    # The AI SDK has no interim error: there an error is the answer.
+    assume(not any(isinstance(chunk, Result) and chunk.is_error and chunk.is_preliminary for chunk in chunks))
     ours, theirs = accumulate(chunks), accumulate(UIMessageStreamDecoder().decode(pieces))
     for kind in ("text", "reasoning"):
         assert _joined(theirs, kind) == _joined(ours, kind)
@@ -264,16 +284,18 @@ def test_every_part_is_closed_once_and_in_order(program: Program) -> None:
     opened = 0
     closed: list[int] = []
     calls: list[int] = []
-    for chunk in chunks_of(program):
+    chunks = chunks_of(program)
+    for chunk in chunks:
         opened += chunk.type == "part-start"
         if chunk.path:
-            assert chunk.path[0] < opened and chunk.path[0] not in closed
+            answers = isinstance(chunk, Result)  # a call that was closed without an answer
+            assert chunk.path[0] < opened and (answers or chunk.path[0] not in closed)
         if isinstance(chunk, PartStart):
             calls += [opened - 1] if isinstance(chunk.part, ToolCallPart) else []
         if chunk.type == "part-finish":
             closed.append(chunk.path[0])
-    thrown = bool(program) and program[-1][0] == "throw"
-    assert set(range(opened)) - set(closed) <= set(calls if thrown else [])
+    failed = any(isinstance(chunk, Error) and chunk.severity not in ("warning", "info") for chunk in chunks)
+    assert set(range(opened)) - set(closed) <= set(calls if failed else [])
 
 
 @quick
@@ -306,9 +328,16 @@ def test_javascript_builds_the_same_from_random_programs(javascript: JavaScript)
             assert same(accumulate(decoder.decode([javascript.encode(name, raw)])), javascript.decode(name, body))
         body = b"".join(UIMessageStreamEncoder().encode(chunks))
         ours = accumulate(UIMessageStreamDecoder().decode([body]))
-        assert same(ours, javascript.decode("ui-message-stream", body))
+        theirs = javascript.decode("ui-message-stream", body)
+        assert same(_none_are_empty(ours), _none_are_empty(theirs))
 
     check()
+
+
+def _none_are_empty(message: Any) -> Any:
+    """No arguments are `{}`, also where some of no length came, which JavaScript leaves as they are."""
+    parts = [{**part, "argsText": "{}"} if part.get("argsText") == "" else part for part in message["parts"]]
+    return {**message, "parts": parts}
 
 
 def test_every_version_of_the_ai_sdk_takes_random_programs(javascript: JavaScript) -> None:
@@ -316,12 +345,23 @@ def test_every_version_of_the_ai_sdk_takes_random_programs(javascript: JavaScrip
     @given(programs())
     def check(program: Program) -> None:
         chunks = chunks_of(program)
-        body = b"".join(UIMessageStreamEncoder().encode(chunks))
         errors = sum(isinstance(chunk, Error) and chunk.severity in (None, "critical") for chunk in chunks)
         for version in (5, 6, 7):
+            body = b"".join(UIMessageStreamEncoder().encode(_known_to(version, chunks)))
             assert len(javascript.ai(version, body, 5)["errors"]) == errors
 
     check()
+
+
+def _known_to(version: int, chunks: list[AssistantStreamChunk]) -> list[AssistantStreamChunk]:
+    """The chunks without approvals that a version refuses: 5 knows none, 6 none that a server has decided."""
+    return [
+        chunk
+        for chunk in chunks
+        if version == 7
+        or not isinstance(chunk, ToolCallApproval)
+        or (version == 6 and "approved" not in chunk.approval)
+    ]
 
 
 @pytest.mark.parametrize("value, expected", [(math.nan, None), ([math.inf, -math.inf, 1.0], [None, None, 1])])

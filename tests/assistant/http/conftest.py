@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from selenium import webdriver
 
 from resumable_sync import ResumableStreamContext
 from resumable_sync.contract import Store
 
-from ...browser import chromium
 from ...javascript import JavaScript, cannot, running
 from .support import Hooks
 
@@ -40,11 +38,3 @@ def clients(_clients: JavaScript | str) -> JavaScript:
     if isinstance(_clients, str):
         cannot("THE FRONT ENDS' TRANSPORTS WERE", _clients)
     return _clients
-
-
-@pytest.fixture(scope="session")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chrome]:
-    with chromium(tmp_path_factory.mktemp("chromium")) as found:
-        if isinstance(found, str):
-            cannot("useChat IN A BROWSER WAS", found)
-        yield found

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from selenium import webdriver
 
-from ...javascript import NODE, cannot, missing_packages
+from ...javascript import Bundles
 from ...wsgi.support import wait_until
 from .application import HALF, WORDS
 from .servers import ChatServer
@@ -20,15 +19,12 @@ PAGE = """<!doctype html><meta charset="utf-8"><title>chat</title><link rel="ico
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ChatServer]:
-    missing = missing_packages()
-    if missing is not None:
-        cannot("useChat IN A BROWSER WAS", missing)
+def server(tmp_path_factory: pytest.TempPathFactory, bundles: Bundles) -> Iterator[ChatServer]:
+    script = bundles.script("chat.mjs")
     directory = tmp_path_factory.mktemp("browser")
     with ChatServer(directory, f"sqlite:///{directory / 'streams.db'}", 2) as running:
         (running.pages / "index.html").write_text(PAGE, "utf-8")
-        script = str(running.pages / "chat.js")
-        subprocess.run(["node", "bundle.mjs", "chat.mjs", script], cwd=NODE, check=True, timeout=60)
+        (running.pages / "chat.js").write_bytes(script)
         yield running
 
 

@@ -154,6 +154,18 @@ def test_random_frames_build_what_the_ai_sdk_builds(javascript: JavaScript) -> N
     check()
 
 
+@pytest.mark.parametrize("deltas", [1, 2])
+def test_a_dynamic_call_that_is_streamed_on_in_the_next_step(javascript: JavaScript, deltas: int) -> None:
+    taken: list[Any] = [
+        {"type": "start-step"},
+        {"type": "tool-input-start", "toolCallId": "a", "toolName": "m", "dynamic": True},
+        {"type": "start-step"},
+        *deltas * [{"type": "tool-input-delta", "toolCallId": "a", "inputTextDelta": "1"}],
+    ]
+    body = b"".join(f"data: {json.dumps(item)}\n\n".encode() for item in taken)
+    assert javascript.ai(7, body)["message"] == shown(taken)
+
+
 CALL = {"type": "tool-pay", "toolCallId": "t", "state": "approval-responded", "input": {"eur": 5}}
 EARLIER = {
     "id": "A",

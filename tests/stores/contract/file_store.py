@@ -1,7 +1,8 @@
 """A worked example of a store on BaseStore: each stream in a directory of plain files, for one process.
 
 `<directory>/<hash of id>/chunks` holds the chunks, each after its length; `state.json` holds the rest. It is as
-simple as a correct store can be: one lock, every call reads the files, waiting readers share one condition.
+simple as a correct store can be: one lock, every call reads the files, waiting readers share one condition. It
+has neither takeover nor shared streams: the arguments that belong to these (`*_`) never come.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ class FileStore(base.BaseStore):
         self._last_generation = 0
 
     def _acquire(
-        self, stream_id: str, ttl: float, metadata: dict[str, str], restart: frozenset[Status]
+        self, stream_id: str, ttl: float, metadata: dict[str, str], restart: frozenset[Status], *_: Any
     ) -> Lease | None:
         with self._changed:
             current = self._load(stream_id)
@@ -70,7 +71,9 @@ class FileStore(base.BaseStore):
             self._save(stream_id, state)
         return Lease(stream_id, state.generation, ttl)
 
-    def _append_many(self, batches: Sequence[tuple[Lease, base.Chunks]]) -> list[str | ResumableStreamError]:
+    def _append_many(
+        self, batches: Sequence[tuple[Lease, base.Chunks]], *_: Any
+    ) -> list[str | ResumableStreamError]:
         return base.outcomes(self._append, batches)
 
     def _append(self, batch: tuple[Lease, base.Chunks]) -> str:
@@ -104,7 +107,7 @@ class FileStore(base.BaseStore):
                 raise error or StreamLostError(lease.stream_id)
             self._renew_life(lease.stream_id, state)
 
-    def _finalize(self, lease: Lease, ending: Status, error: str | None) -> None:
+    def _finalize(self, lease: Lease, ending: Status, error: str | None, *_: Any) -> None:
         with self._changed:
             state = self._load(lease.stream_id, judge=False)
             refused = base.finalize_error(lease, state, ending)

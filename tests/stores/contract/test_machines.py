@@ -17,10 +17,19 @@ from ...backends import BACKEND_PARAMS, BACKENDS, WITHOUT_REDIS, Backend
 def test_store_and_model(name: str) -> None:
     class Machine(StoreMachine):
         backend: Backend
+        passed = 0.0
 
         def make_store(self, **options: Any) -> Store:
             self.backend = BACKENDS[name]()
+            if name == "memory":
+                options["clock"] = lambda: self.passed
             return self.backend.make(**options)
+
+        def pass_time(self, seconds: float) -> bool:
+            if name != "memory":
+                return False
+            self.passed += seconds
+            return True
 
         def second_store(self, store: Store) -> Store:
             return self.backend.second(store)

@@ -44,10 +44,10 @@ def pause(seconds: float) -> None:
 
 
 @program
-def append(path: str, stream_id: str, seed: str, grace: str = "15", rest: str = "0") -> None:
+def append(path: str, stream_id: str, seed: str, grace: str = "15", rest: str = "0", handover: str = "0") -> None:
     """Append for ever, and say how much was acknowledged; say why once refused."""
     store = SQLiteStore(path, grace=float(grace))
-    lease = store.acquire(stream_id)
+    lease = store.acquire(stream_id, handover=float(handover))
     if lease is None:
         say("taken")
         return
@@ -60,6 +60,27 @@ def append(path: str, stream_id: str, seed: str, grace: str = "15", rest: str = 
             pause(float(rest))
     except ResumableStreamError as error:
         say("refused", name_of(error))
+    store.close()
+
+
+@program
+def take_over(path: str, stream_id: str, length: str, grace: str = "15") -> None:
+    """Wait until nobody produces the stream, then go on with it, up to `length` bytes more, and end it."""
+    store = SQLiteStore(path, grace=float(grace))
+    info = store.info(stream_id)
+    assert info is not None
+    say("waiting")
+    lease = None
+    while lease is None:
+        if stream_id in store.orphans():
+            lease = store.take_over(stream_id, info.generation)
+        pause(0.05)
+    say("took", lease.offset)
+    end = lease.offset + int(length)
+    while lease.offset < end:
+        store.append(lease, text(lease.offset, min(lease.offset + 700, end)))
+    store.finalize(lease, "done")
+    say("ended", lease.offset)
     store.close()
 
 

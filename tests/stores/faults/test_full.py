@@ -8,6 +8,7 @@ import subprocess
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -29,8 +30,10 @@ class _Store(SQLiteStore):
 
     refused = 0
 
-    def append_many(self, batches: Sequence[tuple[Lease, Sequence[bytes]]]) -> list[str | ResumableStreamError]:
-        results = super().append_many(batches)
+    def append_many(
+        self, batches: Sequence[tuple[Lease, Sequence[bytes]]], *rest: Any
+    ) -> list[str | ResumableStreamError]:
+        results = super().append_many(batches, *rest)
         self.refused += sum(isinstance(result, StoreUnavailableError) for result in results)
         return results
 

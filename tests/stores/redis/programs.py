@@ -6,15 +6,17 @@ import sys
 from collections.abc import Iterator
 
 from resumable_sync import ResumableStreamContext, ResumableStreamError, open_store
+from resumable_sync.contract import Store, TakeoverStore
 
 from ..faults.programs import name_of, pause, say
 from ..faults.source import chunks
 
 
-def append(url: str, stream_id: str, seed: str, grace: str) -> None:
+def append(url: str, stream_id: str, seed: str, grace: str, handover: str = "0") -> None:
     """Append for ever, and say how much was acknowledged; say why once refused."""
     store = open_store(url, grace=float(grace))
-    lease = store.acquire(stream_id)
+    assert isinstance(store, TakeoverStore) and isinstance(store, Store)
+    lease = store.acquire(stream_id, handover=float(handover))
     assert lease is not None
     say("acquired", lease.generation)
     source = chunks(int(seed))

@@ -14,14 +14,15 @@ from redis.crc import key_slot
 
 from resumable_sync import ResumableStreamContext
 from resumable_sync import open_store as open_by_url
+from resumable_sync.contract import Lease
 from resumable_sync.stores.redis import RedisStore
 from resumable_sync.stores.redis.cluster import SlotMap
 from resumable_sync.stores.redis.keys import Keys
 from resumable_sync.stores.redis.settings import from_url
-from resumable_sync.testing.kit import acquired, drain
+from resumable_sync.testing.kit import acquired, call, drain, known
 
 from ...figures import Report
-from ...support import wait_until
+from ...support import PATIENCE, wait_until
 from ..faults.follower import Follower
 from ..faults.rounds import rounds
 from ..faults.source import text
@@ -239,3 +240,66 @@ def test_a_frozen_node_holds_up_nothing_on_the_others() -> None:
     store.close()
     other.close()
     cluster.close()
+
+
+@rounds(2, 50, 900)
+def test_commits_while_slots_move(rounds: int, cluster: Cluster) -> None:
+    """G12: each is stored once, in its writer's order, also what is not fenced: MOVED, ASK and TRYAGAIN prove that
+    nothing was executed. Notes and takeovers go along."""
+    store, other = (open_by_url(cluster.url, timeout=PATIENCE, grace=60.0) for _ in range(2))
+    assert isinstance(store, RedisStore) and isinstance(other, RedisStore)
+    assert store.create("moving.shared", notes={"kept": "x" * 1000})
+    lease = store.acquire("moving.lease", handover=60.0)
+    assert lease is not None
+    stop, pause = threading.Event(), threading.Event()
+
+    def write(number: int) -> list[bytes]:
+        mine = [other, store][number % 2]
+        count, note = 0, None
+        chunks = []
+        while not stop.is_set():
+            chunk = b"%d:%05d;" % (number, count)
+            count += 1
+            if number < 2:
+                after = f"{count} {number}"
+                mine.commit("moving.shared", chunk, expect={f"w{number}": note}, notes={f"w{number}": after})
+                note = after
+            else:
+                mine.commit("moving.shared", chunk)
+            chunks.append(chunk)
+        return chunks
+
+    def hand_over() -> int:
+        held: Lease | None = lease
+        terms = 1
+        while not stop.is_set():
+            assert held is not None
+            store.append(held, b"%d;" % terms, notes={"term": str(terms)})
+            store.release(held)
+            held = other.take_over("moving.lease", held.generation)
+            terms += 1
+        return terms
+
+    follower = Follower(other, "moving.shared")
+    writers = [call(write, number) for number in range(4)]
+    terms = call(hand_over)
+    for _ in range(rounds):
+        cluster.move("moving.shared", pause)
+        cluster.move("moving.lease", pause)
+    stop.set()
+    written = [writer.result(PATIENCE) for writer in writers]
+    last = terms.result(PATIENCE)
+    store.commit("moving.shared", ending="done")
+    follower.join()
+    stored = bytes(follower.data).split(b";")[:-1]
+    assert follower.error is None and bytes(follower.data) == drain(store, "moving.shared")[0]
+    for number, chunks in enumerate(written):
+        assert [each + b";" for each in stored if each.startswith(b"%d:" % number)] == chunks
+    assert len(stored) == sum(map(len, written))
+    notes = known(store, "moving.shared").notes
+    assert notes["kept"] == "x" * 1000 and notes["w0"] == f"{len(written[0])} 0"
+    info = known(store, "moving.lease")
+    assert info.term == last and info.notes == {"term": str(last - 1)}
+    assert drain(store, "moving.lease")[0] == b"".join(b"%d;" % term for term in range(1, last))
+    for each in (store, other):
+        each.close()

@@ -18,6 +18,7 @@ from resumable_sync import (
 )
 from resumable_sync.contract import Position, new_generation
 from resumable_sync.stores.base import Limits, Snapshot
+from resumable_sync.stores.notes import Commit, Creation
 from resumable_sync.stores.redis import RedisStore
 from resumable_sync.stores.redis.commands import (
     Commands,
@@ -26,6 +27,7 @@ from resumable_sync.stores.redis.commands import (
     parse_message,
     parse_rows,
     parse_snapshot,
+    parse_takeover,
     renewal_error,
 )
 from resumable_sync.stores.redis.connection import Link
@@ -134,6 +136,36 @@ def test_refusals(server: RedisServer, store: RedisStore, commands: Commands) ->
     assert isinstance(finalize_error(lease, again, Status.ERROR), StreamFinalizedError)
     assert isinstance(refused(b"x"), StreamFinalizedError)
     assert isinstance(renewal_error(lease, ask(server, commands.renew(lease))), StreamFinalizedError)
+
+
+def test_a_repeated_call_writes_too(server: RedisServer, store: RedisStore, commands: Commands) -> None:
+    """Each is answered as the first time, and WAIT, which counts what its own connection wrote, covers it."""
+
+    def written() -> int:
+        return int(server.command("INFO", "persistence")["rdb_changes_since_last_save"])
+
+    def twice(call: Call) -> Any:
+        first, before = ask(server, call), written()
+        again = ask(server, call)
+        assert written() > before, call.arguments
+        assert first == again or call.arguments[1] == released, (first, again)
+        return first
+
+    generation = int(twice(commands.acquire("s", "first", 60.0, "{}", (), 60.0)))
+    lease = Lease("s", generation, token="first", handover=60.0)
+    assert (append := commands.append(lease, [b"abc"])).call is not None
+    assert twice(append.call) == 1 == twice(commands.renew(lease))
+    released = commands.release(lease).arguments[1]  # it tells the time
+    assert twice(commands.release(lease))
+    taken = parse_takeover("s", generation, "second", twice(commands.take_over("s", generation, "second")))
+    assert taken is not None and taken.offset == 3
+    assert twice(commands.finalize(taken, Status.DONE, None)) == 3
+    assert twice(commands.delete("s")) == 1
+    assert twice(commands.create(Creation("t", [b"abc"], 60.0, True, {}, {"n": "1"}, None), "token"))
+    commit = Commit("t", [b"def"], {"n": "1"}, {"n": "2"})
+    assert twice(commands.commit(commit).call)[2] == b"6"
+    assert twice(commands.cancel("t")) == 1 and twice(commands.touch("t")) == 1
+    assert commands.commit(Commit("t", [], {"n": "1"}, {"m": "2"})).fenced is False
 
 
 def test_info_and_rows(server: RedisServer, store: RedisStore, commands: Commands) -> None:

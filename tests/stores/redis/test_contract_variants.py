@@ -10,7 +10,7 @@ import pytest
 
 from resumable_sync.contract import Store
 from resumable_sync.stores.redis import RedisStore
-from resumable_sync.testing import StoreContract
+from resumable_sync.testing import SharedContract, StoreContract, StoreKit, TakeoverContract
 
 from .server import RedisServer, packaged_executable
 from .test_cluster import Cluster
@@ -36,8 +36,9 @@ def url(request: pytest.FixtureRequest) -> Iterator[str]:
         yield server.url + suffix
 
 
-@pytest.mark.heavy
-class TestVariants(StoreContract):
+class Variants(StoreKit):
+    """The hooks for every variant."""
+
     url = ""
 
     @pytest.fixture(autouse=True)
@@ -55,3 +56,18 @@ class TestVariants(StoreContract):
         store = RedisStore.from_url(self.url, **options)
         self.made[id(store)] = options
         return store
+
+
+@pytest.mark.heavy
+class TestVariants(Variants, StoreContract):
+    pass
+
+
+@pytest.mark.heavy
+class TestTakeoverOfVariants(Variants, TakeoverContract):
+    pass
+
+
+@pytest.mark.heavy
+class TestSharedOfVariants(Variants, SharedContract):
+    pass

@@ -209,6 +209,15 @@ def test_too_few_replicas() -> None:
             assert time.monotonic() - began < 5.0
             assert store.read("t").data == b"confirmed later"
             assert replica.command("XLEN", "resumable:{t}:log") == 3
+            assert store.create("shared")
+            replica.kill()
+            choices: list[dict[str, Any]] = [{}, {"expect": {"n": None}, "notes": {"n": "1 x"}}]
+            for arguments in choices:
+                with pytest.raises(StoreUnavailableError) as caught:
+                    store.commit("shared", b"x", **arguments)
+                assert caught.value.fate_unknown
+            replica.start()
+            wait_until(lambda: confirms(primary), what="the replica is back")
             with pytest.raises(StoreUnavailableError):  # a replica is not the place to write
                 RedisStore.from_url(replica.url, timeout=0.3).acquire("u")
             copy.close()

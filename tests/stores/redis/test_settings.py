@@ -25,7 +25,7 @@ from resumable_sync import open_store as open_by_url
 from resumable_sync.stores import redis as redis_store
 from resumable_sync.stores.redis import RedisStore
 from resumable_sync.stores.redis.settings import Endpoint, from_client, from_url
-from resumable_sync.testing.kit import acquired, call, drain
+from resumable_sync.testing.kit import acquired, call, drain, known
 
 from ...support import wait_until
 from ..faults.follower import Follower
@@ -318,6 +318,16 @@ def test_a_user_with_only_the_documented_rights(protocol: int) -> None:
         with pytest.raises(ResumableStreamError):
             store.acquire("v")  # sweeps in vain
         assert store.delete("s") and store.sweep() == 0
+        assert store.create("w", b"a", notes={"n": "1"}) and store.touch("w") and store.delete("u")
+        assert store.commit("w", b"b", expect={"n": "1"}, notes={"n": None, "m": "2"}, ending="done")
+        survivor = store.acquire("x", handover=60.0)
+        assert survivor is not None and store.append(survivor, b"x", notes={"n": "1"})
+        store.release(survivor)
+        assert list(store.orphans()) == ["x"]
+        taken = store.take_over("x", survivor.generation)
+        assert taken is not None and known(store, "x").notes == {"n": "1"}
+        store.finalize(taken, "done", notes={"n": None})
+        assert list(store.orphans()) == [] and [info.stream_id for info in store.streams(prefix="x")] == ["x"]
         # The client tells its name, where it is new enough, and a server may refuse to hear it.
         log = map(_flat, server.command("ACL", "LOG"))
         assert {entry[entry.index(b"object") + 1] for entry in log} <= {b"client", b"client|setinfo"}

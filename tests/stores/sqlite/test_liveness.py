@@ -96,10 +96,10 @@ def test_a_lease_renewed_in_between_saves_its_stream(connections: Connections, s
     row = add(connections, steps, "s", "own")
     liveness = Liveness(connections, Path("/nonexistent"), "own", steps)
     silent = row._replace(lease_until=0.0)  # as it was read before the renewal
-    assert liveness.end_orphans([("s", silent)]) == {"s": row}
+    assert liveness.end_over([("s", silent)]) == {"s": row}
     with connections.write() as connection:
         tables.remove(connection, "s")
-    assert liveness.end_orphans([("s", silent)]) == {"s": None}
+    assert liveness.end_over([("s", silent)]) == {"s": None}
 
 
 @pytest.mark.parametrize("call", ["acquire", "cancel", "info", "status", "streams", "read"])

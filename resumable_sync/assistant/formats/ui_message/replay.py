@@ -14,7 +14,8 @@ def message_frames(message: Mapping[str, Any]) -> bytes:
 
     The AI SDK's clients begin the replay of a resumed stream with an empty message. No frame makes a client run a
     tool or ask again for an approval that was given: a call that waits is shown as one whose input has come, until
-    the stream answers it.
+    the stream answers it. One that was refused is shown as denied. The decision itself is in no frame that AI
+    SDK 6 reads; what is saved has it.
     """
     frames: list[dict[str, Any]] = [
         {"type": "start", **present(messageId=message.get("id"), messageMetadata=message.get("metadata"))}
@@ -34,6 +35,8 @@ def _part_frames(part: Mapping[str, Any], block: str) -> Iterator[dict[str, Any]
         yield {"type": "start-step"}
     elif kind in ("text", "reasoning"):
         metadata = present(providerMetadata=part.get("providerMetadata"))
+        if isinstance(part.get("id"), str):  # AI SDK 7 keeps that of a reasoning
+            block = part["id"]
         yield {"type": f"{kind}-start", "id": block, **metadata}
         if isinstance(part.get("text"), str):
             yield {"type": f"{kind}-delta", "id": block, "delta": part["text"]}
@@ -74,5 +77,5 @@ def _call_frames(part: Mapping[str, Any], kind: str) -> Iterator[dict[str, Any]]
         yield {"type": "tool-output-available", **call, **output, **more}
     elif state == "output-error":
         yield {"type": "tool-output-error", **call, "errorText": str(part.get("errorText") or ""), **more}
-    elif state == "output-denied":
+    elif state == "output-denied" or (isinstance(approval, Mapping) and approval.get("approved") is False):
         yield {"type": "tool-output-denied", **call}
