@@ -13,6 +13,7 @@ from ._version import __version__
 from .context import ResumableStreamContext
 from .contract import Batch, Entry, Lease, Status, Store, StreamInfo
 from .errors import (
+    ConflictError,
     InvalidCursorError,
     InvalidStreamIdError,
     LeaseLostError,
@@ -26,8 +27,10 @@ from .errors import (
     StreamLostError,
     StreamNotFoundError,
     StreamTakenError,
+    UnsupportedError,
 )
 from .producer import Producer, current_producer
+from .shared_writer import SharedWriter
 from .stores import open_store
 from .stores.memory import MemoryStore
 from .writer import Writer
@@ -38,6 +41,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Batch",
+    "ConflictError",
     "Entry",
     "InvalidCursorError",
     "InvalidStreamIdError",
@@ -51,6 +55,7 @@ __all__ = [
     "ResumableStreamContext",
     "ResumableStreamError",
     "SQLiteStore",
+    "SharedWriter",
     "Status",
     "Store",
     "StoreUnavailableError",
@@ -60,6 +65,7 @@ __all__ = [
     "StreamLostError",
     "StreamNotFoundError",
     "StreamTakenError",
+    "UnsupportedError",
     "Writer",
     "__version__",
     "current_producer",

@@ -62,7 +62,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from typing import Any, NamedTuple
 
-from .contract import Lease, Routed, Store
+from .contract import Lease, Routed, Store, shared_store
 from .errors import ResumableStreamError, StoreUnavailableError
 from .heartbeat import Heartbeat, Pulse
 from .process import PerProcess, start_thread
@@ -128,6 +128,8 @@ class Outbox:
         self.pending_bytes = 0
         # Kept as it is until its fate is known: only the very same can be repeated.
         self.in_flight: list[bytes] = []
+        self.pending_notes: dict[str, str | None] = {}  # set with `pending`
+        self.in_flight_notes: dict[str, str | None] = {}
         self.begin = 0  # the lease's offset before `in_flight`
         self.acknowledged: deque[int] = deque()  # lengths of stored chunks, until the producer reports them
         self.error: ResumableStreamError | None = None  # why it was stopped
@@ -165,8 +167,11 @@ class Schedule:
         self.outboxes.discard(outbox)
         self._drop_chunks(outbox)
 
-    def offer(self, outbox: Outbox, chunk: bytes, now: float, slow: bool) -> Offer:
-        """Take a chunk if there is room, and say who stores it. Raises the outbox's error or refusal."""
+    def offer(
+        self, outbox: Outbox, chunk: bytes, now: float, slow: bool, notes: dict[str, str | None] | None = None
+    ) -> Offer:
+        """Take a chunk, with its notes, if there is room, and say who stores it. Raises the outbox's error or
+        refusal."""
         stopped = outbox.error or outbox.refusal
         if stopped is not None:
             raise stopped
@@ -176,11 +181,14 @@ class Schedule:
             return _FULL  # a chunk that is larger than the bound goes alone
         if slow and outbox.place is _IDLE and self.turn is None and not self.queue:
             outbox.in_flight = [chunk]
+            outbox.in_flight_notes = notes or {}
             self.turn = Turn([outbox], now)
             self._begin_writing(outbox)
             return Offer.DIRECT
         pending.append(chunk)
         outbox.pending_bytes = size
+        if notes:
+            outbox.pending_notes = {**outbox.pending_notes, **notes}
         if outbox.place is not _IDLE:
             return _QUEUED
         self._enqueue(outbox)
@@ -248,12 +256,12 @@ class Schedule:
         self.queue.append(outbox)
 
     def _drop_chunks(self, outbox: Outbox) -> None:
-        outbox.pending, outbox.pending_bytes = [], 0
+        outbox.pending, outbox.pending_bytes, outbox.pending_notes = [], 0, {}
         if outbox.place is Place.QUEUED:
             self.queue.remove(outbox)
             outbox.place = Place.IDLE
         if outbox.place is Place.IDLE:
-            outbox.in_flight = []
+            outbox.in_flight, outbox.in_flight_notes = [], {}
 
     def _begin_writing(self, outbox: Outbox) -> None:
         outbox.place = Place.WRITING
@@ -266,6 +274,7 @@ class Schedule:
             outbox = self.queue.popleft()
             if not outbox.in_flight:
                 outbox.in_flight, outbox.pending, outbox.pending_bytes = outbox.pending, [], 0
+                outbox.in_flight_notes, outbox.pending_notes = outbox.pending_notes, {}
             total += sum(map(len, outbox.in_flight))
             self._begin_writing(outbox)
             taken.append(outbox)
@@ -273,7 +282,7 @@ class Schedule:
 
     def _record_stored(self, outbox: Outbox) -> None:
         outbox.acknowledged.extend(map(len, outbox.in_flight))
-        outbox.in_flight = []
+        outbox.in_flight, outbox.in_flight_notes = [], {}
         outbox.unavailable_since = None
         if self.turn is not None:
             outbox.pulse.signed_at = self.turn.began
@@ -333,17 +342,18 @@ class Committer:
             raise
         return outbox
 
-    def put(self, outbox: Outbox, chunk: bytes) -> None:
-        """Hand over a chunk; waits while too much is pending. Raises the outbox's error if it was stopped."""
+    def put(self, outbox: Outbox, chunk: bytes, notes: dict[str, str | None] | None = None) -> None:
+        """Hand over a chunk, and the notes that are to be set with it; waits while too much is pending. Raises the
+        outbox's error if it was stopped."""
         with self._lock:
             now = time.monotonic()
             # Measured from the end of the last put: how long the store takes says nothing about the source.
             slow = now - outbox.put_ended_at >= _SLOW_SOURCE_SECONDS
-            offer = self._schedule.offer(outbox, chunk, now, slow)
+            offer = self._schedule.offer(outbox, chunk, now, slow, notes)
             while offer is _FULL:
                 outbox.room.wait(self._schedule.grace)
                 now = time.monotonic()
-                offer = self._schedule.offer(outbox, chunk, now, slow)
+                offer = self._schedule.offer(outbox, chunk, now, slow, notes)
             outbox.put_ended_at = now
             if offer is _QUEUED:
                 return
@@ -444,7 +454,12 @@ class Committer:
 
     def _append(self, writes: Sequence[Outbox]) -> Sequence[str | ResumableStreamError]:
         try:
-            return self._store.append_many([(outbox.lease, outbox.in_flight) for outbox in writes])
+            batches = [(outbox.lease, outbox.in_flight) for outbox in writes]
+            notes = [outbox.in_flight_notes for outbox in writes]
+            keeper = shared_store(self._store) if any(notes) else None
+            if keeper is not None:
+                return keeper.append_many(batches, notes)
+            return self._store.append_many(batches)
         except ResumableStreamError as error:
             return [error] * len(writes)
         except Exception as error:  # a fault in a store must stop its streams, not this thread

@@ -13,11 +13,23 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import Executor, Future
 from types import TracebackType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from .arrivals import Arrivals
 from .committer import MAX_PENDING_BYTES, end_and_tell
-from .contract import DEFAULT_READ_BYTES, Batch, Entry, Position, Status, Store, StreamInfo, check_restart
+from .contract import (
+    DEFAULT_READ_BYTES,
+    Batch,
+    Entry,
+    Lease,
+    Position,
+    Status,
+    Store,
+    StreamInfo,
+    TakeoverStore,
+    check_restart,
+    takeover_store,
+)
 from .errors import (
     LimitExceededError,
     ResumableStreamError,
@@ -26,11 +38,14 @@ from .errors import (
     StreamLostError,
     StreamNotFoundError,
     StreamTakenError,
+    UnsupportedError,
 )
 from .process import PerProcess, at_exit, start_thread
 from .producer import Hooks, Source, call_hook
 from .production import Production
 from .pump import Pump, check_source
+from .recovery import Recover, Recovery, waits_for_takeover
+from .shared_writer import SharedWriter
 from .viewer import OpenReads, ViewerLoop
 from .writer import Writer
 
@@ -44,7 +59,8 @@ _FAILURES_KEPT = 8  # of streams, for viewers that come after the end
 
 
 class _Running:
-    """What a context has under way in one process. `lock` guards all fields but `reads` and `arrivals`."""
+    """What a context has under way in one process. `lock` guards all fields but `reads`, `arrivals` and what
+    `recovery` does."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
@@ -58,6 +74,7 @@ class _Running:
         self.interrupted = False  # a close had to end a producer
         self.reads = OpenReads()
         self.arrivals = Arrivals()
+        self.recovery: Recovery | None = None
 
     @property
     def refusing(self) -> bool:
@@ -94,6 +111,7 @@ class _Terms(NamedTuple):
     metadata: Mapping[str, str] | None
     restart: Collection[Status | str]
     idle_timeout: float | None
+    handover: float
 
 
 class ResumableStreamContext:
@@ -113,6 +131,12 @@ class ResumableStreamContext:
     exceed this by the rest of one chunk). `max_producers`: how many streams may be produced here at once; one more
     raises LimitExceededError before anything is elected.
 
+    `recover(info)`: asked for each stream with a handover whose producer is lost, once per process, generation and
+    term, within a second; returns the `make_stream` with which this process goes on, or None (what the job needs
+    to know is in `info.metadata`). It runs in a thread of its own, outside all locks; what it raises is logged. A
+    context that is closed, draining or full asks nobody. Asking begins with the context's first call in a process,
+    of which `close_on_sigterm` is one, and never in the constructor: a server's master must not produce.
+
     Thread-safe. The store stays the application's: closing the context does not close it. In a forked child
     the context begins empty: producers stay with the parent. `close` runs at interpreter exit.
     """
@@ -131,6 +155,7 @@ class ResumableStreamContext:
         max_pending_bytes: int = MAX_PENDING_BYTES,
         read_bytes: int = DEFAULT_READ_BYTES,
         max_producers: int = 1000,
+        recover: Recover | None = None,
     ) -> None:
         if not heartbeat > 0:
             raise ValueError(f"heartbeat must be a positive number of seconds, not {heartbeat!r}")
@@ -144,6 +169,9 @@ class ResumableStreamContext:
         self._max_pending_bytes = max_pending_bytes
         self._read_bytes = read_bytes
         self._max_producers = max_producers
+        self._recover = recover
+        if recover is not None:
+            self._takeover_store()
         self._running = PerProcess(_Running)
         # Registered here, after the store's own exit handlers and so run before them.
         at_exit(self, _close_at_exit)
@@ -157,6 +185,7 @@ class ResumableStreamContext:
         metadata: Mapping[str, str] | None = None,
         restart: Collection[Status | str] = (),
         idle_timeout: float | None = None,
+        handover: float = 0.0,
     ) -> Iterator[bytes]:
         """Produce the stream unless somebody does or did, and follow it from its start.
 
@@ -169,12 +198,21 @@ class ResumableStreamContext:
         step as the election, and its former viewers get StreamLostError. `idle_timeout`: seconds without a chunk
         after which the source counts as hung: its stream ends as `error`, and it is told through `on_cancel`.
 
+        `handover`: seconds, from the end of its lease, in which another producer may go on with a stream that has
+        lost its own. Above 0 it says that this source can continue: where nobody produces the stream any more,
+        this call takes it over, and `make_stream` goes on from `current_producer().offset`. A source that begins
+        above 0 and has not asked for its offset ends as `error` at its first chunk, and nothing is stored. What
+        would end such a stream as `interrupted` (close, exit, an outage beyond the grace) releases it instead. It
+        stays `streaming` in between, and its viewers wait. UnsupportedError if the store has no takeover.
+
         Before anything runs it raises InvalidStreamIdError, LimitExceededError, StoreUnavailableError, ValueError,
         TypeError for a `make_stream` that can never be one, and StreamNotFoundError if the stream is deleted again
         and again.
         """
         for _ in range(_ELECTION_ROUNDS):
-            production = self._start(stream_id, make_stream, _Terms(ttl, metadata, restart, idle_timeout))
+            production = self._start(
+                stream_id, make_stream, _Terms(ttl, metadata, restart, idle_timeout, handover)
+            )
             if production is not None:
                 first = Batch(Position(production.generation, 0), b"", (), size=0, status=Status.STREAMING)
                 return self._loop(stream_id, production).pieces(first)
@@ -194,12 +232,15 @@ class ResumableStreamContext:
         metadata: Mapping[str, str] | None = None,
         restart: Collection[Status | str] = (),
         idle_timeout: float | None = None,
+        handover: float = 0.0,
     ) -> bool:
         """As `run`, for a caller that does not follow, or follows by itself: nothing is read.
 
         True if this call was elected and now produces; False if somebody else does, or did.
         """
-        elected = self._start(stream_id, make_stream, _Terms(ttl, metadata, restart, idle_timeout)) is not None
+        elected = (
+            self._start(stream_id, make_stream, _Terms(ttl, metadata, restart, idle_timeout, handover)) is not None
+        )
         if not elected:
             call_hook(self._hooks.on_acquire, stream_id, "consumer")
         return elected
@@ -213,21 +254,23 @@ class ResumableStreamContext:
         metadata: Mapping[str, str] | None = None,
         restart: Collection[Status | str] = (),
         idle_timeout: float | None = None,
+        handover: float = 0.0,
     ) -> Status:
         """As `start`, but in the calling thread, to the end: for a task of Celery or RQ, or a command.
 
         Returns the ending that is stored, `done` or `cancelled`, or whatever it is if an earlier run stored it;
-        `streaming` while somebody else produces the stream: then a task that was delivered twice tries again
-        later.
+        `streaming` while somebody else produces the stream, or may: then a task that was delivered twice tries
+        again later. With a `handover` it goes on with a stream whose producer is known to be lost.
 
         What the source raises goes on to the caller once `error` is stored (KeyboardInterrupt and SystemExit:
-        `interrupted`). Otherwise, beside what `run` raises: ProducerInterruptedError if the context was closed or
-        the lease ran out, LeaseLostError or StreamLostError if the stream was replaced or deleted,
-        StoreUnavailableError if the store stayed away, TimeoutError after `idle_timeout`.
+        `interrupted`). Otherwise, beside what `run` raises: ProducerInterruptedError if the context was closed
+        (with a `handover` the stream is released then), or the lease ran out, LeaseLostError or StreamLostError if
+        the stream was replaced or deleted, StoreUnavailableError if the store stayed away, TimeoutError after
+        `idle_timeout`.
         """
         check_source(make_stream)
         for _ in range(_ELECTION_ROUNDS):
-            production = self._elect(stream_id, _Terms(ttl, metadata, restart, idle_timeout))
+            production = self._elect(stream_id, _Terms(ttl, metadata, restart, idle_timeout, handover))
             if production is not None:
                 pump = Pump(production, make_stream, foreground=True)
                 try:
@@ -249,6 +292,7 @@ class ResumableStreamContext:
         metadata: Mapping[str, str] | None = None,
         restart: Collection[Status | str] = (),
         idle_timeout: float | None = None,
+        handover: float = 0.0,
     ) -> Writer:
         """Produce the stream by writing it: `with context.writer(stream_id) as out: out.write(chunk)`.
 
@@ -258,12 +302,32 @@ class ResumableStreamContext:
         """
 
         def elect(writer: Writer) -> Production:
-            production = self._elect(stream_id, _Terms(ttl, metadata, restart, idle_timeout), owner=writer)
+            production = self._elect(
+                stream_id, _Terms(ttl, metadata, restart, idle_timeout, handover), owner=writer
+            )
             if production is None:
                 raise StreamTakenError(f"the stream {stream_id} is {self.store.status(stream_id)} already")
             return production
 
         return Writer(elect, self._running.get().discard)
+
+    def shared_writer(
+        self,
+        stream_id: str,
+        name: str,
+        *,
+        create: bool = False,
+        metadata: Mapping[str, str] | None = None,
+    ) -> SharedWriter:
+        """Write to a shared stream, which several may do at once; each needs a `name` of its own.
+
+        `create`: begin the stream if there is none, with the context's ttl and this metadata. Raises
+        StreamNotFoundError without it, StreamTakenError if the stream has a producer, ValueError for a bad name,
+        UnsupportedError if the store has no shared streams, StoreUnavailableError. See SharedWriter.
+        """
+        if self._enter().refusing:
+            raise StoreUnavailableError("the context is closed", transient=False)
+        return SharedWriter(self.store, stream_id, name, create=create, ttl=self._ttl, metadata=metadata)
 
     def resume(self, stream_id: str, after: str = "", *, wait: float = 0.0) -> Iterator[bytes] | None:
         """Follow a stream from cursor `after` ("" is the start); None if there is no such stream.
@@ -316,10 +380,12 @@ class ResumableStreamContext:
 
     def status(self, stream_id: str) -> Status:
         """Where the stream stands; MISSING where there is none."""
+        self._enter()
         return self.store.status(stream_id)
 
     def info(self, stream_id: str) -> StreamInfo | None:
         """A snapshot of the stream, None where there is none."""
+        self._enter()
         return self.store.info(stream_id)
 
     def cancel(self, stream_id: str) -> bool:
@@ -328,11 +394,13 @@ class ResumableStreamContext:
         Durable at once. Its source is closed at its next chunk; a silent one is told within one heartbeat, at
         once if it runs in this process.
         """
+        self._enter()
         reason = StreamFinalizedError(f"stream {stream_id} was cancelled", status=Status.CANCELLED)
         return end_and_tell(self.store, stream_id, self.store.cancel, reason)
 
     def delete(self, stream_id: str) -> bool:
         """Remove a stream, whatever its state; its viewers get StreamLostError. True if it was there."""
+        self._enter()
         reason = StreamLostError(f"stream {stream_id} was deleted")
         return end_and_tell(self.store, stream_id, self.store.delete, reason)
 
@@ -356,18 +424,20 @@ class ResumableStreamContext:
         return self._running.get().refusing
 
     def close(self, timeout: float | None = None, *, drain: bool = False) -> bool:
-        """End what runs here: producers as `interrupted`, after all they made is stored; viewers of this process
-        with StoreUnavailableError. True if no producer had to be ended. Idempotent.
+        """End what runs here: producers as `interrupted`, after all they made is stored, while those with a
+        handover are released; viewers of this process with StoreUnavailableError. True if no producer had to be
+        ended or released. Idempotent.
 
         Returns within about `timeout` seconds (default 2), even if a source blocks: its stream is ended all
         the same and its thread, a daemon, closes it as soon as it returns. Where the store does not answer in
         that time, the endings are tried on in the background; at interpreter exit, where Python may start no
         thread any more, one call of the store is waited for.
 
-        `drain`: let the sources end by themselves, for `timeout` seconds; what is left is ended as above. From now
-        on nothing is started or followed (StoreUnavailableError: 503), and viewers are sent away, since another
-        process serves them; of a store that is this process's alone they stay until they have everything. A close
-        without `drain` ends a drain that is under way, also in another thread.
+        `drain`: let the sources end by themselves, for `timeout` seconds; what is left is ended as above. Streams
+        with a handover are released at once, since another process goes on with them. From now on nothing is
+        started or followed (StoreUnavailableError: 503), and viewers are sent away, since another process serves
+        them; of a store that is this process's alone they stay until they have everything. A close without `drain`
+        ends a drain that is under way, also in another thread.
         """
         seconds = _CLOSE_SECONDS if timeout is None else timeout
         deadline = time.monotonic() + seconds
@@ -404,7 +474,14 @@ class ResumableStreamContext:
             running.draining_until = deadline
             if not alone:
                 running.reads.close()
+            handed_over = [] if alone else [each for each in running.producers if each.has_handover]
         running.arrivals.close()
+        for production in handed_over:
+            production.stop()
+        if handed_over:
+            self._interrupt(handed_over, min(deadline, time.monotonic() + _CLOSE_SECONDS))
+            with running.lock:
+                running.interrupted = True
         while True:
             # Again and again: a viewer that was on its way into a wait was not reached by the wake before.
             leaving = not alone and bool(running.reads.viewers)
@@ -456,11 +533,7 @@ class ResumableStreamContext:
         check_source(make_stream)
         production = self._elect(stream_id, terms)
         if production is not None:
-            try:
-                self._launch(Pump(production, make_stream))
-            except BaseException:
-                self._give_up(production)
-                raise
+            self._launch_or_give_up(production, make_stream)
         return production
 
     def _elect(
@@ -470,10 +543,12 @@ class ResumableStreamContext:
         owner: Writer | None = None,
     ) -> Production | None:
         """Stand for the election. None if somebody else produces the stream, or did."""
-        idle_timeout = terms.idle_timeout
+        idle_timeout, handover = terms.idle_timeout, terms.handover
+        if handover:
+            self._takeover_store()
         if idle_timeout is not None and not (math.isfinite(idle_timeout) and idle_timeout > 0):
             raise ValueError(f"idle_timeout must be a positive number of seconds, not {idle_timeout!r}")
-        running = self._running.get()
+        running = self._enter()
         with running.lock:
             if running.refusing:
                 raise StoreUnavailableError("the context is closed", transient=False)
@@ -483,7 +558,8 @@ class ResumableStreamContext:
             self._refuse_if_free(stream_id, terms.restart)
             return None
         try:
-            return self._acquire(running, stream_id, terms, owner)
+            lease = self._acquire(stream_id, terms)
+            return None if lease is None else self._begin(running, lease, idle_timeout, owner)
         finally:
             with running.lock:
                 running.starting -= 1
@@ -497,20 +573,33 @@ class ResumableStreamContext:
                 f"max_producers={self._max_producers} streams are produced here already", limit="max_producers"
             )
 
-    def _acquire(
-        self,
-        running: _Running,
-        stream_id: str,
-        terms: _Terms,
-        owner: Writer | None,
-    ) -> Production | None:
-        options = (
-            {"restart": check_restart(terms.restart)} if terms.restart else {}
-        )  # a store of the first edition knows none
+    def _acquire(self, stream_id: str, terms: _Terms) -> Lease | None:
+        """Win the election, or take over what nobody produces."""
+        # A store of the first edition knows none of these.
+        options: dict[str, Any] = {"restart": check_restart(terms.restart)} if terms.restart else {}
+        if terms.handover:
+            options["handover"] = terms.handover
         life = self._ttl if terms.ttl is None else terms.ttl
         lease = self.store.acquire(stream_id, ttl=life, metadata=terms.metadata, **options)
-        if lease is None:
-            return None
+        if lease is None and terms.handover:
+            info = self.store.info(stream_id)
+            if info is not None and waits_for_takeover(info):
+                return self._takeover_store().take_over(stream_id, info.generation)
+        return lease
+
+    def _takeover_store(self) -> TakeoverStore:
+        store = takeover_store(self.store)
+        if store is None:
+            raise UnsupportedError(
+                f"{type(self.store).__name__} has no takeover: leave `handover` at 0, and `recover` out"
+            )
+        return store
+
+    def _begin(
+        self, running: _Running, lease: Lease, idle_timeout: float | None, owner: Writer | None = None
+    ) -> Production:
+        """Produce with this lease from now on."""
+        stream_id = lease.stream_id
         production: Production | None = None
         try:
             call_hook(self._hooks.on_acquire, stream_id, "producer")
@@ -520,7 +609,7 @@ class ResumableStreamContext:
                 self._hooks,
                 heartbeat=self._heartbeat,
                 max_pending_bytes=self._max_pending_bytes,
-                idle_timeout=terms.idle_timeout,
+                idle_timeout=idle_timeout,
                 owner=owner,
                 on_abandoned=running.discard,
             )
@@ -532,9 +621,58 @@ class ResumableStreamContext:
                 self._give_up(production)
             else:
                 with contextlib.suppress(ResumableStreamError):  # then the lease runs out
-                    self.store.finalize(lease, Status.INTERRUPTED, "the producer could not be started")
+                    if lease.handover:
+                        self._takeover_store().release(lease)
+                    else:
+                        self.store.finalize(lease, Status.INTERRUPTED, "the producer could not be started")
             raise
         return production
+
+    def _continue(self, info: StreamInfo, make_stream: Source) -> bool:
+        """Go on with a stream that has lost its producer, if nobody else does; for `Recovery`."""
+        check_source(make_stream)
+        running = self._running.get()
+        with running.lock:
+            if running.refusing or len(running.producers) + running.starting >= self._max_producers:
+                return False
+            running.starting += 1
+        try:
+            lease = self._takeover_store().take_over(info.stream_id, info.generation)
+            if lease is None:
+                return False
+            production = self._begin(running, lease, None)
+        finally:
+            with running.lock:
+                running.starting -= 1
+                running.changed.notify_all()
+        self._launch_or_give_up(production, make_stream)
+        return True
+
+    def _may_continue(self) -> bool:
+        """Whether there is room here for a stream that has lost its producer."""
+        running = self._running.get()
+        with running.lock:
+            return not running.refusing and len(running.producers) + running.starting < self._max_producers
+
+    def _enter(self) -> _Running:
+        """What this process has under way. The first call in a process begins to recover."""
+        running = self._running.get()
+        if self._recover is not None and running.recovery is None and not running.refusing:
+            recovery = Recovery(self, self.store, self._takeover_store(), self._recover)
+            with running.lock:
+                first = running.recovery is None
+                if first:
+                    running.recovery = recovery
+            if first:
+                recovery.start()
+        return running
+
+    def _launch_or_give_up(self, production: Production, make_stream: Source) -> None:
+        try:
+            self._launch(Pump(production, make_stream))
+        except BaseException:
+            self._give_up(production)
+            raise
 
     def _give_up(self, production: Production) -> None:
         """No half-started producer: it would be renewed, or waited for until the grace is over."""
@@ -575,7 +713,7 @@ class ResumableStreamContext:
     def _require_open(self, stream_id: str, after: str, wait: float = 0.0) -> Batch:
         if not (math.isfinite(wait) and wait >= 0):
             raise ValueError(f"wait must be a number of seconds, not {wait!r}")
-        running = self._running.get()
+        running = self._enter()
         deadline = time.monotonic() + wait
         while True:
             if running.refusing:

@@ -70,6 +70,7 @@ __all__ = [
     "INTERNAL_PREFIXES",
     "Lease",
     "Listing",
+    "MAX_NOTE_BYTES",
     "MAX_WAIT",
     "Maintenance",
     "Notes",
@@ -81,10 +82,13 @@ __all__ = [
     "StreamInfo",
     "TRANSITIONS",
     "TakeoverStore",
+    "check_notes",
     "check_restart",
     "new_generation",
     "new_token",
     "parse_cursor",
+    "shared_store",
+    "takeover_store",
     "validate_stream_id",
     "validate_wait",
 ]
@@ -101,7 +105,11 @@ DEFAULT_READ_BYTES = 256 * 1024
 MAX_WAIT = 3600.0
 """Seconds that one `read` may be asked to wait."""
 
+MAX_NOTE_BYTES = 1024
+"""Bytes of one note's value, in UTF-8."""
+
 _STREAM_ID = re.compile(r"[A-Za-z0-9_.:-]{1,256}")
+_NOTE_NAME = re.compile(r"[\x20-\x7e]{1,300}")
 # 2**53 has 16 digits: both numbers stay exact in Lua and JavaScript, whose numbers are doubles.
 _CURSOR = re.compile(r"(0|[1-9][0-9]{0,15})-(0|[1-9][0-9]{0,15})")
 _GENERATION_FRACTION_BITS = 20  # of a second; also the scale of edition 1, whose low bits were random
@@ -203,6 +211,23 @@ def check_restart(restart: Collection[Status | str]) -> frozenset[Status]:
     return endings
 
 
+def check_notes(notes: Notes | None, name: str = "notes") -> dict[str, str | None]:
+    """A copy of `notes`; ValueError, which calls them `name`, unless all are well-formed."""
+    copy = dict(notes or {})
+    for key, value in copy.items():
+        if not isinstance(key, str) or _NOTE_NAME.fullmatch(key) is None:
+            raise ValueError(f"{name}: {key!r:.80} is no name of a note; use 1 to 300 printable ASCII characters")
+        if value is not None and not isinstance(value, str):
+            raise ValueError(f"{name}: the value of {key} must be text, or None for absent, not {value!r:.80}")
+        try:
+            size = len((value or "").encode("utf-8"))
+        except UnicodeEncodeError as error:
+            raise ValueError(f"{name}: the value of {key} cannot be encoded in UTF-8") from error
+        if size > MAX_NOTE_BYTES:
+            raise ValueError(f"{name}: the value of {key} takes more than {MAX_NOTE_BYTES} bytes")
+    return copy
+
+
 def validate_wait(timeout: float) -> float:
     """Return `timeout` in seconds if it lies in 0 to MAX_WAIT, else ValueError (no wait is unbounded)."""
     if not 0 <= timeout <= MAX_WAIT:  # also false for NaN
@@ -235,9 +260,9 @@ def new_token() -> str:
 class Lease:
     """The right to produce one generation of a stream, for one term. Made by `Store.acquire` and `take_over`.
 
-    `offset` counts the bytes whose append was acknowledged; stores advance it and compare it with what is
-    stored, which is how a repeated append is recognised (G3). After a takeover it begins with what was stored
-    then. One thread at a time may use a lease.
+    `offset` counts the bytes whose append was acknowledged; stores advance it and compare it with what is stored,
+    which is how a repeated append is recognised (G3). After a takeover it begins with what was stored then. One
+    thread at a time may use a lease.
     """
 
     stream_id: str
@@ -496,9 +521,9 @@ class TakeoverStore(Protocol):
 
         None if somebody produces it, if it has ended, is gone or was begun anew, is shared, has no handover, or
         was begun by an edition that knew no terms. Atomic: of several one wins. Begins no stream. Ttl, metadata
-        and handover stay as they are stored. After three terms in a row that stored neither bytes nor notes
-        (the elected one counts) it ends the stream as `interrupted` and returns None: a job that kills its process
-        must not go from worker to worker.
+        and handover stay as they are stored. After three terms in a row that stored neither bytes nor notes (the
+        elected one counts) it ends the stream as `interrupted` and returns None: a job that kills its process must
+        not go from worker to worker.
         """
 
     def release(self, lease: Lease) -> None:
@@ -585,6 +610,19 @@ class SharedStore(Protocol):
 
     def touch(self, stream_id: str) -> bool:
         """Renew the life of a stream if it is sliding, whatever its status. False if there is no such stream."""
+
+
+def takeover_store(store: object) -> TakeoverStore | None:
+    """`store`, if it has takeover. A BaseStore has the methods in any case, and says by `has_takeover` whether
+    they do more than refuse."""
+    able = isinstance(store, TakeoverStore) and getattr(store, "has_takeover", True)
+    return store if able and isinstance(store, TakeoverStore) else None
+
+
+def shared_store(store: object) -> SharedStore | None:
+    """`store`, if it has shared streams and notes; see `takeover_store`."""
+    able = isinstance(store, SharedStore) and getattr(store, "has_shared_streams", True)
+    return store if able and isinstance(store, SharedStore) else None
 
 
 @runtime_checkable

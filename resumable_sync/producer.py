@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
 
-from .contract import Lease, Status
+from .contract import Lease, Notes, Status, check_notes
+from .errors import UnsupportedError
 
 logger = logging.getLogger("resumable_sync")
 
@@ -68,21 +69,56 @@ class Producer:
     cancelled, taken over, lost, or the context is closing. The source is closed (`GeneratorExit` in a generator)
     at its next chunk; one that blocks for long should check `cancelled`, or have `on_cancel` break its wait.
     `ended`, a `threading.Event`: set once the ending is stored, or was given up, and the hooks have run.
+    `generation`, `term`: which life of the stream it produces, and how many producers that has had, with this one.
     """
 
-    def __init__(self, lease: Lease) -> None:
+    def __init__(self, lease: Lease, read_notes: Callable[[], Mapping[str, str]] | None = None) -> None:
         self.stream_id = lease.stream_id
+        self.generation = lease.generation
+        self.term = lease.term
         self.cancelled = threading.Event()
         self.ended = threading.Event()
         self._lease = lease
+        self._read_notes = read_notes  # None: the store has none
+        self._notes: dict[str, str | None] = {}  # for the next chunk; replaced as a whole, in the source's thread
+        self._must_ask = lease.offset > 0  # until the source has asked where it goes on
         self._lock = threading.Lock()  # guards _callbacks and _at_end, and that `cancelled` is set
         self._callbacks: list[Callable[[], object]] = []
         self._at_end: list[Callable[[], object]] = []
 
     @property
     def offset(self) -> int:
-        """Bytes of this stream that the store has acknowledged."""
+        """Bytes of this stream that the store has acknowledged.
+
+        A source that continues a stream (see `handover` of `ResumableStreamContext.run`) begins above 0, and goes
+        on right there: at the end of a chunk that an earlier producer yielded, unless that one was split.
+        """
+        self._must_ask = False
         return self._lease.offset
+
+    def notes(self) -> Mapping[str, str]:
+        """The notes of the stream, as they are stored now. Asks the store: StoreUnavailableError, StreamLostError,
+        and UnsupportedError if it has no notes."""
+        return self._notes_of_store()()
+
+    def set_notes(self, notes: Notes) -> None:
+        """Store these notes in the same step as the chunk that is yielded next, or as the ending (None takes one
+        away). For what a source must know to go on that its bytes do not tell.
+
+        Call it in the thread that makes the chunks. ValueError for a malformed note (see `SharedStore`),
+        UnsupportedError if the store has none.
+        """
+        self._notes_of_store()
+        self._notes = {**self._notes, **check_notes(notes)}
+
+    def _notes_of_store(self) -> Callable[[], Mapping[str, str]]:
+        if self._read_notes is None:
+            raise UnsupportedError("this store keeps no notes")
+        return self._read_notes
+
+    def _take_notes(self) -> dict[str, str | None]:
+        notes, self._notes = self._notes, {}
+        return notes
 
     def on_cancel(self, callback: Callable[[], object]) -> None:
         """Call `callback()` once, in a thread of its own, when `cancelled` is set; at once if it is already.

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import threading
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from . import process
 from .committer import committer_for
-from .contract import Lease, Status, Store
+from .contract import Lease, Status, Store, shared_store, takeover_store
 from .errors import (
     LimitExceededError,
     ProducerInterruptedError,
     ResumableStreamError,
     StoreUnavailableError,
     StreamFinalizedError,
+    StreamLostError,
 )
 from .process import start_thread
 from .producer import Hooks, Producer, call_hook_in_thread
@@ -42,6 +44,9 @@ class Production:
     `owner`: held weakly. Once it is collected the lease is renewed no longer and `on_abandoned` is called, in a
     thread of the library. A child that is forked carries a copy of this: it touches nothing, since the stream is
     the parent's.
+
+    With a handover, what would end the stream as `interrupted` lets go of it instead, for another producer to go
+    on: `released` is True then, and there is no ending.
     """
 
     def __init__(
@@ -58,7 +63,7 @@ class Production:
     ) -> None:
         self.stream_id = lease.stream_id
         self.generation = lease.generation
-        self.producer = Producer(lease)
+        self.producer = Producer(lease, self._read_notes if shared_store(store) is not None else None)
         self.ended = self.producer.ended
         self.status: Status | None = None
         """The ending that is stored; None before, and where it could not be stored."""
@@ -66,6 +71,9 @@ class Production:
         """Why the stream is not done: what its source raised, or what the store refused with."""
         self.refusal: ProducerInterruptedError | None = None
         """What is raised for a chunk that comes after `stop`."""
+        self.released = False
+        """Whether the stream was let go of, without an ending."""
+        self.has_handover = lease.handover > 0
         self.hooks = hooks
         self._store = store
         self._lease = lease
@@ -104,14 +112,22 @@ class Production:
         if process.forks != self._forks or (not data and self.producer.cancelled.is_set()):
             raise Stopped
         self._idle_since = None
-        outbox, size = self._outbox, self._max_chunk_bytes
+        outbox, size, producer = self._outbox, self._max_chunk_bytes, self.producer
+        if producer._must_ask:
+            raise RuntimeError(
+                f"stream {self.stream_id} is continued, at offset {self._lease.offset}: its source must ask "
+                "current_producer().offset and go on from there"
+            )
+        notes = producer._take_notes() if producer._notes and data else None
         try:
             if len(data) <= size:
                 if data:
-                    self._committer.put(outbox, data)
+                    self._committer.put(outbox, data, notes)
             else:
-                for begin in range(0, len(data), size):
+                last = (len(data) - 1) // size * size
+                for begin in range(0, last, size):
                     self._committer.put(outbox, data[begin : begin + size])
+                self._committer.put(outbox, data[last:], notes)
         except ResumableStreamError as reason:
             raise Stopped from reason
         if self._idle_timeout is not None:
@@ -229,6 +245,9 @@ class Production:
             told = True
         self._report_appends()
         try:
+            if status is Status.INTERRUPTED and self.has_handover:
+                self._let_go(deadline, told)
+                return
             self._finalize(status, error, deadline)
         except StreamFinalizedError as ended:
             status, error = Status(ended.status or status), None  # that ending stands
@@ -251,9 +270,35 @@ class Production:
         call_hook_in_thread(self.hooks.on_finalize, self.stream_id, status, error)
 
     def _finalize(self, status: Status, error: str | None, deadline: float) -> None:
+        notes = self.producer._take_notes()
+        keeper = shared_store(self._store) if notes else None
+        if keeper is not None:
+            self._retry(functools.partial(keeper.finalize, self._lease, status, error, notes=notes), deadline)
+        else:
+            self._retry(functools.partial(self._store.finalize, self._lease, status, error), deadline)
+
+    def _let_go(self, deadline: float, told: bool) -> None:
+        """Another producer may go on. `told`: the `on_error` hook knows why."""
+        store = takeover_store(self._store)
+        assert store is not None  # it gave the lease its handover
+        self._retry(functools.partial(store.release, self._lease), deadline)
+        self.released = True
+        reason = self.failure or ProducerInterruptedError(f"stream {self.stream_id} was released: {SHUT_DOWN}")
+        self.failure = reason
+        logger.info("stream %s was released at offset %d", self.stream_id, self._lease.offset)
+        if not told:
+            call_hook_in_thread(self.hooks.on_error, self.stream_id, reason)
+
+    def _read_notes(self) -> Mapping[str, str]:
+        info = self._store.info(self.stream_id)
+        if info is None or info.generation != self.generation:
+            raise StreamLostError(f"stream {self.stream_id} was deleted or replaced")
+        return info.notes
+
+    def _retry(self, call: Callable[[], None], deadline: float) -> None:
         while True:
             try:
-                return self._store.finalize(self._lease, status, error)
+                return call()
             except StoreUnavailableError as unavailable:
                 if not unavailable.transient or time.monotonic() >= deadline:
                     raise

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import TracebackType
 
-from .contract import Status
+from .contract import Notes, Status
 from .errors import ProducerInterruptedError, StreamFinalizedError
 from .production import SHUT_DOWN, Production, Stopped, describe
 from .pump import as_bytes
@@ -17,8 +17,9 @@ class Writer:
 
     Entering elects it; StreamTakenError if somebody produces the stream, or did. Leaving the block ends the stream
     as `done`, or as `error` if an exception leaves it (`interrupted` for KeyboardInterrupt, SystemExit,
-    GeneratorExit, and what `write` raises when the context is closed). One that is dropped without being left lets
-    go: its stream ends as `interrupted` once the lease has run out.
+    GeneratorExit, and what `write` raises when the context is closed; a stream with a handover is let go of
+    instead, for another producer). One that is dropped without being left lets go: its stream ends as
+    `interrupted` once the lease has run out.
 
     It is enough of a file for csv.writer, print, logging.StreamHandler and shutil.copyfileobj. `stream_id`,
     `offset`, `cancelled`, `ended` and `on_cancel` are those of a Producer.
@@ -43,7 +44,8 @@ class Writer:
 
     @property
     def offset(self) -> int:
-        """Bytes of this stream that the store has acknowledged."""
+        """Bytes of this stream that the store has acknowledged; where a continued one goes on (see
+        `Producer.offset`)."""
         return self._production.producer.offset
 
     @property
@@ -64,6 +66,15 @@ class Writer:
     def on_cancel(self, callback: Callable[[], object]) -> None:
         """Call `callback()` once, in a thread of its own, when `cancelled` is set; see `Producer.on_cancel`."""
         self._production.producer.on_cancel(callback)
+
+    def notes(self) -> Mapping[str, str]:
+        """The notes of the stream, as they are stored now; see `Producer.notes`."""
+        return self._production.producer.notes()
+
+    def set_notes(self, notes: Notes) -> None:
+        """Store these notes in the same step as what is written next, or as the ending; see `Producer.set_notes`.
+        Of several threads that write, each may set those that another one meant for its chunk."""
+        self._production.producer.set_notes(notes)
 
     def writable(self) -> bool:
         """True: for what asks a file."""
@@ -150,6 +161,6 @@ class Writer:
     @staticmethod
     def _ended_error(production: Production) -> Exception:
         status = production.status
-        if status is Status.INTERRUPTED:
+        if status is Status.INTERRUPTED or production.released:
             return ProducerInterruptedError(f"stream {production.stream_id} was interrupted: {SHUT_DOWN}")
         return StreamFinalizedError(f"stream {production.stream_id} has ended: {status}", status=status)

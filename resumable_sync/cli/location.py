@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote
 
-from ..contract import Store
 from ..stores import open_store
+from ..stores.base import BaseStore
 from .exits import CommandError, Exit
 
 ENVIRONMENT_VARIABLE = "RESUMABLE_STORE"
@@ -36,7 +36,7 @@ def store_url(option: str | None) -> str:
 
 
 @contextlib.contextmanager
-def named_store(option: str | None) -> Iterator[Store]:
+def named_store(option: str | None) -> Iterator[BaseStore]:
     """Open `store_url(option)`, and close it after the block."""
     url = store_url(option)
     try:

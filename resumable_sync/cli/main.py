@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from .._version import __version__
-from ..contract import MAX_WAIT, Status, check_restart
+from ..contract import ENDINGS, MAX_WAIT, Status, check_restart
 from ..errors import ResumableStreamError
 from .exits import EXIT_HELP, OUTPUT_CLOSED, PROGRAM, CommandError, Exit, exit_code, say
 from .location import ENVIRONMENT_VARIABLE
@@ -48,12 +48,14 @@ examples:
   {PROGRAM} publish dump-8 big.sql --ttl 3600 --metadata owner=ada
   {PROGRAM} publish build --tee --stderr -- make -j8
   {PROGRAM} publish nightly --restart error,interrupted -- ./export.sh
+  {PROGRAM} publish dump-9 big.sql --continue      again, should it be killed
   {PROGRAM} publish -- -x               an id that begins with "-"
 
 An id can be used again when its stream has expired or was deleted, or with
 --restart; until then publish exits with 8. Ctrl-C, SIGTERM and SIGHUP end the
 stream as interrupted, after everything read so far is stored, and end the
-command.
+command; with --continue the stream goes on when the same command runs again,
+and its followers wait.
 
 A command that fails ends the stream as error; publish exits with its exit
 code. If somebody cancels the stream, the command is ended or the input is
@@ -207,6 +209,25 @@ def build_parser() -> argparse.ArgumentParser:
     _add_follow(add("follow", _run_follow, "write a stream to stdout", _FOLLOW_HELP))
     listing = add("ls", _run_streams("ls"), "list the streams")
     listing.add_argument("--json", action="store_true", help="print one JSON object per line")
+    listing.add_argument("--count", action="store_true", help="print only how many there are")
+    listing.add_argument("--prefix", metavar="TEXT", default="", help="only those whose id begins so")
+    listing.add_argument(
+        "--status",
+        type=_statuses,
+        metavar="STATUS[,STATUS]",
+        help="only those that stand so: streaming, done, error, cancelled, interrupted",
+    )
+    listing.add_argument(
+        "--metadata",
+        type=_key_and_value,
+        metavar="KEY=VALUE",
+        action="append",
+        default=[],
+        help="only those with this metadata; may be repeated",
+    )
+    listing.add_argument(
+        "--internal", action="store_true", help="also the records that the library keeps for itself"
+    )
     single = add("status", _run_streams("status"), "show one stream")
     single.add_argument("id", metavar="ID", help="the stream to show")
     single.add_argument("--json", action="store_true", help="print a JSON object")
@@ -264,6 +285,20 @@ def _add_publish(parser: argparse.ArgumentParser) -> None:
         default=(),
         help="replace a stream of this id that has ended so: done, error, cancelled, interrupted",
     )
+    parser.add_argument(
+        "--continue",
+        dest="continues",
+        action="store_true",
+        help="go on where a run of this command stopped, which had --continue too: the source gives the same bytes"
+        " again, and those that are stored are skipped",
+    )
+    parser.add_argument(
+        "--handover",
+        type=_timeout,
+        metavar="SECONDS",
+        default=3600.0,
+        help="with --continue: how long after this process is gone another run may go on (default: an hour)",
+    )
     parser.add_argument("--quiet", action="store_true", help="show no progress on a terminal")
 
 
@@ -294,6 +329,13 @@ def _key_and_value(text: str) -> tuple[str, str]:
     if not key or not separator:
         raise argparse.ArgumentTypeError(f"{text!r} is not KEY=VALUE")
     return key, value
+
+
+def _statuses(text: str) -> frozenset[Status]:
+    try:
+        return frozenset(Status(word.strip()) for word in text.split(","))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{error}; use streaming, {', '.join(sorted(ENDINGS))}") from None
 
 
 def _seconds(text: str) -> float:

@@ -29,6 +29,10 @@ _PROGRESS_SECONDS = 0.2
 _HURRY_SECONDS = 1.0
 
 
+class SourceTooShort(Exception):
+    """The source does not give what it gave before."""
+
+
 class _Publication:
     """A source on its way into a stream, and what becomes of it.
 
@@ -36,8 +40,11 @@ class _Publication:
     thread beside it shows the progress, and closes the context when a signal has come.
     """
 
-    def __init__(self, source: DescriptorSource | CommandSource, tee: Tee | None, signals: Signals) -> None:
+    def __init__(
+        self, source: DescriptorSource | CommandSource, tee: Tee | None, signals: Signals, handover: float
+    ) -> None:
         self._source = source
+        self.handover = handover
         self._tee = tee
         self._signals = signals
         self._producer: Producer | None = None
@@ -58,13 +65,19 @@ class _Publication:
     def make_stream(self) -> Iterator[bytes]:
         self._producer = producer = current_producer()
         producer.on_cancel(self._source.stop)
+        stored = producer.offset
+        left = stored  # of what is to be skipped
         try:
             for piece in self._source.chunks():
-                yield piece
+                fresh, left = piece[left:], max(0, left - len(piece))
+                if fresh:
+                    yield fresh
                 if self._tee is not None:
                     self._tee.write(piece, producer.cancelled)
         finally:
             self._source.stop()
+        if left and not producer.cancelled.is_set():
+            raise SourceTooShort(f"the source has only {stored - left} of the {stored} bytes that are stored")
         # Ctrl-C in a terminal reaches a whole pipeline at once: the program that feeds us dies of it, and its end
         # of file is not to be taken for `done`. The kernel has sent our signal by then; its handler runs here.
         if self._signals.pending is not None:
@@ -106,7 +119,9 @@ def publish(arguments: argparse.Namespace, signals: Signals) -> int:
         metadata["content-type"] = arguments.content_type
     # On a terminal that shows the bytes themselves, the line of progress would overwrite them.
     progress = Progress(arguments.id, arguments.quiet or (arguments.tee and os.isatty(1)))
-    publication = _Publication(_open_source(arguments), Tee(progress.say) if arguments.tee else None, signals)
+    tee = Tee(progress.say) if arguments.tee else None
+    handover = arguments.handover if arguments.continues else 0.0
+    publication = _Publication(_open_source(arguments), tee, signals, handover)
     failure: BaseException | None = None
     with named_store(arguments.store) as store:
         context = ResumableStreamContext(
@@ -125,6 +140,7 @@ def publish(arguments: argparse.Namespace, signals: Signals) -> int:
                     metadata=metadata,
                     restart=arguments.restart,
                     idle_timeout=arguments.idle_timeout,
+                    handover=handover,
                 )
             except (Exception, Stopped) as raised:
                 failure = raised
@@ -136,10 +152,16 @@ def publish(arguments: argparse.Namespace, signals: Signals) -> int:
         if not publication.elected:
             raise stopped or _refusal(store, arguments.id, failure)
     if stopped is not None:
-        ending = publication.ending or Status.INTERRUPTED
-        say(f"stopped by {stopped}: stream {arguments.id} ends as {ending} after {publication.stored} bytes")
+        say(f"stopped by {stopped}: {_outcome(arguments.id, publication)} after {publication.stored} bytes")
         return stopped.exit_code
     return _tell_failure(arguments.id, publication, failure)
+
+
+def _outcome(stream_id: str, publication: _Publication) -> str:
+    """What becomes of a stream that was stopped."""
+    if publication.handover and publication.ending is None:
+        return f"publish --continue {stream_id} may go on with the stream for {publication.handover:g} s,"
+    return f"stream {stream_id} ends as {publication.ending or Status.INTERRUPTED}"
 
 
 def _refusal(store: Store, stream_id: str, failure: BaseException | None) -> BaseException:
@@ -151,6 +173,8 @@ def _refusal(store: Store, stream_id: str, failure: BaseException | None) -> Bas
             now = f"in use ({info.status}, {info.size} bytes)"
             if info.status.ended:
                 instead += f", or replace it with --restart {info.status}"
+            elif info.handover:
+                instead += "; if the process that publishes it is gone, --continue goes on with it soon"
         return CommandError(f"the id {stream_id} is {now}; choose another one, or {instead}", Exit.TAKEN)
     if isinstance(failure, ValueError):  # of the ttl or the metadata
         return CommandError(str(failure), Exit.USAGE)

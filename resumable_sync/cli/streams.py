@@ -14,16 +14,25 @@ from .terminal import printable
 
 
 def ls(arguments: argparse.Namespace) -> int:
-    """List every stream; returns the exit code."""
+    """List the streams; returns the exit code."""
     with named_store(arguments.store) as store:
+        streams = store.streams(
+            prefix=arguments.prefix,
+            status=arguments.status,
+            metadata=dict(arguments.metadata),
+            internal=arguments.internal,
+        )
+        if arguments.count:
+            print(sum(1 for _ in streams))
+            return Exit.DONE
         if arguments.json:
-            for info in store.streams():
+            for info in streams:
                 print(json.dumps(_as_json(info)))
             return Exit.DONE
         # Printed at the end, when the width of each column is known.
         rows = [
             (printable(info.stream_id), str(info.status), human_bytes(info.size), _ago(info.updated_at))
-            for info in store.streams()
+            for info in streams
         ]
     widths = [max(map(len, column)) for column in zip(("ID", "STATUS", "SIZE"), *(row[:3] for row in rows))]
     for row in [("ID", "STATUS", "SIZE", "UPDATED"), *rows] if rows else []:
@@ -41,10 +50,18 @@ def status(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps(details))
         return Exit.DONE
+    if not info.shared:
+        del details["shared"]
+        if not info.handover:
+            del details["handover"], details["term"]
+    if info.sliding:
+        del details["sliding"]
     for name, value in details.items():
         if value is None or value == {}:
             continue
-        if isinstance(value, float):
+        if name in ("ttl", "handover"):
+            value = f"{value:g} s"
+        elif isinstance(value, float):
             value = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(value))
         elif isinstance(value, dict):
             value = ", ".join(f"{key}={text}" for key, text in value.items())
@@ -112,8 +129,14 @@ def _as_json(info: StreamInfo) -> dict[str, object]:
         "updated_at": info.updated_at,
         "finished_at": info.finished_at,
         "producer_alive": info.producer_alive,
+        "shared": info.shared,
+        "term": info.term,
+        "handover": info.handover,
+        "ttl": info.ttl,
+        "sliding": info.sliding,
         "error": info.error,
         "metadata": dict(info.metadata),
+        "notes": dict(info.notes),
     }
 
 

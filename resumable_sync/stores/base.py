@@ -48,6 +48,7 @@ from ..contract import (
     Position,
     Status,
     StreamInfo,
+    check_notes,
     check_restart,
     new_token,
     parse_cursor,
@@ -65,7 +66,7 @@ from ..errors import (
     StreamNotFoundError,
     UnsupportedError,
 )
-from .notes import Commit, Creation, check_notes
+from .notes import Commit, Creation
 
 __all__ = [
     "BaseStore",
@@ -417,6 +418,16 @@ class BaseStore(ABC):
         """Whether other processes see the streams of this one."""
         return True
 
+    @property
+    def has_takeover(self) -> bool:
+        """Whether `take_over` and its like do more than refuse."""
+        return type(self)._take_over is not BaseStore._take_over
+
+    @property
+    def has_shared_streams(self) -> bool:
+        """Whether `commit` and its like do more than refuse."""
+        return type(self)._commit is not BaseStore._commit
+
     def route(self, stream_id: str) -> str:
         """The same for all streams: one server, or none, keeps them all; see `Routed.route`."""
         return ""
@@ -439,22 +450,18 @@ class BaseStore(ABC):
         if seconds:
             self._check_takeover()
             self._check_open()
-            return self._acquire(stream_id, life, details, endings, seconds)
+            acquire: Callable[..., Lease | None] = self._acquire  # of a store with takeover: it takes one more
+            return acquire(stream_id, life, details, endings, seconds)
         self._check_open()
         return self._acquire(stream_id, life, details, endings)
 
     @abstractmethod
     def _acquire(
-        self,
-        stream_id: str,
-        ttl: float,
-        metadata: dict[str, str],
-        restart: frozenset[Status],
-        handover: float = 0.0,
+        self, stream_id: str, ttl: float, metadata: dict[str, str], restart: frozenset[Status]
     ) -> Lease | None:
         """Begin a new generation (see `new_generation`) unless there is a stream that has not expired, nor ended
-        as one of `restart`. LimitExceededError if there is no room for it, also after a sweep. `handover`: only
-        in a store with takeover."""
+        as one of `restart`. LimitExceededError if there is no room for it, also after a sweep. A store with
+        takeover takes one more, `handover: float = 0.0`."""
 
     def take_over(self, stream_id: str, generation: int) -> Lease | None:
         """Begin the next term of a stream that nobody produces; see `TakeoverStore.take_over`."""
@@ -598,17 +605,17 @@ class BaseStore(ABC):
             noted = [check_notes(each) for each in notes]
         try:
             self._check_open()
-            return self._append_many(frozen, noted) if noted else self._append_many(frozen)
+            append_many: Callable[..., list[str | ResumableStreamError]] = self._append_many
+            return append_many(frozen, noted) if noted else append_many(frozen)
         except StoreUnavailableError as unavailable:
             return [unavailable] * len(frozen)
 
     @abstractmethod
-    def _append_many(
-        self, batches: Sequence[tuple[Lease, Chunks]], notes: Sequence[dict[str, str | None]] = ()
-    ) -> list[str | ResumableStreamError]:
+    def _append_many(self, batches: Sequence[tuple[Lease, Chunks]]) -> list[str | ResumableStreamError]:
         """A cursor or an error for each batch, in order. A StoreUnavailableError may be raised: it is every
-        batch's, and no lease has advanced. See also `outcomes`. `notes`: for each batch or for none; only in a
-        store with notes. A batch that is recognised as repeated sets none."""
+        batch's, and no lease has advanced. See also `outcomes`. A store with notes takes one more, `notes:
+        Sequence[dict[str, str | None]] = ()`, for each batch or for none; a batch that is recognised as repeated
+        sets none."""
 
     def renew(self, leases: Sequence[Lease]) -> list[ResumableStreamError | None]:
         """Renew the leases and ttls of these producers; see `Store.renew`."""
@@ -633,17 +640,17 @@ class BaseStore(ABC):
             noted = check_notes(notes)
             self._check_shared()
             self._check_open()
-            self._finalize(lease, ending, text, noted)
+            finalize: Callable[..., None] = self._finalize
+            finalize(lease, ending, text, noted)
             return
         self._check_open()
         self._finalize(lease, ending, text)
 
     @abstractmethod
-    def _finalize(
-        self, lease: Lease, ending: Status, error: str | None, notes: dict[str, str | None] | None = None
-    ) -> None:
+    def _finalize(self, lease: Lease, ending: Status, error: str | None) -> None:
         """End the stream unless there is a `finalize_error`, which is raised, or it has this very ending
-        already. `notes`: set in the same step; only in a store with notes."""
+        already. A store with notes takes one more, `notes: dict[str, str | None] | None = None`, set in the same
+        step."""
 
     def cancel(self, stream_id: str) -> bool:
         """End a running stream as `cancelled`; see `Store.cancel`."""
@@ -779,11 +786,11 @@ class BaseStore(ABC):
             raise StoreUnavailableError("the store is closed", transient=False)
 
     def _check_takeover(self) -> None:
-        if type(self)._take_over is BaseStore._take_over:
+        if not self.has_takeover:
             self._refuse("takeover")
 
     def _check_shared(self) -> None:
-        if type(self)._commit is BaseStore._commit:
+        if not self.has_shared_streams:
             self._refuse("shared streams")
 
     def _refuse(self, what: str) -> NoReturn:

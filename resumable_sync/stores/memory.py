@@ -20,6 +20,7 @@ from ..contract import (
     Position,
     Status,
     StreamInfo,
+    check_notes,
     new_generation,
     new_token,
 )
@@ -37,7 +38,7 @@ from .base import (
     ownership_error,
     start_position,
 )
-from .notes import Commit, Creation, check_notes, commit_error, with_notes
+from .notes import Commit, Creation, commit_error, with_notes
 from .sweeper import Sweeper
 from .wakeup import Channel
 

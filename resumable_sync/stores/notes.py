@@ -6,11 +6,10 @@ here decides; a store keeps the notes, and carries a Commit out under one lock, 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
-from ..contract import Notes, Status
+from ..contract import Notes, Status, check_notes
 from ..errors import (
     ConflictError,
     LeaseLostError,
@@ -26,7 +25,6 @@ __all__ = [
     "Creation",
     "MAX_NOTES",
     "MAX_NOTES_BYTES",
-    "MAX_NOTE_BYTES",
     "SharedState",
     "check_notes",
     "check_room_for_notes",
@@ -37,13 +35,8 @@ __all__ = [
 MAX_NOTES = 2000
 """Notes of one stream."""
 
-MAX_NOTE_BYTES = 1024
-"""Bytes of one note's value, in UTF-8."""
-
 MAX_NOTES_BYTES = 256 * 1024
 """Bytes of all names and values of one stream, in UTF-8."""
-
-_NAME = re.compile(r"[\x20-\x7e]{1,300}")
 
 
 class Creation(NamedTuple):
@@ -103,19 +96,6 @@ class SharedState(Protocol):
     def shared(self) -> bool: ...
 
 
-def check_notes(notes: Notes | None, name: str = "notes") -> dict[str, str | None]:
-    """A copy of `notes`; ValueError, which calls them `name`, unless all are well-formed."""
-    copy = dict(notes or {})
-    for key, value in copy.items():
-        if not isinstance(key, str) or _NAME.fullmatch(key) is None:
-            raise ValueError(f"{name}: {key!r:.80} is no name of a note; use 1 to 300 printable ASCII characters")
-        if value is not None and not isinstance(value, str):
-            raise ValueError(f"{name}: the value of {key} must be text, or None for absent, not {value!r:.80}")
-        if value is not None and _size(value, name) > MAX_NOTE_BYTES:
-            raise ValueError(f"{name}: the value of {key} takes more than {MAX_NOTE_BYTES} bytes")
-    return copy
-
-
 def check_room_for_notes(stream_id: str, count: int, size: int) -> None:
     """LimitExceededError if a stream may not have `count` notes, of `size` bytes in all (G10)."""
     if count > MAX_NOTES:
@@ -132,7 +112,9 @@ def with_notes(stream_id: str, present: Mapping[str, str], notes: Notes) -> dict
     if not notes:
         return dict(present)
     after = {name: value for name, value in {**present, **notes}.items() if value is not None}
-    check_room_for_notes(stream_id, len(after), sum(len(name) + _size(value) for name, value in after.items()))
+    check_room_for_notes(
+        stream_id, len(after), sum(len(name) + len(value.encode()) for name, value in after.items())
+    )
     return after
 
 
@@ -163,10 +145,3 @@ def commit_error(
         ending = state.status.value
         return StreamFinalizedError(f"stream {stream_id} has ended: {ending}", status=ending)
     return None
-
-
-def _size(value: str, name: str = "notes") -> int:
-    try:
-        return len(value.encode("utf-8"))
-    except UnicodeEncodeError as error:
-        raise ValueError(f"{name}: {value!r:.80} cannot be encoded in UTF-8") from error

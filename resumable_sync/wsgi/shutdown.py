@@ -108,6 +108,8 @@ class _Shutdown:
         *,
         repeated: bool = False,
     ) -> None:
+        for context in contexts:
+            context._enter()  # a worker that nobody calls recovers, too
         self.told = False
         self.over = threading.Event()
         self.drain = drain

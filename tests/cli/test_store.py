@@ -155,3 +155,22 @@ def test_help_and_version(cli: Cli) -> None:
     assert cli.run("--version").stdout.startswith(b"resumable-sync ")
     assert cli.run().returncode == 2
     assert subprocess.run([sys.executable, "-c", "import resumable_sync.cli"]).returncode == 0
+
+
+def test_ls_lists_what_is_asked_for(cli: Cli) -> None:
+    cli.run("publish", "a.1", "--metadata", "owner=ada", input=b"x")
+    cli.run("publish", "a.2", "--", "false")
+    cli.run("publish", "b.1", "--metadata", "owner=bob", input=b"x")
+
+    def ids(*options: str) -> list[str]:
+        lines = cli.run("ls", "--json", *options).stdout.splitlines()
+        return [json.loads(line)["id"] for line in lines]
+
+    assert ids() == ["a.1", "a.2", "b.1"]
+    assert ids("--prefix", "a.") == ["a.1", "a.2"]
+    assert ids("--status", "done") == ["a.1", "b.1"]
+    assert ids("--status", "error,interrupted") == ["a.2"]
+    assert ids("--metadata", "owner=bob", "--status", "done") == ["b.1"]
+    assert cli.run("ls", "--prefix", "a.", "--count").stdout == b"2\n"
+    refused = cli.run("ls", "--status", "finished")
+    assert refused.returncode == 2 and b"use streaming, cancelled, done, error, interrupted" in refused.stderr

@@ -2,14 +2,15 @@
 
 **Keys** of stream ID, with the default prefix; one hash tag, so all live in one slot of a Cluster:
 
-- `resumable:{ID}:meta`, hash: state, lease, size, times; 330 bytes and the metadata.
+- `resumable:{ID}:meta`, hash: state, lease, size, times, notes; 350 bytes, the metadata and the notes.
 - `resumable:{ID}:log`, stream: `<generation>-<end offset>` with `p`, the bytes of one append (chunks joined, up
   to 64 KiB), and `l`, the chunks' lengths as little-endian uint32, left out for a single chunk. The first entry
   is `<generation>-0`; the last, once the stream has ended, `<generation>-18446744073709551615` with the ending.
   A chunk of 64 bytes takes 88 bytes appended alone, 83 in a group commit.
 - `resumable:{ID}:fence`, string: the highest generation given out; stays an hour longer than the stream (or more,
   where the server's clock was set back meanwhile); 72 bytes.
-- `resumable:{~}:index` and `:fresh`, sorted sets: the ids of all streams, and of those lately acquired.
+- `resumable:{~}:index`, `:fresh`, `:orphans`, sorted sets: the ids of all streams, of those lately acquired, and
+  of those with a handover.
 - `resumable:wake:…`: one short-lived key for each process that reads.
 
 All keys of a stream expire together, a little (an eighth of the ttl) after the stream's own life, so that not
@@ -18,7 +19,8 @@ producer get StreamLostError. Use `noeviction`: appends fail while memory is ful
 
 **Commands** that a restricted user needs, on the keys `~resumable:*`: `+eval +evalsha +hmget +hget +hset +hdel
 +hgetall +xlen +xadd +xrange +xread +get +set +exists +unlink +pexpire +pexpireat +time +zadd +zscore +zcard
-+zremrangebyscore +zrem +zrangebylex`; with `wait_replicas` also `+wait`, on a Cluster `+cluster|slots +asking`.
++zremrangebyscore +zrem +zrangebylex +zrangebyscore`; with `wait_replicas` also `+wait`, on a Cluster
+`+cluster|slots +asking`.
 """
 
 try:

@@ -8,7 +8,7 @@ import selectors
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from redis.exceptions import (
@@ -35,6 +35,11 @@ _PAUSE_SECONDS = (0.02, 0.5)  # first and longest between repeats
 _LATER = re.compile(
     r"\b(LOADING|READONLY|TRYAGAIN|CLUSTERDOWN|MASTERDOWN|BUSY|NOREPLICAS|UNBLOCKED|MISCONF)\b"
     r"|(BusyLoading|ReadOnly|TryAgain|ClusterDown|MasterDown|MaxClients)Error"
+)
+# Before anything was executed: a script is not begun then, or its first write is refused.
+_UNEXECUTED = re.compile(
+    r"\b(LOADING|READONLY|TRYAGAIN|CLUSTERDOWN|MASTERDOWN|BUSY|NOREPLICAS|MISCONF|OOM)\b"
+    r"|(BusyLoading|ReadOnly|TryAgain|ClusterDown|MasterDown|MaxClients|OutOfMemory)Error"
 )
 _FULL = re.compile(r"\bOOM\b|maxmemory")
 _ASKING = ("ASKING",)
@@ -76,6 +81,23 @@ def is_passing(reply: Reply) -> bool:
     return isinstance(reply, ResponseError) and _LATER.search(f"{type(reply).__name__} {reply}") is not None
 
 
+def is_unexecuted(reply: Reply) -> bool:
+    """Whether this reply, or this error, proves that the script that was called changed nothing."""
+    if isinstance(reply, (NoScriptError, MovedError, AskError, AuthenticationError)) or _was_unsent(reply):
+        return True
+    text = f"{type(reply).__name__} {reply}"
+    return isinstance(reply, ResponseError) and _UNEXECUTED.search(text) is not None
+
+
+def _was_unsent(reply: Reply) -> bool:
+    return getattr(reply, "resumable_sync_unsent", False)
+
+
+def _mark_unsent(error: BaseException) -> None:
+    """Nothing was sent. A mark, since the type tells what is wrong."""
+    setattr(error, "resumable_sync_unsent", True)
+
+
 class _Turn:
     """A thread that waits for a connection. The node's lock guards the fields."""
 
@@ -103,13 +125,25 @@ class Node:
         self._idle: list[Any] = []
         self._closed = False
 
-    def send(self, calls: Sequence[Call]) -> Trip:
-        """Write all calls on one connection. The trip must be finished or closed."""
-        connection = self._take()
+    def send(self, calls: Sequence[Call], *, once: bool = False) -> Trip:
+        """Write all calls on one connection. The trip must be finished or closed. `once`: what was sent is not
+        sent again; so not on a connection that is known to be broken."""
+        try:
+            connection = self._take()
+        except (RedisError, OSError) as error:
+            _mark_unsent(error)
+            raise
         reused = connection is not None
         try:
+            if once and reused and _has_news(connection):
+                connection.disconnect()
+                connection, reused = None, False
             if connection is None:
-                connection = self.endpoint.connection(self._timeout)
+                try:
+                    connection = self.endpoint.connection(self._timeout)
+                except (RedisError, OSError) as error:
+                    _mark_unsent(error)
+                    raise
             packed = connection.pack_commands([call.arguments for call in calls])
             connection.send_packed_command(packed, check_health=False)
         except BaseException as error:
@@ -245,8 +279,18 @@ def _is_broken(error: BaseException) -> bool:
     return type(error) in (ConnectionError, TimeoutError) or isinstance(error, OSError)
 
 
+def _has_news(connection: Any) -> bool:
+    """Whether there is something to read on a connection on which nothing is awaited: most likely its end."""
+    with selectors.DefaultSelector() as selector:
+        try:
+            selector.register(connection._sock, selectors.EVENT_READ)
+        except (ValueError, TypeError, AttributeError, KeyError):  # it has no socket any more
+            return True
+        return bool(selector.select(0))
+
+
 class Link:
-    """A process's way to Redis. Thread-safe. Every call made through it must be safe to repeat.
+    """A process's way to Redis. Thread-safe. Every call must be safe to repeat, but those of `commit`.
 
     `connections`: to each server at most. A call and its repeats take about twice `timeout` seconds at most.
     `slots`: of a Cluster, which the links of a process share.
@@ -289,7 +333,30 @@ class Link:
             raise reply
         return reply
 
-    def _repeat(self, calls: Sequence[Call], patience: float) -> list[Reply]:
+    def commit(self, call: Call, *, repeatable: bool) -> tuple[Any, bool]:
+        """The reply to one call, or the ResumableStreamError that stands for it; and whether an attempt before
+        that reply may have been executed.
+
+        Unless it is `repeatable` it is repeated only where it certainly was not executed.
+        """
+        doubtful = False
+
+        def is_to_be_repeated(reply: Reply) -> bool:
+            nonlocal doubtful
+            unexecuted = is_unexecuted(reply)
+            doubtful = doubtful or not unexecuted
+            return is_passing(reply) and (unexecuted or repeatable)
+
+        reply = self._repeat([call], self._timeout, is_to_be_repeated, once=not repeatable)[0]
+        return failure(reply) if isinstance(reply, Exception) else reply, doubtful
+
+    def _repeat(
+        self,
+        calls: Sequence[Call],
+        patience: float,
+        is_to_be_repeated: Callable[[Reply], bool] = is_passing,
+        once: bool = False,
+    ) -> list[Reply]:
         deadline = time.monotonic() + patience
         replies: list[Reply] = [None] * len(calls)
         pending = list(calls)
@@ -298,7 +365,7 @@ class Link:
         first = True
         while True:
             again = []
-            found = self._attempt(pending)
+            found = self._attempt(pending, once)
             if not any(isinstance(reply, Exception) for reply in found) and len(found) == len(calls):
                 return found
             for place, call, reply in zip(places, pending, found):
@@ -307,7 +374,7 @@ class Link:
                 replies[place] = reply
                 if isinstance(reply, NoScriptError):
                     again.append((place, call.in_full()))
-                elif is_passing(reply):
+                elif isinstance(reply, Exception) and is_to_be_repeated(reply):
                     again.append((place, call))
             if not again:
                 return replies
@@ -346,12 +413,12 @@ class Link:
         for node in nodes:
             node.close()
 
-    def _attempt(self, calls: Sequence[Call]) -> list[Reply]:
+    def _attempt(self, calls: Sequence[Call], once: bool = False) -> list[Reply]:
         """One try of all calls."""
         if self._slots is None:
             try:
                 node = self._node(self._target.endpoints[0])
-                return self._confirmed(node.send([*calls, *self._epilogue]).replies())
+                return self._confirmed(node.send([*calls, *self._epilogue], once=once).replies())
             except (RedisError, OSError) as error:
                 return [error] * len(calls)
         replies: list[Reply] = [None] * len(calls)
@@ -363,7 +430,8 @@ class Link:
         # In one order for all threads: each holds connections of several nodes while it waits for the next.
         for node, places in groups:
             try:
-                trips.append((places, node.send([calls[place] for place in places] + self._epilogue)))
+                part = [calls[place] for place in places]
+                trips.append((places, node.send(part + self._epilogue, once=once)))
             except (RedisError, OSError) as error:
                 for place in places:
                     replies[place] = error

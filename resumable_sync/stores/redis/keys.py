@@ -10,8 +10,8 @@ class Keys:
 
     def __init__(self, prefix: str) -> None:
         self._prefix = prefix
-        # A tag that no stream has, so that both lie in one slot of a cluster.
-        self.index = (f"{prefix}:{{~}}:index", f"{prefix}:{{~}}:fresh")
+        # A tag that no stream has, so that all lie in one slot of a cluster.
+        self.index = (f"{prefix}:{{~}}:index", f"{prefix}:{{~}}:fresh", f"{prefix}:{{~}}:orphans")
 
     def of(self, stream_id: str) -> tuple[str, str, str]:
         """meta, log and fence, as all scripts of a stream take them."""

@@ -29,10 +29,21 @@ def script(name: str, keys: Sequence[str], *arguments: Argument) -> Call:
     return Call(keys[0], ("EVALSHA", digest, len(keys), *keys, *arguments), text)
 
 
+_PARTS = {
+    "acquire": ("begin",),
+    "append": ("rows", "notes"),
+    "commit": ("rows", "notes"),
+    "create": ("begin", "rows", "notes", "describe"),
+    "finalize": ("notes",),
+    "info": ("describe",),
+}
+"""What scripts need beyond what all share."""
+
+
 @functools.cache
 def _load(name: str) -> tuple[str, str]:
-    """The script's text, after what all scripts of a stream share, and its digest."""
+    """The script's text, after what it shares with others, and its digest."""
     folder = resources.files(__package__) / "lua"
-    files = [name] if name.startswith("index_") else ["shared", "shared_write", name]
+    files = [name] if name.startswith("index_") else ["shared", "shared_write", *_PARTS.get(name, ()), name]
     text = "".join((folder / f"{each}.lua").read_text("utf-8") for each in files)
     return text, hashlib.sha1(text.encode("utf-8")).hexdigest()

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from collections.abc import Iterator, Sequence
-from typing import Any
+from dataclasses import replace
+from typing import Any, NamedTuple
 
-from ...contract import DEFAULT_GRACE, DEFAULT_TTL, Batch, Lease, Position, Status, StreamInfo
-from ...errors import ResumableStreamError
+from ...contract import DEFAULT_GRACE, DEFAULT_TTL, Batch, Lease, Position, Status, StreamInfo, new_token
+from ...errors import LimitExceededError, ResumableStreamError, StoreUnavailableError
 from ...process import PerProcess
-from ..base import BaseStore, Chunks, check_seconds
+from ..base import BaseStore, Chunks, Selection, check_seconds
+from ..notes import Commit, Creation
 from ..tail import Fetched
 from .checks import Checker
 from .cluster import SlotMap
-from .commands import Commands, fetch, finalize_error, renewal_error
+from .commands import Commands, fetch, finalize_error, parse_info, parse_takeover, renewal_error
 from .connection import Link
 from .index import Index
 from .keys import Keys
@@ -27,8 +30,17 @@ _READ_CONNECTIONS = 2
 _RENEWAL_SECONDS = (0.25, 1 / 6)  # that one may take: at least; of the grace time
 
 
+class _Term(NamedTuple):
+    """What this process produces: all that ends it, or lets go of it."""
+
+    generation: int
+    token: str
+    released: str
+    handover: float
+
+
 class _Process:
-    """What the store keeps for one process."""
+    """What the store keeps for one process. `_guard` guards changes of `local`; a dict is read atomically."""
 
     def __init__(
         self,
@@ -47,11 +59,39 @@ class _Process:
         self.index = Index(self.reads, commands)
         self.checker = Checker(self.reads, commands, commands.keys.wake(), target.is_cluster)
         self.tails = self.checker.tails
-        self.local: dict[str, int] = {}  # generations that are produced here; single steps, so without a lock
+        self.local: dict[str, _Term] = {}  # what is produced here
+        self._guard = threading.Lock()
+
+    def produces(self, lease: Lease) -> None:
+        """Who has this lease is in this process."""
+        known = self.local.get(lease.stream_id)
+        if known is None or known.token != lease.token or known.generation != lease.generation:
+            with self._guard:
+                term = _Term(lease.generation, lease.token, lease.released, lease.handover)
+                self.local[lease.stream_id] = term
+
+    def leaves(self, lease: Lease) -> None:
+        """The term of this lease is over. Another one may have begun here."""
+        with self._guard:
+            known = self.local.get(lease.stream_id)
+            if known is not None and known.token == lease.token and known.generation == lease.generation:
+                del self.local[lease.stream_id]
+
+    def refused(self, lease: Lease, error: ResumableStreamError) -> None:
+        """This lease could not write: its viewers here must fetch, and it has no stream unless the trouble may
+        pass."""
+        if not isinstance(error, (StoreUnavailableError, LimitExceededError)):
+            self.leaves(lease)
+        self.forget(lease.stream_id)
 
     def lost(self, stream_id: str) -> None:
-        """The stream was ended, deleted or taken over: its viewers here must fetch, its producer here is none."""
-        self.local.pop(stream_id, None)
+        """The stream was ended or deleted: its viewers here must fetch, its producer here is none."""
+        with self._guard:
+            self.local.pop(stream_id, None)
+        self.forget(stream_id)
+
+    def forget(self, stream_id: str) -> None:
+        """The viewers of this stream here must fetch."""
         tail = self.tails.find(stream_id)
         if tail is not None:
             tail.forget()
@@ -118,24 +158,96 @@ class RedisStore(BaseStore):
         return self._processes.get().writes.node_name(self._commands.keys.log(stream_id))
 
     def _acquire(
-        self, stream_id: str, ttl: float, metadata: dict[str, str], restart: frozenset[Status]
+        self,
+        stream_id: str,
+        ttl: float,
+        metadata: dict[str, str],
+        restart: frozenset[Status],
+        handover: float = 0.0,
     ) -> Lease | None:
         """Three round trips. If this raises StoreUnavailableError the stream may have begun; nobody produces it
-        then, and it ends as `interrupted` after the grace time."""
+        then, and it ends as `interrupted` after the grace time and the handover."""
         process = self._processes.get()
-        process.index.register(stream_id, self._limits.max_streams)
-        call = self._commands.acquire(stream_id, ttl, json.dumps(metadata), restart)
+        look_after = self._grace if handover else None
+        process.index.register(stream_id, self._limits.max_streams, look_after)
+        token = new_token()
+        call = self._commands.acquire(stream_id, token, ttl, json.dumps(metadata), restart, handover)
         generation = int(process.writes.ask(call))
-        process.index.confirm(stream_id, won=generation > 0)
+        process.index.confirm(stream_id, generation > 0, look_after)
         if not generation:
             return None
-        process.local[stream_id] = generation
-        return Lease(stream_id, generation, ttl)
+        lease = Lease(stream_id, generation, ttl, token=token, handover=handover)
+        process.produces(lease)
+        return lease
 
-    def _append_many(self, batches: Sequence[tuple[Lease, Chunks]]) -> list[str | ResumableStreamError]:
+    def _take_over(self, stream_id: str, generation: int, token: str) -> Lease | None:
+        """One round trip. If this raises StoreUnavailableError the term may have begun; nobody produces the stream
+        then, and it may be taken over after the grace time."""
+        process = self._processes.get()
+        reply = process.writes.ask(self._commands.take_over(stream_id, generation, token))
+        lease = parse_takeover(stream_id, generation, token, reply)
+        if lease is not None:
+            process.produces(lease)
+        return lease
+
+    def _release(self, lease: Lease) -> None:
+        """Two round trips, one without a handover."""
+        process = self._processes.get()
+        reply = process.writes.run([self._commands.release(lease)])[0]
+        error = renewal_error(lease, reply)
+        if error is not None:
+            process.refused(lease, error)
+            raise error
+        process.leaves(lease)
+        process.forget(lease.stream_id)
+        if lease.handover:
+            process.index.released(lease.stream_id, reply)
+
+    def _orphans(self) -> Iterator[str]:
+        """One round trip for each page of those that may wait, and two where some do not."""
+        return self._processes.get().index.orphans()
+
+    def _create(self, creation: Creation, token: str) -> StreamInfo | None:
+        """Three round trips. If this raises StoreUnavailableError the stream may have begun."""
+        self._limits.check_chunks(creation.chunks)
+        size = sum(map(len, creation.chunks))
+        self._limits.check_room(creation.stream_id, size, len(creation.chunks))
+        call = self._commands.create(creation, token)
+        process = self._processes.get()
+        process.index.register(creation.stream_id, self._limits.max_streams)
+        reply = process.writes.ask(call)
+        process.index.confirm(creation.stream_id, bool(reply))
+        info = parse_info(creation.stream_id, reply) if reply else None
+        return info and replace(info, notes=creation.notes)
+
+    def _commit(self, commit: Commit) -> str:
+        """One round trip. It is repeated as other calls only if it is fenced, or certainly was not executed."""
+        process = self._processes.get()
+        committing = self._commands.commit(commit)
+        reply, doubtful = process.writes.commit(committing.call, repeatable=committing.fenced)
+        stored = committing.result(reply, doubtful)
+        end = Position(stored.generation, stored.size)
+        tail = process.tails.find(commit.stream_id)
+        if tail is not None:
+            if commit.ending is not None:
+                tail.forget()  # rows of others may not have come yet: the viewers fetch
+            elif stored.rows and tail.known() == Position(stored.generation, stored.size - commit.length):
+                tail.extend(stored.generation, stored.rows, process.tails.max_bytes)
+        return str(end)
+
+    def _touch_life(self, stream_id: str) -> bool:
+        """One round trip."""
+        return bool(self._processes.get().writes.ask(self._commands.touch(stream_id)))
+
+    def _append_many(
+        self, batches: Sequence[tuple[Lease, Chunks]], notes: Sequence[dict[str, str | None]] = ()
+    ) -> list[str | ResumableStreamError]:
         """One round trip, on a Cluster one to each node."""
         process = self._processes.get()
-        appends = [self._commands.append(lease, chunks) for lease, chunks in batches]
+        if notes:
+            appends = [self._commands.append(*batch, noted) for batch, noted in zip(batches, notes)]
+        else:
+            appends = [self._commands.append(lease, chunks) for lease, chunks in batches]
         calls = [append.call for append in appends if append.call is not None]
         # Streams on a node that is away must not hold up the others for long: the caller repeats those that
         # failed.
@@ -147,9 +259,9 @@ class RedisStore(BaseStore):
             error = append.error or append.acknowledge(next(replies))
             results.append(error or lease.cursor)
             if error is not None:
-                process.lost(lease.stream_id)
+                process.refused(lease, error)
                 continue
-            process.local[lease.stream_id] = lease.generation
+            process.produces(lease)
             tail = process.tails.find(lease.stream_id)
             if tail is not None and append.rows:
                 tail.extend(lease.generation, append.rows, max_bytes, local=True)
@@ -162,18 +274,20 @@ class RedisStore(BaseStore):
         errors = list(map(renewal_error, leases, replies))
         for lease, error in zip(leases, errors):
             if error is not None:
-                process.lost(lease.stream_id)
+                process.refused(lease, error)
         return errors
 
-    def _finalize(self, lease: Lease, ending: Status, error: str | None) -> None:
+    def _finalize(
+        self, lease: Lease, ending: Status, error: str | None, notes: dict[str, str | None] | None = None
+    ) -> None:
         """One round trip."""
         process = self._processes.get()
-        reply = process.writes.run([self._commands.finalize(lease, ending, error)])[0]
+        reply = process.writes.run([self._commands.finalize(lease, ending, error, notes)])[0]
         refused = finalize_error(lease, reply, ending)
         if refused is not None:
-            process.lost(lease.stream_id)
+            process.refused(lease, refused)
             raise refused
-        process.local.pop(lease.stream_id, None)
+        process.leaves(lease)
         tail = process.tails.find(lease.stream_id)
         if tail is not None:
             tail.finish(Position(lease.generation, reply), ending, error, None)
@@ -199,11 +313,17 @@ class RedisStore(BaseStore):
 
     def _info(self, stream_id: str) -> StreamInfo | None:
         """One round trip."""
-        return self._processes.get().index.infos([stream_id])[0]
+        return self._processes.get().index.info(stream_id)
+
+    def _select(self, selection: Selection) -> Iterator[StreamInfo]:
+        index = self._processes.get().index
+        for page in index.pages(selection.prefix):
+            for info in index.infos(list(filter(selection.has_id, page))):
+                if info is not None and selection.has_state(info.status, info.metadata):
+                    yield info
 
     def _streams(self) -> Iterator[StreamInfo]:
-        index = self._processes.get().index
-        return (info for page in index.pages() for info in index.infos(page) if info)
+        return self._select(Selection())
 
     def _delete(self, stream_id: str) -> bool:
         """Three round trips."""
@@ -229,18 +349,26 @@ class RedisStore(BaseStore):
         return (stream_id for page in self._processes.get().index.pages() for stream_id in page)
 
     def _close(self) -> None:
-        """Streams that this store still produces in this process end as `interrupted`: nobody can append to them
-        now."""
+        """Streams that this store still produces in this process are released, or, without a handover, end as
+        `interrupted`: nobody can append to them now."""
         process = self._processes.peek()
         if process is None:
             return
-        calls = [
-            self._commands.finalize(Lease(stream_id, generation), Status.INTERRUPTED, "the store was closed")
-            for stream_id, generation in list(process.local.items())
-        ]
+        ended, released = [], []
+        for stream_id, term in list(process.local.items()):
+            lease = Lease(stream_id, term.generation, token=term.token, released=term.released)
+            lease.handover = term.handover
+            if lease.handover:
+                released.append(lease)
+            else:
+                ended.append(self._commands.finalize(lease, Status.INTERRUPTED, "the store was closed"))
         process.checker.close()
-        if calls:
-            process.reads.run(calls)  # if Redis is away their leases run out
+        if ended:
+            process.reads.run(ended)  # if Redis is away their leases run out
+        replies = process.reads.run(list(map(self._commands.release, released))) if released else ()
+        for lease, reply in zip(released, replies):
+            if isinstance(reply, int):
+                process.index.released(lease.stream_id, reply)
         for link in (process.writes, process.reads, process.renewals):
             link.close()
 
@@ -248,4 +376,5 @@ class RedisStore(BaseStore):
         self._check_open()
         process = self._processes.get()
         batch, valid_for = fetch(process.reads, self._commands, stream_id, position, max_bytes)
-        return Fetched(batch, valid_for, local=process.local.get(stream_id) == batch.generation)
+        term = process.local.get(stream_id)
+        return Fetched(batch, valid_for, local=term is not None and term.generation == batch.generation)

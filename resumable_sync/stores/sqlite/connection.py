@@ -6,6 +6,7 @@ import sqlite3
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
 from types import FrameType, TracebackType
@@ -160,6 +161,8 @@ class Connections:
                 connection.source = self.files
                 self._prepare(connection)
                 self._know_files(connection)
+                self._add(connection)
+                self._limit(connection)
             except BaseException:
                 connection.close()
                 raise
@@ -196,9 +199,24 @@ class Connections:
         connection.execute("PRAGMA synchronous = NORMAL")
         connection.execute(f"PRAGMA wal_autocheckpoint = {_AUTOCHECKPOINT_PAGES:d}")
         connection.execute(f"PRAGMA journal_size_limit = {_LOG_BYTES:d}")
+
+    def _limit(self, connection: Connection) -> None:
         if self._max_file_bytes is not None:
             page_size = connection.execute("PRAGMA page_size").fetchone()[0]
             connection.execute(f"PRAGMA max_page_count = {max(1, self._max_file_bytes // page_size):d}")
+
+    def _add(self, connection: Connection) -> None:
+        """Bring a file of the first edition up to this one, while others may have it open. One transaction: of
+        several processes that come here at once one does it."""
+        if connection.execute(_HAS_ADDITIONS).fetchone() is not None:
+            return
+        connection.execute("BEGIN IMMEDIATE")
+        if connection.execute(_HAS_ADDITIONS).fetchone() is None:
+            for statement in _statements(_sql("additions.sql")):
+                connection.execute(statement)
+        connection.execute("COMMIT")
+        if not is_current(connection):
+            raise StoreUnavailableError(f"{self.path} was removed or replaced while it was opened")
 
     def _know_files(self, connection: Connection) -> None:
         """Remember which files the connection has open, once it has read. StoreUnavailableError if they are of
@@ -247,13 +265,30 @@ class Connections:
                 if connection.execute("PRAGMA auto_vacuum").fetchone()[0] != _INCREMENTAL:
                     connection.execute("VACUUM")  # an empty file, but made by somebody else: only this turns it on
                 connection.execute("PRAGMA journal_mode = WAL")
-                schema = resources.files(__package__).joinpath("schema.sql").read_text("utf-8")
+                schema = _sql("schema.sql") + _sql("additions.sql")
                 connection.executescript(
                     f"BEGIN IMMEDIATE; {schema} PRAGMA application_id = {APPLICATION_ID:d};"
                     f" PRAGMA user_version = {SCHEMA_VERSION:d}; COMMIT;"
                 )  # one transaction; after an error the caller closes the connection, which rolls it back
         except filelock.Timeout as error:
             raise StoreUnavailableError(f"{self.path} is being created by another process; try again") from error
+
+
+_HAS_ADDITIONS = "SELECT 1 FROM sqlite_master WHERE name = 'notes'"
+
+
+def _sql(name: str) -> str:
+    return resources.files(__package__).joinpath(name).read_text("utf-8")
+
+
+def _statements(script: str) -> Iterator[str]:
+    """Its statements, one after the other: `executescript` would end a transaction first."""
+    statement = ""
+    for line in script.splitlines(keepends=True):
+        statement += line
+        if sqlite3.complete_statement(statement):
+            yield statement
+            statement = ""
 
 
 def _is_busy(error: sqlite3.OperationalError) -> bool:
@@ -451,8 +486,22 @@ class _WriteTransaction(_Transaction):
         # taken away is not acknowledged.
         if time.monotonic() - self._borrowed_at > _SLICE_SECONDS / 10:
             self._check_files(connection)
-        connection.execute("COMMIT")
-        self._check_files(connection)
+        try:
+            connection.execute("COMMIT")
+            self._check_files(connection)
+        except Exception as error:
+            self._doubt(error)
+            raise
+
+    def _doubt(self, error: Exception) -> None:
+        """Raise it as what it means for the caller: what was to be stored may have been, or not."""
+        try:
+            self._translate(error)
+        except StoreUnavailableError as unavailable:
+            unavailable.fate_unknown = True
+            raise
+        if isinstance(error, StoreUnavailableError):
+            error.fate_unknown = True
 
     def _check_files(self, connection: Connection) -> None:
         if not is_current(connection):

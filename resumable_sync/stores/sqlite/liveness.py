@@ -1,4 +1,4 @@
-"""Whether the producers of a SQLite store's streams live, and the ending of those whose producers do not.
+"""Whether the producers of a SQLite store's streams live, and the ending of streams that have none any more.
 
 Each process holds one lock file. The kernel drops a flock when its holder dies, however it dies: within
 milliseconds a free lock proves the death. A stopped (SIGSTOP) process keeps its lock, so a held lock proves
@@ -23,7 +23,7 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment, unused-ignore]
 
-from ...contract import Status
+from ...contract import Status, new_token
 from . import clock as bootclock
 from . import tables
 from .connection import Connections
@@ -138,7 +138,8 @@ def _is_held_by_filelock(path: str) -> bool:
 
 
 class Liveness:
-    """Ends orphans as `interrupted`. Thread-safe. `own_token` names this process's lock file."""
+    """Tells which streams nobody produces, and ends as `interrupted` those that nobody may take over any more.
+    Thread-safe. `own_token` names this process's lock file."""
 
     def __init__(self, connections: Connections, run_directory: Path, own_token: str, steps: Steps) -> None:
         self._connections = connections
@@ -150,48 +151,68 @@ class Liveness:
         self._proofs: dict[str, tuple[float, bool | None]] = {}
 
     def is_orphan(self, row: Row) -> bool:
-        """Whether a running stream's producer is dead: killed, silent beyond its lease, or gone with a reboot."""
-        if row.status is not Status.STREAMING or row.expired:
+        """Whether nobody produces a running stream: its producer was killed, is silent beyond its lease, went with
+        a reboot, or has let go."""
+        if row.status is not Status.STREAMING or row.shared or row.expired:
             return False
-        if row.boot_id == bootclock.domain():
-            if bootclock.now() >= row.lease_until:
+        token = row.owner
+        if row.handover:
+            token = row.producer
+            if not token:
                 return True
-            return row.owner != self._own_token and self._is_held(row.owner) is False
-        held = self._is_held(row.owner)
+        if row.boot_id == bootclock.domain():
+            if bootclock.now() >= row.lease_end:
+                return True
+            return token != self._own_token and self._is_held(token) is False
+        held = self._is_held(token)
         return not held if held is not None else time.time() >= row.updated_at + self._steps.grace
 
+    def is_over(self, row: Row) -> bool:
+        """Whether a running stream is an orphan that nobody may take over: it is to be ended."""
+        if not self.is_orphan(row):
+            return False
+        if not row.handover:
+            return True
+        if row.boot_id == bootclock.domain():
+            return bootclock.now() >= row.lease_until
+        return time.time() >= row.updated_at + self._steps.grace + row.handover
+
     def end_dead(self, stream_ids: Collection[str], patience: float | None = None) -> dict[str, Row | None]:
-        """End those of these streams whose producers died. One read transaction; see `end_orphans`."""
+        """End those of these streams that are over. One read transaction; see `end_over`."""
         with self._connections.read() as connection:
             rows = tables.select_many(connection, stream_ids)
-        return self.end_orphans(rows, patience)
+        return self.end_over(rows, patience)
 
-    def end_orphans(self, rows: Iterable[tuple[str, Row]], patience: float | None = None) -> dict[str, Row | None]:
-        """End the orphans among streams whose rows were just read; returns how these stand now (None: gone). One
-        write transaction, none if there are no orphans. `patience`: see `Connections.write`.
+    def end_over(self, rows: Iterable[tuple[str, Row]], patience: float | None = None) -> dict[str, Row | None]:
+        """End those that are over of streams whose rows were just read; returns how these stand now (None: gone).
+        One write transaction, none if there is nothing to end. `patience`: see `Connections.write`.
 
-        The rows are read again within it: of many that try one wins, and a lease renewed in between saves its
-        stream.
+        The rows are read again within it: of many that try one wins, and a lease renewed, or a takeover, in between
+        saves its stream.
         """
-        now: dict[str, Row | None] = dict.fromkeys(stream_id for stream_id, row in rows if self.is_orphan(row))
+        now: dict[str, Row | None] = dict.fromkeys(stream_id for stream_id, row in rows if self.is_over(row))
         if now:
             with self._connections.write(patience) as connection:
                 now.update(tables.select_many(connection, now))
                 for stream_id, row in now.items():
-                    if row is not None and self.is_orphan(row):
+                    if row is not None and self.is_over(row):
                         now[stream_id] = self._steps.end(connection, stream_id, row, Status.INTERRUPTED)
         return now
 
-    def end_owned(self, patience: float) -> list[str]:
-        """End all that this process produces; returns the stream ids."""
-        mine = "SELECT stream_id FROM streams WHERE owner = ? AND status = 'streaming'"
+    def let_go(self, patience: float) -> list[str]:
+        """Release all that this process produces: what has no handover ends. Returns the stream ids."""
+        mine = (
+            "SELECT stream_id FROM streams WHERE owner = :token AND status = 'streaming' UNION ALL SELECT stream_id"
+            " FROM streams WHERE producer = :token AND status = 'streaming' AND handover > 0"
+        )
+        token = {"token": self._own_token}
         with self._connections.read() as connection:  # a process that only reads need not wait for writers
-            if connection.execute(f"{mine} LIMIT 1", (self._own_token,)).fetchone() is None:
+            if connection.execute(f"{mine} LIMIT 1", token).fetchone() is None:
                 return []
         with self._connections.write(patience) as connection:
-            ids = [stream_id for (stream_id,) in connection.execute(mine, (self._own_token,))]
+            ids = [stream_id for (stream_id,) in connection.execute(mine, token)]
             for stream_id, row in tables.select_many(connection, ids):
-                self._steps.end(connection, stream_id, row, Status.INTERRUPTED)
+                self._steps.release(connection, stream_id, row, new_token())
         return ids
 
     def _is_held(self, token: str) -> bool | None:

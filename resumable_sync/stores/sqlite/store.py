@@ -4,14 +4,24 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from heapq import merge
 from pathlib import Path
+from typing import TypeVar
 
 from ...contract import DEFAULT_GRACE, DEFAULT_TTL, Batch, Lease, Position, Status, StreamInfo
-from ...errors import LimitExceededError, ResumableStreamError, StoreUnavailableError, StreamNotFoundError
+from ...errors import (
+    LimitExceededError,
+    ResumableStreamError,
+    StoreUnavailableError,
+    StreamLostError,
+    StreamNotFoundError,
+)
 from ...process import PerProcess, at_exit
-from ..base import BaseStore, Chunks, check_seconds, finalize_error, start_position
+from ..base import BaseStore, Chunks, Selection, check_seconds, finalize_error, ownership_error, start_position
+from ..notes import Commit, Creation
 from ..pages import Page
 from ..tail import Fetched
 from . import tables, upkeep
@@ -25,6 +35,9 @@ _PATIENCE = 1.0  # with other writers, where the store's timeout would be too lo
 _PAGE_OF_STREAMS = 200  # of one query of streams()
 
 
+Begun = TypeVar("Begun")
+
+
 class _Process:
     """What the store holds in one process. Each part knows only those made before it."""
 
@@ -36,12 +49,17 @@ class _Process:
         self.watcher = Watcher(connections, run_directory, self.lock.token, self.liveness.end_dead)
         self.upkeep = Upkeep(connections, run_directory, self.liveness, self.watcher.publish, shortest_ttl)
 
-    def end_orphans(self, rows: Iterable[tuple[str, Row]], patience: float | None = None) -> dict[str, Row | None]:
-        """See `Liveness.end_orphans`; the viewers of those that were ended learn of it."""
-        ended = self.liveness.end_orphans(rows, patience)
+    def end_over(self, rows: Iterable[tuple[str, Row]], patience: float | None = None) -> dict[str, Row | None]:
+        """See `Liveness.end_over`; the viewers of those that were ended learn of it."""
+        ended = self.liveness.end_over(rows, patience)
         if ended:
             self.watcher.publish(ended)
         return ended
+
+    def info(self, stream_id: str, row: Row, notes: dict[str, str] | None = None) -> StreamInfo:
+        """The row as the public snapshot."""
+        alive = not row.handover or not self.liveness.is_orphan(row)  # without a handover it would have ended
+        return row.info(stream_id, producer_alive=alive, notes=notes)
 
     def publish_ending(self, stream_id: str, row: Row) -> None:
         """Tell the viewers that this stream has ended as `row`. After the commit."""
@@ -108,43 +126,166 @@ class SQLiteStore(BaseStore):
         at_exit(self, SQLiteStore.close)  # so that no lock files and sockets are left about
 
     def _acquire(
-        self, stream_id: str, ttl: float, metadata: dict[str, str], restart: frozenset[Status]
+        self,
+        stream_id: str,
+        ttl: float,
+        metadata: dict[str, str],
+        restart: frozenset[Status],
+        handover: float = 0.0,
     ) -> Lease | None:
         """A write transaction."""
         process = self._processes.get()
+        process.lock.restore()
+        details, owner = json.dumps(metadata), process.lock.token
+
+        def begin(connection: sqlite3.Connection, expired: Row | None) -> Lease:
+            return self._steps.begin(connection, stream_id, expired, ttl, details, owner, handover)
+
+        return self._begin(process, stream_id, ttl, restart, begin)
+
+    def _begin(
+        self,
+        process: _Process,
+        stream_id: str,
+        ttl: float,
+        restart: frozenset[Status],
+        begin: Callable[[sqlite3.Connection, Row | None], Begun],
+    ) -> Begun | None:
+        """What `begin(connection, expired)` returns, unless the id is taken."""
         try:
-            lease = self._elect(process, stream_id, ttl, metadata, restart)
-        except LimitExceededError:
+            begun = self._elect(process, stream_id, restart, begin)
+        except LimitExceededError as exceeded:
+            if exceeded.limit != "max_streams":
+                raise
             process.upkeep.sweep()  # expired streams take no room
-            lease = self._elect(process, stream_id, ttl, metadata, restart)
+            begun = self._elect(process, stream_id, restart, begin)
         process.upkeep.expect(ttl)
-        return lease
+        return begun
 
     def _elect(
-        self, process: _Process, stream_id: str, ttl: float, metadata: dict[str, str], restart: frozenset[Status]
-    ) -> Lease | None:
-        process.lock.restore()
-        lease = ended = None
+        self,
+        process: _Process,
+        stream_id: str,
+        restart: frozenset[Status],
+        begin: Callable[[sqlite3.Connection, Row | None], Begun],
+    ) -> Begun | None:
+        begun = ended = None
         replaced = False
         with self._connections.write() as connection:
             row = tables.select(connection, stream_id)
-            orphan = row is not None and process.liveness.is_orphan(row)
+            over = row is not None and process.liveness.is_over(row)
             if row is not None and not row.expired:
-                replaced = (Status.INTERRUPTED if orphan else row.status) in restart
-            if row is None or row.expired or (row.overdue and orphan) or replaced:
-                lease = self._steps.begin(
-                    connection, stream_id, row, ttl, json.dumps(metadata), process.lock.token
-                )
-            elif orphan:
+                replaced = (Status.INTERRUPTED if over else row.status) in restart
+            if row is None or row.expired or (row.overdue and over) or replaced:
+                begun = begin(connection, row)
+            elif over:
                 ended = self._steps.end(connection, stream_id, row, Status.INTERRUPTED)
         if ended is not None:
             process.publish_ending(stream_id, ended)
         if replaced:
             process.watcher.publish([stream_id])
             process.upkeep.sweep_soon()  # the pages of the life that made way
+        return begun
+
+    def _take_over(self, stream_id: str, generation: int, token: str) -> Lease | None:
+        """A write transaction."""
+        process, lease, ended = self._processes.get(), None, None
+        process.lock.restore()
+        with self._connections.write() as connection:
+            row = tables.select_living(connection, stream_id)
+            if row is None or row.generation != generation or not row.handover:
+                return None
+            if process.liveness.is_orphan(row):
+                if not process.liveness.is_over(row):
+                    lease = self._steps.take_over(connection, stream_id, row, token, process.lock.token)
+                if lease is None:
+                    ended = self._steps.end(connection, stream_id, row, Status.INTERRUPTED)
+        if ended is not None:
+            process.publish_ending(stream_id, ended)
+        if lease is not None:
+            process.upkeep.expect(lease.ttl)
         return lease
 
-    def _append_many(self, batches: Sequence[tuple[Lease, Chunks]]) -> list[str | ResumableStreamError]:
+    def _release(self, lease: Lease) -> None:
+        """A write transaction."""
+        process = self._processes.get()
+        with self._connections.write() as connection:
+            row = tables.select_living(connection, lease.stream_id)
+            if row is not None and row.generation == lease.generation and row.fence == lease.released:
+                return
+            refused = ownership_error(lease, row)
+            if refused is None and row is not None:
+                row = self._steps.release(connection, lease.stream_id, row, lease.released)
+        if refused is not None:
+            raise refused
+        if row is not None and row.status.ended:
+            process.publish_ending(lease.stream_id, row)
+
+    def _orphans(self) -> Iterator[str]:
+        """By an index of the running streams that have a handover."""
+        process = self._processes.get()
+        with self._connections.read() as connection:
+            ids = tables.select_continuable(connection)
+        for begin in range(0, len(ids), _PAGE_OF_STREAMS):
+            with self._connections.read() as connection:
+                rows = tables.select_many(connection, ids[begin : begin + _PAGE_OF_STREAMS])
+            ended = process.end_over(rows)
+            for stream_id, row in rows:
+                if stream_id not in ended and process.liveness.is_orphan(row):
+                    yield stream_id
+
+    def _create(self, creation: Creation, token: str) -> StreamInfo | None:
+        """A write transaction."""
+        process = self._processes.get()
+
+        def begin(connection: sqlite3.Connection, expired: Row | None) -> Row:
+            return self._steps.create(connection, creation, expired, token)
+
+        row = self._begin(process, creation.stream_id, creation.ttl, frozenset(), begin)
+        if row is None:
+            return None
+        process.upkeep.wrote(row.size)
+        return row.info(creation.stream_id, notes=creation.notes)
+
+    def _commit(self, commit: Commit) -> str:
+        """A write transaction, never repeated: one that fails before its end was certainly not stored."""
+        process, stream_id = self._processes.get(), commit.stream_id
+        ended, written = False, []
+        with self._connections.write() as connection:
+            row = tables.select_living(connection, stream_id)
+            if row is not None and process.liveness.is_over(row):
+                row, ended = self._steps.end(connection, stream_id, row, Status.INTERRUPTED), True
+            refused = self._steps.commit_error(connection, commit, None if row is None or row.expired else row)
+            if refused is None and row is not None:
+                row, written = self._steps.commit(connection, commit, row)
+                ended = ended or commit.ending is not None
+        # Committed: only now may the readers know.
+        if written and row is not None:
+            process.watcher.publish_pages({stream_id: (row.generation, written)})
+            process.upkeep.wrote(commit.length)
+        if ended and row is not None:
+            process.publish_ending(stream_id, row)
+        if refused is not None or row is None:
+            raise refused or StreamLostError(f"stream {stream_id} is gone")
+        return f"{row.generation}-{row.size}"
+
+    def _touch_life(self, stream_id: str) -> bool:
+        """A write transaction."""
+        process, ended = self._processes.get(), None
+        with self._connections.write() as connection:
+            row = tables.select_living(connection, stream_id)
+            if row is not None and process.liveness.is_over(row):
+                row = ended = self._steps.end(connection, stream_id, row, Status.INTERRUPTED)
+            found = row is not None and not row.expired
+            if found and row is not None:
+                self._steps.touch(connection, stream_id, row)
+        if ended is not None:
+            process.publish_ending(stream_id, ended)
+        return found
+
+    def _append_many(
+        self, batches: Sequence[tuple[Lease, Chunks]], notes: Sequence[dict[str, str | None]] = ()
+    ) -> list[str | ResumableStreamError]:
         """One write transaction."""
         results: list[str | ResumableStreamError] = []
         written: dict[str, tuple[int, list[Page]]] = {}
@@ -152,8 +293,8 @@ class SQLiteStore(BaseStore):
         process = self._processes.get()
         process.lock.restore()
         with self._connections.write() as connection:
-            for (lease, chunks), length in zip(batches, lengths):
-                found = self._steps.append(connection, lease, chunks, length)
+            for index, ((lease, chunks), length) in enumerate(zip(batches, lengths)):
+                found = self._steps.append(connection, lease, chunks, length, notes[index] if notes else None)
                 if isinstance(found, list):
                     results.append(f"{lease.generation}-{lease.offset + length}")
                     written[lease.stream_id] = lease.generation, found
@@ -174,13 +315,18 @@ class SQLiteStore(BaseStore):
         with self._connections.write() as connection:
             return [self._steps.renew(connection, lease) for lease in leases]
 
-    def _finalize(self, lease: Lease, ending: Status, error: str | None) -> None:
+    def _finalize(
+        self, lease: Lease, ending: Status, error: str | None, notes: dict[str, str | None] | None = None
+    ) -> None:
         """A write transaction."""
         process, ended = self._processes.get(), None
         with self._connections.write() as connection:
             row = tables.select_living(connection, lease.stream_id)
             refused = finalize_error(lease, row, ending)
             if refused is None and row is not None and row.status is Status.STREAMING:
+                if notes:
+                    tables.check_room_for_notes(connection, lease.stream_id, notes)
+                    tables.set_notes(connection, lease.stream_id, notes)
                 ended = self._steps.end(connection, lease.stream_id, row, ending, error)
         if refused is not None:
             raise refused
@@ -194,7 +340,7 @@ class SQLiteStore(BaseStore):
             row = tables.select_living(connection, stream_id)
             if row is None or row.status is not Status.STREAMING:
                 return False
-            running = not process.liveness.is_orphan(row)
+            running = not process.liveness.is_over(row)
             status = Status.CANCELLED if running else Status.INTERRUPTED
             ended = self._steps.end(connection, stream_id, row, status)
         process.publish_ending(stream_id, ended)
@@ -212,30 +358,52 @@ class SQLiteStore(BaseStore):
 
     def _info(self, stream_id: str) -> StreamInfo | None:
         process = self._processes.get()
+        notes: dict[str, str] = {}
         with self._connections.read() as connection:
             row = tables.select_living(connection, stream_id)
-        if row is not None and process.liveness.is_orphan(row):
-            row = process.end_orphans([(stream_id, row)])[stream_id]
-        return None if row is None or row.expired else row.info(stream_id)
+            if row is not None:
+                notes = tables.select_notes(connection, stream_id)
+        if row is not None and process.liveness.is_over(row):
+            row = process.end_over([(stream_id, row)])[stream_id]
+        return None if row is None or row.expired else process.info(stream_id, row, notes)
 
     def _streams(self) -> Iterator[StreamInfo]:
-        """In pages. What cannot be read is logged and passed over."""
+        return self._select(Selection())
+
+    def _select(self, selection: Selection) -> Iterator[StreamInfo]:
+        """In pages, by the ids' prefix and by status. What cannot be read is logged and passed over."""
         process = self._processes.get()
+        if not selection.prefix.isascii():
+            return  # no id is such, and not every text can be asked for
+        statuses: set[Status | None] = {*selection.statuses} or {None}
+        if Status.INTERRUPTED in statuses:
+            statuses.add(Status.STREAMING)  # some may be about to end so
+        last = ""
+        # Each page is of one moment: what changes its status between two may be in both, or in neither.
+        found = (self._select_rows(process, selection.prefix, status) for status in statuses)
+        for stream_id, row in merge(*found, key=lambda each: each[0]):
+            if stream_id == last or row.expired or not selection.has_id(stream_id):
+                continue
+            last = stream_id
+            try:
+                info = process.info(stream_id, row)
+            except StoreUnavailableError as damaged:
+                tables.pass_over(damaged)
+                continue
+            if selection.has(info):
+                yield info
+
+    def _select_rows(self, process: _Process, prefix: str, status: Status | None) -> Iterator[tuple[str, Row]]:
+        """The streams at `status` (None: all), after those that are over were ended."""
         after: str | None = ""
         while after is not None:
             with self._connections.read() as connection:
-                rows, after = tables.select_page(connection, after, _PAGE_OF_STREAMS)
-            ended = process.end_orphans(rows)
+                rows, after = tables.select_page(connection, after, _PAGE_OF_STREAMS, prefix=prefix, status=status)
+            ended = process.end_over(rows)
             for stream_id, found in rows:
                 row = ended.get(stream_id, found)
-                if row is None or row.expired:
-                    continue
-                try:
-                    info = row.info(stream_id)
-                except StoreUnavailableError as damaged:
-                    tables.pass_over(damaged)
-                    continue
-                yield info
+                if row is not None:
+                    yield stream_id, row
 
     def _delete(self, stream_id: str) -> bool:
         """The pages go in the background."""
@@ -271,13 +439,14 @@ class SQLiteStore(BaseStore):
         return len(ids)
 
     def _close(self) -> None:
-        """Streams that this store's leases still produce end as `interrupted`: nobody can append to them now."""
+        """Streams that this store's leases still produce are released, or end as `interrupted` where they have no
+        handover: nobody can append to them now."""
         process = self._processes.peek()
         if process is None:
             return
         process.watcher.tails.stop_reads()  # first: the ending may have to wait for other writers
         try:
-            process.watcher.publish(process.liveness.end_owned(_PATIENCE))
+            process.watcher.publish(process.liveness.let_go(_PATIENCE))
             left = False
         except StoreUnavailableError:
             left = True  # the next that comes across them ends them, as those of a killed process
@@ -308,8 +477,8 @@ class SQLiteStore(BaseStore):
         if row is None:
             raise StreamNotFoundError(f"there is no stream {stream_id}")
         start = start_position(stream_id, row, position)
-        if not data and process.liveness.is_orphan(row):
-            process.end_orphans([(stream_id, row)], _PATIENCE)
+        if not data and process.liveness.is_over(row):
+            process.end_over([(stream_id, row)], _PATIENCE)
             return self._fetch(stream_id, position, max_bytes)
         batch = Batch(start, data, lengths, size=row.size, status=row.status, error=row.error)
         return Fetched(batch, row.life)

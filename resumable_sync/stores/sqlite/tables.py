@@ -1,4 +1,4 @@
-"""What is in the tables of the SQLite store (see schema.sql), and what a transaction does to one stream.
+"""What is in the tables of the SQLite store (schema.sql, additions.sql), and what a transaction does to a stream.
 
 SQLite verifies no content, and a column may hold any type. So rows are checked where they are read: a damaged one
 fails those who ask for its stream, nobody else. Pages carry a checksum.
@@ -11,20 +11,24 @@ import logging
 import sqlite3
 import time
 import zlib
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Any, NamedTuple
 
-from ...contract import Lease, Status, StreamInfo, new_generation
-from ...errors import ResumableStreamError, StoreUnavailableError, StreamLostError
+from ...contract import Lease, Notes, Status, StreamInfo, new_generation, new_token
+from ...errors import LimitExceededError, ResumableStreamError, StoreUnavailableError, StreamLostError
 from .. import base as rules
 from .. import pages
+from ..notes import Commit, Creation, commit_error, with_notes
 from . import clock as bootclock
 
 logger = logging.getLogger("resumable_sync")
 
 _IDS_OF_A_QUERY = 500
 _UNKNOWN_LIFE_SECONDS = 1.0  # after which to ask again how long a stream lives
+_NEVER = 1e15  # by the boot clock
+_AFTER_ANY_ID = "\x7f"  # sorts after every character of an id
 
 
 class Row(NamedTuple):
@@ -45,6 +49,23 @@ class Row(NamedTuple):
     created_at: float
     updated_at: float
     finished_at: float | None
+    fence: str = ""
+    producer: str = ""
+    handover: float = 0.0
+    term: int = 1
+    term_begin: int = 0
+    empty_terms: int = 0
+    sliding: int = 1
+
+    @property
+    def shared(self) -> bool:
+        """Whether it has no producer, and anybody may commit to it."""
+        return self.term == 0
+
+    @property
+    def lease_end(self) -> float:
+        """When the lease ends, and the handover begins; by the boot clock."""
+        return self.lease_until - self.handover
 
     @property
     def life(self) -> float:
@@ -54,7 +75,7 @@ class Row(NamedTuple):
         if self.boot_id == bootclock.domain():
             return self.expires_boot - bootclock.now()
         life = self.expires_at - time.time()
-        return life if self.status.ended else max(life, _UNKNOWN_LIFE_SECONDS)
+        return life if self.status.ended or self.shared else max(life, _UNKNOWN_LIFE_SECONDS)
 
     @property
     def expired(self) -> bool:
@@ -67,8 +88,10 @@ class Row(NamedTuple):
         producer is dead, and otherwise about to be renewed."""
         return self.boot_id != bootclock.domain() and self.expires_at <= time.time()
 
-    def info(self, stream_id: str) -> StreamInfo:
-        """The row as the public snapshot."""
+    def info(
+        self, stream_id: str, *, producer_alive: bool = True, notes: Mapping[str, str] | None = None
+    ) -> StreamInfo:
+        """The row as the public snapshot. `producer_alive`: whether somebody produces it if it is running."""
         try:
             metadata = rules.check_metadata(json.loads(self.metadata))
         except (ResumableStreamError, ValueError, TypeError) as error:
@@ -84,22 +107,31 @@ class Row(NamedTuple):
             finished_at=self.finished_at,
             error=self.error,
             metadata=metadata,
-            producer_alive=self.status is Status.STREAMING,
+            producer_alive=self.status is Status.STREAMING and not self.shared and producer_alive,
+            shared=self.shared,
+            term=self.term,
+            handover=self.handover,
+            ttl=self.ttl,
+            sliding=bool(self.sliding),
+            notes=notes or {},
         )
 
 
 _COLUMNS = ", ".join(Row._fields)
-_TYPES: tuple[type | tuple[type, ...], ...] = (
-    *(int, str, int, int, (str, type(None)), str, float, str, str, float, float, float, float, float),
-    (float, type(None)),
+_TYPES: tuple[tuple[type, ...], ...] = (
+    *((int,), (str,), (int,), (int,), (str, type(None)), (str,), (float,), (str,), (str,)),
+    *((float,), (float,), (float,), (float,), (float,), (float, type(None))),
+    *((str,), (str,), (float,), (int,), (int,), (int,), (int,)),
 )
+_INTACT = frozenset(product(*_TYPES))  # the types of a row's columns, as a whole: one look tells
 _STATUSES = {status.value: status for status in Status if status is not Status.MISSING}
 
 
 def _as_row(stream_id: str, columns: Sequence[Any]) -> Row:
-    for name, value, kind in zip(Row._fields, columns, _TYPES):
-        if not isinstance(value, kind):
-            raise _damaged(stream_id, f"{name} is {value!r}")
+    if tuple(map(type, columns)) not in _INTACT:
+        for name, value, kinds in zip(Row._fields, columns, _TYPES):
+            if type(value) not in kinds:
+                raise _damaged(stream_id, f"{name} is {value!r}")
     generation, status, *rest = columns
     if status not in _STATUSES:
         raise _damaged(stream_id, f"status is {status!r}")
@@ -135,14 +167,57 @@ def select_many(connection: sqlite3.Connection, stream_ids: Collection[str]) -> 
 
 
 def select_page(
-    connection: sqlite3.Connection, after: str, limit: int
+    connection: sqlite3.Connection, after: str, limit: int, *, prefix: str = "", status: Status | None = None
 ) -> tuple[list[tuple[str, Row]], str | None]:
     """The next `limit` streams after id `after` without those that cannot be read, and the id to go on after;
-    None if there are no more."""
+    None if there are no more. `prefix`: only ids that begin so; `status`: only those at it."""
+    where, values = "stream_id > ? AND stream_id >= ? AND stream_id < ?", [after, prefix, prefix + _AFTER_ANY_ID]
+    if status is not None:
+        where, values = f"status = ? AND {where}", [status.value, *values]
     found = connection.execute(
-        f"SELECT stream_id, {_COLUMNS} FROM streams WHERE stream_id > ? ORDER BY stream_id LIMIT ?", (after, limit)
+        f"SELECT stream_id, {_COLUMNS} FROM streams WHERE {where} ORDER BY stream_id LIMIT ?", (*values, limit)
     ).fetchall()
     return list(_readable(found)), found[-1][0] if len(found) == limit else None
+
+
+def select_continuable(connection: sqlite3.Connection) -> list[str]:
+    """The ids of running streams with a handover."""
+    sql = "SELECT stream_id FROM streams WHERE status = 'streaming' AND handover > 0"
+    return [stream_id for (stream_id,) in connection.execute(sql)]
+
+
+def select_notes(
+    connection: sqlite3.Connection, stream_id: str, names: Sequence[str] | None = None
+) -> dict[str, str]:
+    """The notes of a stream, or those of these names that there are."""
+    sql = "SELECT name, value FROM notes WHERE stream_id = ?"
+    if names is None:
+        found = connection.execute(sql, (stream_id,)).fetchall()
+    else:
+        found = []
+        for name in names:
+            found += connection.execute(f"{sql} AND name = ?", (stream_id, name)).fetchall()
+    notes = {}
+    for name, value in found:
+        if type(name) is not str or type(value) is not str:
+            raise _damaged(stream_id, f"its note {name!r:.100} is {value!r:.100}")
+        notes[name] = value
+    return notes
+
+
+def set_notes(connection: sqlite3.Connection, stream_id: str, notes: Notes) -> None:
+    """Set these notes, or take those away that are None. The caller has checked that there is room."""
+    for name, value in notes.items():
+        if value is None:
+            connection.execute("DELETE FROM notes WHERE stream_id = ? AND name = ?", (stream_id, name))
+        else:
+            connection.execute("INSERT OR REPLACE INTO notes VALUES (?, ?, ?)", (stream_id, name, value))
+
+
+def check_room_for_notes(connection: sqlite3.Connection, stream_id: str, notes: Notes) -> None:
+    """LimitExceededError if these notes would make too many, or too large ones."""
+    if notes:
+        with_notes(stream_id, select_notes(connection, stream_id), notes)
 
 
 def _readable(found: Iterable[Sequence[Any]]) -> Iterator[tuple[str, Row]]:
@@ -189,6 +264,13 @@ def check(connection: sqlite3.Connection) -> Iterator[str]:
             continue
         for problem in _check_pages(connection, row):
             yield f"stream {stream_id}: {problem}"
+        try:
+            select_notes(connection, stream_id)
+        except StoreUnavailableError as damaged:
+            yield str(damaged)
+    strays = "SELECT DISTINCT stream_id FROM notes WHERE stream_id NOT IN (SELECT stream_id FROM streams)"
+    for (stream_id,) in connection.execute(strays):
+        yield f"there are notes of stream {stream_id}, which is not there"
 
 
 def _check_pages(connection: sqlite3.Connection, row: Row) -> Iterator[str]:
@@ -219,6 +301,7 @@ def remove_all(connection: sqlite3.Connection) -> list[str]:
     ids = [stream_id for (stream_id,) in connection.execute("SELECT stream_id FROM streams")]
     connection.execute(_TO_TRASH)
     connection.execute("DELETE FROM streams")
+    connection.execute("DELETE FROM notes")  # of whatever a damaged file holds
     connection.execute("UPDATE meta SET stream_count = 0")
     return ids
 
@@ -230,9 +313,16 @@ _EXTEND = (
     " expires_at = ?, updated_at = ? WHERE stream_id = ?"
 )
 _EXTEND_AS_EXPECTED = (
-    f"{_EXTEND} AND generation = ? AND status = 'streaming' AND size = ? AND boot_id = ? AND expires_boot > ?"
-    " AND size <= ? AND entries <= ?"
+    f"{_EXTEND} AND generation = ? AND fence = ? AND status = 'streaming' AND size = ? AND boot_id = ?"
+    " AND expires_boot > ? AND size <= ? AND entries <= ?"
 )
+
+
+def _change(connection: sqlite3.Connection, stream_id: str, row: Row, **values: Any) -> Row:
+    """Write these columns of a stream of which this transaction has read `row`; returns the row as it is now."""
+    columns = ", ".join(f"{name} = ?" for name in values)
+    connection.execute(f"UPDATE streams SET {columns} WHERE stream_id = ?", (*values.values(), stream_id))
+    return row._replace(**values)
 
 
 @dataclass(frozen=True)
@@ -255,45 +345,63 @@ class Steps:
         ttl: float,
         metadata: str,
         owner: str,
+        handover: float = 0.0,
     ) -> Lease:
         """Begin a new generation, in place of the `expired` one if there is one. Raises LimitExceededError."""
+        row = _new_row(ttl, self._life(ttl, handover), metadata)._replace(
+            owner="" if handover else owner,
+            producer=owner if handover else "",
+            lease_until=bootclock.now() + self.grace + handover,
+            fence=new_token(),
+            handover=handover,
+        )
+        generation = self._insert(connection, stream_id, expired, row)
+        return Lease(stream_id, generation, ttl, token=row.fence, handover=handover)
+
+    def create(self, connection: sqlite3.Connection, creation: Creation, expired: Row | None, token: str) -> Row:
+        """Begin a shared stream, in place of the `expired` one if there is one. Raises LimitExceededError."""
+        stream_id, chunks = creation.stream_id, creation.chunks
+        size = sum(map(len, chunks))
+        self.limits.check_chunks(chunks)
+        self.limits.check_room(stream_id, size, len(chunks))
+        with_notes(stream_id, {}, creation.notes)
+        row = _new_row(creation.ttl, creation.ttl, json.dumps(creation.metadata))
+        row = row._replace(size=size, entries=len(chunks), fence=token, term=0, sliding=int(creation.sliding))
+        if creation.ending is not None:
+            row = row._replace(status=creation.ending, finished_at=row.created_at)
+        row = row._replace(generation=self._insert(connection, stream_id, expired, row))
+        set_notes(connection, stream_id, creation.notes)
+        _insert_pages(connection, row.generation, 0, chunks)
+        return row
+
+    def _insert(self, connection: sqlite3.Connection, stream_id: str, expired: Row | None, row: Row) -> int:
+        """Put the row there as a new generation, which is returned."""
+        last, count = connection.execute("SELECT last_generation, stream_count FROM meta").fetchone()
+        if expired is not None:
+            count -= 1
+        self.limits.check_streams(count)
         if expired is not None:
             remove(connection, stream_id)
-        last, count = connection.execute("SELECT last_generation, stream_count FROM meta").fetchone()
-        self.limits.check_streams(count)
-        lease = Lease(stream_id, new_generation(last), ttl)
-        connection.execute("UPDATE meta SET last_generation = ?, stream_count = ?", (lease.generation, count + 1))
-        now, wall = bootclock.now(), time.time()
-        row = Row(
-            lease.generation,
-            Status.STREAMING,
-            size=0,
-            entries=0,
-            error=None,
-            metadata=metadata,
-            ttl=ttl,
-            owner=owner,
-            boot_id=bootclock.domain(),
-            lease_until=now + self.grace,
-            expires_boot=now + ttl,
-            expires_at=wall + ttl,
-            created_at=wall,
-            updated_at=wall,
-            finished_at=None,
-        )
+        row = row._replace(generation=new_generation(last))
+        connection.execute("UPDATE meta SET last_generation = ?, stream_count = ?", (row.generation, count + 1))
         marks = ",".join("?" * len(row))
         connection.execute(f"INSERT INTO streams (stream_id, {_COLUMNS}) VALUES (?,{marks})", (stream_id, *row))
-        return lease
+        return row.generation
 
     def append(
-        self, connection: sqlite3.Connection, lease: Lease, chunks: list[bytes], length: int
+        self,
+        connection: sqlite3.Connection,
+        lease: Lease,
+        chunks: list[bytes],
+        length: int,
+        notes: Notes | None = None,
     ) -> list[pages.Page] | ResumableStreamError:
-        """Append all chunks, `length` bytes, as pages; or nothing, and say why. No pages are new where a repeated
-        append was stored before. The lease advances with the commit."""
+        """Append all chunks, `length` bytes, as pages, and set notes; or nothing, and say why. No pages are new
+        where a repeated append was stored before. The lease advances with the commit."""
         try:
             self.limits.check_chunks(chunks)
-            if self._extend_as_expected(connection, lease, length, len(chunks)):
-                return _insert_pages(connection, lease, chunks)
+            if not notes and self._extend_as_expected(connection, lease, length, len(chunks)):
+                return _insert_pages(connection, lease.generation, lease.offset, chunks)
             # Something is not as the lease expects: the row tells what.
             row = select_living(connection, lease.stream_id)
             refused = rules.append_error(lease, row, length)
@@ -303,12 +411,17 @@ class Steps:
                 stored, _ = read(connection, lease.generation, lease.offset, length)
                 if stored != b"".join(chunks):
                     return rules.conflict_error(lease)
-                length, chunks = 0, []  # a sign of life all the same
+                length, chunks, notes = 0, [], None  # a sign of life all the same
             self.limits.check_room(lease.stream_id, row.size + length, row.entries + len(chunks))
+            if notes:
+                check_room_for_notes(connection, lease.stream_id, notes)
         except ResumableStreamError as error:
             return error
         self._extend(connection, lease, length, len(chunks))
-        return _insert_pages(connection, lease, chunks)
+        if notes:
+            set_notes(connection, lease.stream_id, notes)
+            _change(connection, lease.stream_id, row, term_begin=-1)
+        return _insert_pages(connection, lease.generation, lease.offset, chunks)
 
     def renew(self, connection: sqlite3.Connection, lease: Lease) -> ResumableStreamError | None:
         """Renew the lease, or say why not."""
@@ -324,23 +437,110 @@ class Steps:
         self, connection: sqlite3.Connection, stream_id: str, row: Row, status: Status, error: str | None = None
     ) -> Row:
         """Write the ending of a running stream, of which this transaction has read `row`; returns the row as it
-        is now. The stream lives `finished_ttl`, or its ttl, from now; not at all if it was overdue."""
-        wall, life = time.time(), 0.0 if row.overdue else self.finished_ttl or row.ttl
-        ended = row._replace(
-            status=status,
-            error=error,
-            boot_id=bootclock.domain(),
-            expires_boot=bootclock.now() + life,
-            expires_at=wall + life,
-            updated_at=wall,
-            finished_at=wall,
+        is now. The stream lives `finished_ttl`, or its ttl, from now; not at all if it was overdue. A shared one
+        lives on as it would have."""
+        wall = time.time()
+        ending: dict[str, Any] = {"status": status, "error": error, "updated_at": wall, "finished_at": wall}
+        if not row.shared:
+            ending.update(_expiry(0.0 if row.overdue else self.finished_ttl or row.ttl))
+        return _change(connection, stream_id, row, **ending)
+
+    def take_over(
+        self, connection: sqlite3.Connection, stream_id: str, row: Row, token: str, producer: str
+    ) -> Lease | None:
+        """Begin the next term of a running stream that nobody produces, of which this transaction has read `row`;
+        None if there is to be none."""
+        term = rules.Term(row.term, row.term_begin, row.empty_terms).next(row.size)
+        if term is None:
+            return None
+        _change(
+            connection,
+            stream_id,
+            row,
+            fence=token,
+            producer=producer,
+            term=term.number,
+            term_begin=term.begin,
+            empty_terms=term.empty,
+            lease_until=bootclock.now() + self.grace + row.handover,
+            updated_at=time.time(),
+            **_expiry(self._life(row.ttl, row.handover)),
         )
-        connection.execute(
-            "UPDATE streams SET status = ?, error = ?, boot_id = ?, expires_boot = ?, expires_at = ?,"
-            " updated_at = ?, finished_at = ? WHERE stream_id = ?",
-            (status.value, error, ended.boot_id, ended.expires_boot, ended.expires_at, wall, wall, stream_id),
+        return Lease(stream_id, row.generation, row.ttl, row.size, token, term.number, row.handover)
+
+    def release(self, connection: sqlite3.Connection, stream_id: str, row: Row, fence: str) -> Row:
+        """Let go of a running stream, of which this transaction has read `row`: its handover begins, or it ends if
+        it has none. Returns the row as it is now."""
+        if not row.handover:
+            return self.end(
+                connection, stream_id, _change(connection, stream_id, row, fence=fence), Status.INTERRUPTED
+            )
+        return _change(
+            connection,
+            stream_id,
+            row,
+            fence=fence,
+            producer="",
+            lease_until=bootclock.now() + row.handover,
+            updated_at=time.time(),
+            **_expiry(self._life(row.ttl, row.handover)),
         )
-        return ended
+
+    def commit_error(
+        self, connection: sqlite3.Connection, commit: Commit, row: Row | None
+    ) -> ResumableStreamError | None:
+        """Why `commit` is refused of a stream of which this transaction has read `row`; None if it is not."""
+        stream_id = commit.stream_id
+        error = commit_error(commit, row, lambda names: select_notes(connection, stream_id, names))
+        if error is not None or row is None:
+            return error
+        try:
+            self.limits.check_chunks(commit.chunks)
+            if commit.chunks:
+                self.limits.check_room(stream_id, row.size + commit.length, row.entries + len(commit.chunks))
+            check_room_for_notes(connection, stream_id, commit.notes)
+        except LimitExceededError as exceeded:
+            return exceeded
+        return None
+
+    def commit(self, connection: sqlite3.Connection, commit: Commit, row: Row) -> tuple[Row, list[pages.Page]]:
+        """Carry out what is not refused; returns the row as it is now, and the new pages."""
+        stream_id, chunks = commit.stream_id, commit.chunks
+        written = _insert_pages(connection, row.generation, row.size, chunks)
+        set_notes(connection, stream_id, commit.notes)
+        if not row.shared:
+            return row, written  # notes alone: no sign of life of its producer
+        wall = time.time()
+        values: dict[str, Any] = {"size": row.size + commit.length, "entries": row.entries + len(chunks)}
+        if not row.status.ended:
+            values["updated_at"] = wall
+        if row.sliding:
+            values.update(_expiry(row.ttl))
+        if commit.ending is not None:
+            values.update(status=commit.ending, error=commit.error, finished_at=wall)
+        return _change(connection, stream_id, row, **values), written
+
+    def touch(self, connection: sqlite3.Connection, stream_id: str, row: Row) -> None:
+        """Renew the life of a stream, of which this transaction has read `row`, if it is sliding."""
+        if not row.sliding:
+            return
+        life = self._life(row.ttl, row.handover)
+        if row.shared:
+            values = _expiry(life)
+            if not row.status.ended:
+                values["updated_at"] = time.time()
+        elif row.status.ended:
+            values = _expiry(self.finished_ttl or life)
+        elif row.boot_id == bootclock.domain():
+            values = _expiry(life)  # `updated_at` is for its producer to renew: in other clock domains that tells
+        else:
+            expires_at = time.time() + life  # and by its producer's clock, which is not ours, as much later
+            values = {"expires_at": expires_at, "expires_boot": row.expires_boot + expires_at - row.expires_at}
+        _change(connection, stream_id, row, **values)
+
+    def _life(self, ttl: float, handover: float) -> float:
+        """Seconds that a stream lives after a sign of life: it never expires in its handover."""
+        return max(ttl, self.grace + handover) if handover else ttl
 
     def _extend(self, connection: sqlite3.Connection, lease: Lease, length: int, entries: int) -> None:
         """Extend size, lease and ttl. The caller has checked the row."""
@@ -351,6 +551,7 @@ class Steps:
         now = bootclock.now()
         expected = (
             lease.generation,
+            lease.token,
             lease.offset,
             bootclock.domain(),
             now,
@@ -361,17 +562,49 @@ class Steps:
         return connection.execute(_EXTEND_AS_EXPECTED, values).rowcount == 1
 
     def _extension(self, lease: Lease, length: int, entries: int, now: float) -> tuple[float | str, ...]:
-        wall = time.time()
-        leases = bootclock.domain(), now + self.grace, now + lease.ttl
-        return length, entries, *leases, wall + lease.ttl, wall, lease.stream_id
+        wall, handover = time.time(), lease.handover
+        life = self._life(lease.ttl, handover) if handover else lease.ttl
+        leases = bootclock.domain(), now + self.grace + handover, now + life
+        return length, entries, *leases, wall + life, wall, lease.stream_id
 
 
-def _insert_pages(connection: sqlite3.Connection, lease: Lease, chunks: Sequence[bytes]) -> list[pages.Page]:
-    packed = pages.pack(chunks, lease.offset)
+def _new_row(ttl: float, life: float, metadata: str) -> Row:
+    """A stream that begins now, without a producer; it has no generation yet."""
+    wall = time.time()
+    return Row(
+        generation=0,
+        status=Status.STREAMING,
+        size=0,
+        entries=0,
+        error=None,
+        metadata=metadata,
+        ttl=ttl,
+        owner="",
+        lease_until=_NEVER,
+        created_at=wall,
+        updated_at=wall,
+        finished_at=None,
+        **_expiry(life),
+    )
+
+
+def _expiry(life: float) -> dict[str, Any]:
+    """The columns of a stream that lives `life` seconds from now."""
+    return {
+        "boot_id": bootclock.domain(),
+        "expires_boot": bootclock.now() + life,
+        "expires_at": time.time() + life,
+    }
+
+
+def _insert_pages(
+    connection: sqlite3.Connection, generation: int, offset: int, chunks: Sequence[bytes]
+) -> list[pages.Page]:
+    packed = pages.pack(chunks, offset)
     for end, payload, lengths in packed:
         connection.execute(
             "INSERT INTO pages VALUES (?, ?, ?, ?, ?)",
-            (lease.generation, end, payload, lengths, _checksum(end, payload, lengths)),
+            (generation, end, payload, lengths, _checksum(end, payload, lengths)),
         )
     return packed
 

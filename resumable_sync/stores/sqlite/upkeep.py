@@ -75,7 +75,7 @@ class Upkeep:
         while after is not None:
             with self._connections.read() as connection:
                 rows, after = tables.select_page(connection, after, _ROWS_OF_A_STEP)
-            ended = self._liveness.end_orphans(rows)
+            ended = self._liveness.end_over(rows)
             if ended:
                 self._publish(ended)
             expired = [
@@ -148,7 +148,10 @@ class Upkeep:
             self.remove_stale_files()
 
 
-_OWNERS = "SELECT DISTINCT owner FROM streams WHERE status = 'streaming'"
+_OWNERS = (
+    "SELECT owner FROM streams WHERE status = 'streaming'"
+    " UNION SELECT producer FROM streams WHERE status = 'streaming' AND handover > 0"
+)
 
 
 def check(connections: Connections) -> list[str]:

@@ -113,7 +113,7 @@ def test_refusals(server: RedisServer, store: RedisStore, commands: Commands) ->
     assert store.append(lease, b"abc")
 
     def refused(*chunks: bytes, offset: int = 3, generation: int = lease.generation) -> Exception | None:
-        mine = Lease("s", generation, offset=offset)
+        mine = Lease("s", generation, offset=offset, token=lease.token)
         append = commands.append(mine, list(chunks))
         if append.call is None:
             return append.error
@@ -126,7 +126,7 @@ def test_refusals(server: RedisServer, store: RedisStore, commands: Commands) ->
     assert isinstance(refused(b"abd", offset=0), LeaseLostError)  # other bytes are there
     assert refused(b"abc", offset=0) is None  # the same bytes are
     assert isinstance(refused(b"x", offset=4), StreamLostError)
-    ahead = Lease("s", lease.generation, offset=4)
+    ahead = Lease("s", lease.generation, offset=4, token=lease.token)
     assert isinstance(renewal_error(ahead, ask(server, commands.renew(ahead))), StreamLostError)
     assert renewal_error(lease, ask(server, commands.renew(lease))) is None
     assert finalize_error(lease, ask(server, commands.finalize(lease, Status.DONE, None)), Status.DONE) is None

@@ -78,7 +78,7 @@ def test_orphans_end_and_others_do_not(path: Path, connections: Connections, ste
     (ended,) = liveness.end_dead(rows).values()
     assert ended is not None and ended.status is Status.INTERRUPTED
     assert liveness.end_dead(rows) == {}
-    assert liveness.end_owned(1.0) == ["own"] and liveness.end_owned(1.0) == []
+    assert liveness.let_go(1.0) == ["own"] and liveness.let_go(1.0) == []
     mine.release()
 
 

@@ -4,8 +4,11 @@ local s = load()
 if not s then return 0 end
 reap(s, ARGV[2])
 if s.status ~= 'streaming' then
-  return (s.status == 'cancelled' and redis.call('HGET', KEYS[1], 'by') == ARGV[1]) and 1 or 0
+  if s.status ~= 'cancelled' or redis.call('HGET', KEYS[1], 'by') ~= ARGV[1] then return 0 end
+  again(s)
+  return 1
 end
-finish(s, 'cancelled', '', ARGV[2])
+local shared = redis.call('HGET', KEYS[1], 'shared')
+finish(s, 'cancelled', '', shared and s.expires - now or ARGV[2])
 redis.call('HSET', KEYS[1], 'by', ARGV[1])
 return 1

@@ -6,7 +6,9 @@ local damaged = not s and none[1] == 'damaged'
 local fence = get('GET', KEYS[3]) or ''
 local generation = get('HGET', KEYS[1], 'generation') or (damaged and (string.match(fence, '^%d+') or '0'))
 if (ARGV[2] == '1' and s) or not generation then
-  return string.match(fence, ' (.+)$') == ARGV[1] and 1 or 0
+  if string.match(fence, ' (.+)$') ~= ARGV[1] then return 0 end
+  redis.call('PEXPIREAT', KEYS[3], fenced(tonumber(string.match(fence, '^%d+')), now)) -- as `again`
+  return 1
 end
 redis.call('UNLINK', KEYS[1], KEYS[2])
 redis.call('XADD', KEYS[2], generation .. LAST, 'x', '1')

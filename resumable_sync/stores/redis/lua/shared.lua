@@ -1,7 +1,10 @@
 -- Put in front of every script of one stream, with shared_write.lua after it. KEYS, as all these scripts declare them:
---   1 meta   hash    generation, status, size, entries (chunks), rows (of the log), ttl, lease (gone once ended),
---                    expires, kept, created, updated, finished (server ms), error ('' or '=' and the text),
---                    metadata, token (of its acquire), by (the token of its cancel)
+--   1 meta   hash    generation, status, size, entries (chunks), rows (of the log), ttl, lease (from when on whoever
+--                    looks ends it; gone once ended), expires, kept, created, updated, finished (server ms), error
+--                    ('' or '=' and the text), metadata, by (the token of its cancel), fence (the token of the
+--                    present term, or what its release or creation left; none if edition 1 began it). Where they differ
+--                    from what most streams have: handover (ms), until (when the lease of its producer ends, ms),
+--                    term, begin, empty (see Term in base.py), shared (1), sliding (0), notes; see notes.lua
 --   2 log    stream  <generation>-0 {b: 1}, then <generation>-<end offset> {p: chunks joined, l: their lengths},
 --                    last <generation>-18446744073709551615 {e: status, n: size, m: error}; {x: 1} if deleted
 --   3 fence  string  the highest generation given out, kept for longer than the stream
@@ -23,11 +26,13 @@ end
 -- The stream's state; else nil and {'missing'}, or {'damaged'} where a part of it was evicted, trimmed or replaced.
 local function load()
   local f = get('HMGET', KEYS[1], 'generation', 'status', 'size', 'entries', 'rows', 'ttl', 'expires', 'kept', 'lease',
-    'error')
+    'error', 'fence')
   if f and (not (f[1] and f[8]) or tonumber(f[7]) <= now) then return nil, {'missing'} end
   if not f or get('XLEN', KEYS[2]) ~= tonumber(f[5]) then return nil, {'damaged'} end
   return {generation = f[1], status = f[2], size = tonumber(f[3]), entries = tonumber(f[4]), rows = tonumber(f[5]),
     ttl = tonumber(f[6]), expires = tonumber(f[7]), kept = tonumber(f[8]), lease = tonumber(f[9] or 0),
-    error = f[10] or ''}
+    error = f[10] or '', fence = f[11] or ''}
 end
-local function report(s) return {'found', s.generation, s.status, text(s.size), text(s.entries)} end
+local function report(s)
+  return {'found', s.generation, s.status, text(s.size), text(s.entries), s.error, '0', s.fence}
+end

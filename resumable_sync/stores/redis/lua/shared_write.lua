@@ -23,3 +23,13 @@ end
 local function reap(s, life)
   if s.status == 'streaming' and s.lease <= now then finish(s, 'interrupted', '', life) end
 end
+-- What a repeated call writes that was carried out before: WAIT counts only what its own connection wrote.
+local function again(s) redis.call('PEXPIREAT', KEYS[1], s.kept) end
+-- A sign of life of the producer: its lease, what follows it, and its stream's life.
+local function alive(s, grace, handover, life)
+  if handover == '0' then
+    keep(s, tonumber(life), 'lease', now + grace)
+  else
+    keep(s, tonumber(life), 'lease', now + grace + handover, 'until', now + grace)
+  end
+end
