@@ -41,7 +41,7 @@ class Recovering(Protocol):
 
 
 class Recovery:
-    """Asks the store for orphans, and `recover` about each of their terms, once; its answer holds for the whole term.
+    """Asks the store for orphans, and `recover` about each of their terms, once: its answer holds for the term.
 
     `_answers` belongs to the thread. The context is held weakly: the thread ends with it, and with its close.
     """

@@ -272,4 +272,5 @@ def contend(url: str, grace: str, log: str, seed: str, threads: str, *ids: str) 
 
 
 if __name__ == "__main__":
-    {"crash": crash, "share": share, "contend": contend}[sys.argv[1]](*sys.argv[2:])
+    programs: dict[str, Callable[..., None]] = {"crash": crash, "share": share, "contend": contend}
+    programs[sys.argv[1]](*sys.argv[2:])

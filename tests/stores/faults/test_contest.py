@@ -194,7 +194,7 @@ def lossy_url(url: str) -> Iterator[str]:
     proxy.close()
 
 
-@rounds(15, 2000, 3600)
+@rounds(15, 1000, 3600)
 def test_takeover_against_everything(
     rounds: int, url: str, lossy_url: str, tmp_path: Path, report: Report
 ) -> None:
