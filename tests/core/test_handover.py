@@ -16,6 +16,7 @@ from resumable_sync import (
     ProducerInterruptedError,
     ResumableStreamContext,
     Status,
+    StoreUnavailableError,
     StreamInfo,
     StreamTakenError,
     UnsupportedError,
@@ -316,6 +317,61 @@ def test_recover_is_asked_once_for_a_term(stores: Stores) -> None:
         again.clear()
         assert again.wait(TIMEOUT)
     assert len(asked) == 1
+
+
+@pytest.mark.parametrize("refusal", [None, StoreUnavailableError("away")], ids=["taken", "away"])
+def test_what_could_not_be_taken_over_at_once_is_tried_again(
+    stores: Stores, refusal: StoreUnavailableError | None
+) -> None:
+    """The lost producer may have come back, and be lost again in the same term; `recover` is asked once."""
+    stores.orphan(*TEXT[:40])
+    asked: list[StreamInfo] = []
+    tried: list[str] = []
+    take_over = stores.store.take_over
+
+    def refuse_first(stream_id: str, generation: int) -> Lease | None:
+        tried.append(stream_id)
+        if len(tried) > 2:
+            return take_over(stream_id, generation)
+        if refusal is not None:
+            raise refusal
+        return None
+
+    def recover(info: StreamInfo) -> Callable[[], Iterator[bytes]]:
+        asked.append(info)
+        return rest
+
+    stores.store.take_over = refuse_first  # type: ignore[method-assign]
+    with ResumableStreamContext(stores.store, recover=recover) as context:
+        assert read(context) == b"".join(TEXT)
+    assert len(tried) == 3 and len(asked) == 1
+
+
+def test_a_server_that_is_away_keeps_nothing_else_from_recovery() -> None:
+    """Streams of others are taken over, and of those that wait one call is made in each round."""
+    calls: list[str] = []
+
+    class TwoServers(MemoryStore):
+        def route(self, stream_id: str) -> str:
+            return stream_id.partition("-")[0]
+
+        def info(self, stream_id: str) -> StreamInfo | None:
+            if self.route(stream_id) == "away":
+                calls.append(stream_id)
+                raise StoreUnavailableError("away")
+            return super().info(stream_id)
+
+        def orphans(self) -> Iterator[str]:
+            calls.append("round")
+            return iter(["away-1", "away-2", "s"])
+
+    with TwoServers() as store:
+        lease = store.acquire("s", handover=1000)
+        assert lease is not None
+        store.release(lease)
+        with ResumableStreamContext(store, recover=lambda info: rest) as context:
+            assert read(context) == b"".join(TEXT)
+    assert calls.count("away-1") >= 1 and "away-2" not in calls
 
 
 def test_what_recover_raises_is_logged(stores: Stores, caplog: pytest.LogCaptureFixture) -> None:

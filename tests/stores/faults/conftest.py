@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from resumable_sync import open_store
 from resumable_sync.stores.sqlite import SQLiteStore
 
 from ...figures import Report
+from ..redis.server import shared_server
 
 __all__ = ["Report"]
 
@@ -26,3 +28,15 @@ def store(path: Path) -> Iterator[SQLiteStore]:
     opened = SQLiteStore(path)
     yield opened
     opened.close()
+
+
+@pytest.fixture(params=["sqlite", pytest.param("redis", marks=pytest.mark.redis)])
+def url(request: pytest.FixtureRequest, path: Path) -> Iterator[str]:
+    """The URL of a store that several processes share, one kind after the other. Empty at the end."""
+    if request.param == "sqlite":
+        yield f"sqlite:///{path}"
+        return
+    url = f"{shared_server().url}?prefix={path.parent.name}"
+    yield url
+    with open_store(url) as store:
+        store.clear()
