@@ -23,6 +23,7 @@ from resumable_sync import (
     current_producer,
 )
 from tests.stores.contract.file_store import FileStore
+from tests.support import wait_until
 
 TIMEOUT = 60.0
 TEXT = [b"%03d " % number for number in range(100)]
@@ -60,6 +61,10 @@ def rest() -> Iterator[bytes]:
 
 def read(context: ResumableStreamContext) -> bytes:
     return b"".join(context.require_resume("s"))
+
+
+def read_back(context: ResumableStreamContext) -> bytes:
+    return b"".join(batch.data for batch in context.batches("s", live=False))
 
 
 @pytest.mark.parametrize("door", ["run", "start", "produce", "writer"])
@@ -219,11 +224,11 @@ def test_a_producer_that_was_superseded_is_told_and_adds_nothing(stores: Stores)
     first = ResumableStreamContext(stores.store, heartbeat=0.05, on_error=lambda _, error: errors.append(error))
     second = ResumableStreamContext(stores.store)
     with first, second:
-        renew, stores.store.renew = stores.store.renew, lambda leases: [None] * len(leases)  # type: ignore[method-assign]
+        renew = stores.store.renew
+        stores.store.renew = lambda leases: [None] * len(leases)  # type: ignore[method-assign]
         first.start("s", slow(begun), handover=1000)
         assert begun.wait(TIMEOUT)
-        while stores.store.status("s") is Status.STREAMING and (stores.store.info("s") or stores).size < 160:  # type: ignore[union-attr]
-            threading.Event().wait(0.001)
+        wait_until(lambda: len(read_back(first)) == 160, TIMEOUT, "the first part is stored")
         stores.lose()
         assert second.produce("s", rest, handover=1000) is Status.DONE
         stores.store.renew = renew  # type: ignore[method-assign]
