@@ -180,7 +180,7 @@ class Contest:
             process.__exit__(None, None, None)
 
 
-@rounds(15, 1000, 3600)
+@rounds(8, 1000, 3600)
 def test_takeover_against_everything(rounds: int, place: Place, tmp_path: Path, report: Report) -> None:
     """Until there were so many takeovers: one winner, nothing of an earlier term later, one ending."""
     events: list[Event] = []
