@@ -218,7 +218,9 @@ def test_a_writer_that_is_broken_off_releases(raised: type[BaseException]) -> No
         assert read(context) == b"half and half"
 
 
-def test_a_producer_that_was_superseded_is_told_and_adds_nothing(stores: Stores) -> None:
+def test_a_producer_that_was_superseded_is_told_and_adds_nothing(
+    stores: Stores, caplog: pytest.LogCaptureFixture
+) -> None:
     errors: list[BaseException] = []
     begun = threading.Event()
     first = ResumableStreamContext(stores.store, heartbeat=0.05, on_error=lambda _, error: errors.append(error))
@@ -236,6 +238,7 @@ def test_a_producer_that_was_superseded_is_told_and_adds_nothing(stores: Stores)
             assert production.ended.wait(TIMEOUT)
         assert read(second) == b"".join(TEXT)
         assert errors and isinstance(errors[0], LeaseLostError)
+    assert not caplog.records, "that is as it is meant to be"
 
 
 def test_notes_are_stored_with_the_chunk_that_follows(stores: Stores) -> None:

@@ -189,6 +189,10 @@ def _freeze(server: Takeovers, stream_id: str, producer: int, path: Path | None,
     wait_until(lambda: any(f"{producer} LeaseLostError" in line for line in server.lines(f"error-{stream_id}")))
 
 
+def _hang_up(server: Takeovers, stream_id: str, producer: int, path: Path | None, rng: random.Random) -> None:
+    os.kill(producer, signal.SIGHUP)  # which only the master knows: it ends a worker at once
+
+
 def _reload(server: Takeovers, stream_id: str, producer: int, path: Path | None, rng: random.Random) -> None:
     former = server.workers()
     server.process.send_signal(signal.SIGHUP)
@@ -199,7 +203,9 @@ FAULTS: dict[str, Callable[[Takeovers, str, int, Path | None, random.Random], No
     "kill": _kill,
     "freeze": _freeze,
     "reload": _reload,
+    "hang up": _hang_up,
 }
+BRIEF = ("kill", "freeze", "reload")
 
 
 @rounds(1, 100, 7200)
@@ -208,13 +214,14 @@ def test_the_producing_worker_goes(
 ) -> None:
     """Every viewer, on either worker, gets the exact bytes and `done`; none is told `interrupted`."""
     path = tmp_path / "streams.db" if url.startswith("sqlite") else None
-    silences: dict[str, list[float]] = {kind: [] for kind in FAULTS}
-    terms: dict[str, int] = dict.fromkeys(FAULTS, 0)
+    faults = {kind: fault for kind, fault in FAULTS.items() if rounds > 1 or kind in BRIEF}
+    silences: dict[str, list[float]] = {kind: [] for kind in faults}
+    terms: dict[str, int] = dict.fromkeys(faults, 0)
     with Takeovers(tmp_path, url) as server:
         for number in range(rounds):
-            for kind, fault in FAULTS.items():
+            for kind, fault in faults.items():
                 rng = random.Random(f"{kind} {number}")
-                stream_id = f"{rng.choice(('events', 'raw'))}-{kind}-{number}"
+                stream_id = f"{rng.choice(('events', 'raw'))}-{kind.replace(' ', '-')}-{number}"
                 wait_until(lambda: len(server.workers()) == 2, what="two workers")
                 workers = server.workers()
                 producer = server.start(stream_id)

@@ -12,6 +12,7 @@ from resumable_sync.stores.sqlite import SQLiteStore
 
 from ...figures import Report
 from ..redis.server import shared_server
+from .places import Place, cluster_place, redis_place
 
 __all__ = ["Report"]
 
@@ -40,3 +41,13 @@ def url(request: pytest.FixtureRequest, path: Path) -> Iterator[str]:
     yield url
     with open_store(url) as store:
         store.clear()
+
+
+@pytest.fixture(params=["sqlite", *(pytest.param(name, marks=pytest.mark.redis) for name in ("redis", "cluster"))])
+def place(request: pytest.FixtureRequest, path: Path) -> Iterator[Place]:
+    """The same, with losses where there is a wire; also a cluster of three nodes."""
+    if request.param == "sqlite":
+        yield Place(f"sqlite:///{path}", f"sqlite:///{path}")
+        return
+    with (redis_place if request.param == "redis" else cluster_place)(path.parent.name) as made:
+        yield made

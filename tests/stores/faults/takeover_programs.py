@@ -158,7 +158,9 @@ class _Contender:
         info = self._store.info(stream_id)
         began = time.monotonic()
         if info is not None and self._store.cancel(stream_id):
-            self._note("cancel", began, id=stream_id, g=info.generation)
+            found = self._store.info(stream_id)
+            if found is not None and found.generation == info.generation:  # no other one was cancelled
+                self._note("cancel", began, id=stream_id, g=info.generation)
 
     def _delete(self, stream_id: str) -> None:
         self._store.delete(stream_id)

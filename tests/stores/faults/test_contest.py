@@ -12,20 +12,15 @@ import signal
 import threading
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-
-import pytest
 
 from resumable_sync import Status, open_store
 from resumable_sync.contract import Maintenance
 
 from ...figures import Report
 from ...support import PATIENCE, Process
-from ..redis.proxy import CuttingProxy
-from ..redis.server import shared_server
-from ..redis.test_cuts import Chance
+from .places import Place
 from .rounds import rounds
 from .takeover_programs import RECORD, record
 
@@ -47,12 +42,13 @@ def _read_logs(directory: Path) -> list[Event]:
 class History:
     """What happened to one generation."""
 
-    def __init__(self, events: list[Event], killed: set[int]) -> None:
+    def __init__(self, events: list[Event], killed: set[int], lossless: bool) -> None:
         self.reads = [event for event in events if event["kind"] == "read"]
         self.wins = sorted((e for e in events if e["kind"] == "won"), key=lambda e: e["term"])
         self.calls = [event for event in events if event["kind"] in ("append", "finalize", "release", "late")]
         self.cancels = [event for event in events if event["kind"] == "cancel"]
-        self.killed = killed
+        self._killed = killed
+        self._lossless = lossless
         self.data: str = max((event["data"] for event in self.reads), key=len, default="")
 
     def check(self) -> None:
@@ -101,7 +97,8 @@ class History:
                     for read in self.reads:
                         if read["t0"] > call["t1"] and read["whole"]:
                             assert read["data"][stored] == records, (call, read)
-            elif call["result"] != "unknown" and call["attempts"] == 1 and records:
+            elif self._lossless and call["result"] != "unknown" and call["attempts"] == 1 and records:
+                # Over a wire the store may have made the call twice, and the first reply was lost.
                 assert records not in self.data, f"it was refused, and is there: {call}"
 
     def _check_ending(self) -> None:
@@ -121,7 +118,7 @@ class History:
 
     def _check_that_none_was_taken_from_a_living_one(self) -> None:
         for earlier, later in zip(self.wins, self.wins[1:]):
-            if later["term"] != earlier["term"] + 1 or earlier["pid"] in self.killed:
+            if later["term"] != earlier["term"] + 1 or earlier["pid"] in self._killed:
                 continue
             own = [call for call in self.calls if call["token"] == earlier["token"]]
             if any(call["kind"] == "release" for call in own):
@@ -183,24 +180,11 @@ class Contest:
             process.__exit__(None, None, None)
 
 
-@pytest.fixture
-def lossy_url(url: str) -> Iterator[str]:
-    """The same store; on Redis its replies, and requests, are lost now and then."""
-    if url.startswith("sqlite"):
-        yield url
-        return
-    proxy = CuttingProxy(shared_server().port, Chance(5, 60))
-    yield url.replace(f":{shared_server().port}/", f":{proxy.port}/")
-    proxy.close()
-
-
-@rounds(15, 1000, 3600)
-def test_takeover_against_everything(
-    rounds: int, url: str, lossy_url: str, tmp_path: Path, report: Report
-) -> None:
+@rounds(8, 1000, 3600)
+def test_takeover_against_everything(rounds: int, place: Place, tmp_path: Path, report: Report) -> None:
     """Until there were so many takeovers: one winner, nothing of an earlier term later, one ending."""
     events: list[Event] = []
-    with Contest(lossy_url, tmp_path) as contest:
+    with Contest(place.lossy_url, tmp_path) as contest:
         deadline = time.monotonic() + max(PATIENCE, 2.0 * rounds)
         while sum(event["kind"] == "won" and event["term"] > 1 for event in events) < rounds:
             assert time.monotonic() < deadline, Counter(event["kind"] for event in events)
@@ -210,7 +194,7 @@ def test_takeover_against_everything(
             events = _read_logs(tmp_path)
         contest.end()
     events = _read_logs(tmp_path)
-    with open_store(url, grace=GRACE) as store:
+    with open_store(place.url, grace=GRACE) as store:
         for info in store.streams():
             began = time.monotonic()
             batch = store.read(info.stream_id, max_bytes=1 << 20)
@@ -232,13 +216,14 @@ def test_takeover_against_everything(
     for event in events:
         histories[event["id"], event["g"]].append(event)
     for found in histories.values():
-        History(found, contest.killed).check()
+        History(found, contest.killed, not place.proxies).check()
     refused = Counter(event["result"] for event in events if event.get("result", "ok") != "ok")
     report(
         generations=len(histories),
         takeovers=sum(event["kind"] == "won" and event["term"] > 1 for event in events),
         appends=sum(event["kind"] == "append" and event["result"] == "ok" for event in events),
         reads=sum(event["kind"] == "read" for event in events),
+        cuts=sum(proxy.cuts for proxy in place.proxies),
         **contest.counts,
         **refused,
     )

@@ -126,7 +126,7 @@ class Workers:
             assert worker.popen.stdin is not None
             worker.popen.stdin.close()
             assert worker.popen.wait(PATIENCE) == 0, worker.errors()
-            assert not worker.errors(), worker.errors()
+            assert "Traceback" not in worker.errors(), worker.errors()
 
     def __enter__(self) -> Workers:
         for edition in EDITIONS:

@@ -7,78 +7,21 @@ import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
 from resumable_sync import ResumableStreamContext, Status, open_store
 
 from ...figures import Report
-from ...support import Process, wait_until
-from ..redis.proxy import CuttingProxy
-from ..redis.server import shared_server
-from ..redis.test_cluster import Cluster
-from ..redis.test_cuts import Chance
+from ...support import Process
 from .follower import Follower
+from .places import Place
 
 PROGRAMS = "tests.stores.faults.takeover_programs"
 GRACE = 20.0
 """Seconds for which a writer tries a commit again."""
 WRITERS = [("a", "b"), ("c", "d"), ("e", "f")]
 """Of each process."""
-ONE_IN = 40
-"""Pieces on the wire of which one is lost, with its connection."""
-
-
-class Place(NamedTuple):
-    """One store: its URL as it is, and with losses."""
-
-    url: str
-    lossy_url: str
-    proxies: Sequence[CuttingProxy] = ()
-
-
-@contextlib.contextmanager
-def _redis(prefix: str) -> Iterator[Place]:
-    with contextlib.closing(CuttingProxy(shared_server().port, Chance(11, ONE_IN))) as proxy:
-        direct = f"{shared_server().url}?prefix={prefix}"
-        yield Place(direct, f"redis://127.0.0.1:{proxy.port}/0?prefix={prefix}", [proxy])
-
-
-@contextlib.contextmanager
-def _cluster(prefix: str) -> Iterator[Place]:
-    """All clients, also the viewer, come through the proxies: a cluster tells them only one way."""
-    with contextlib.ExitStack() as stack:
-        cluster = stack.enter_context(contextlib.closing(Cluster()))
-        proxies = []
-        for number, node in enumerate(cluster.nodes):
-            proxy = CuttingProxy(node.port, Chance(number, ONE_IN))
-            stack.enter_context(contextlib.closing(proxy))
-            node.command(
-                "CONFIG",
-                "SET",
-                "cluster-announce-port",
-                proxy.port,
-                "cluster-announce-bus-port",
-                node.port + 10_000,
-            )
-            proxies.append(proxy)
-        ports = sorted(proxy.port for proxy in proxies)
-        for node in cluster.nodes:
-            wait_until(lambda: sorted(slot[2][1] for slot in node.command("CLUSTER", "SLOTS")) == ports)
-        url = f"redis+cluster://127.0.0.1:{ports[0]}?prefix={prefix}"
-        yield Place(url, url, proxies)
-
-
-@pytest.fixture(params=["sqlite", *(pytest.param(name, marks=pytest.mark.redis) for name in ("redis", "cluster"))])
-def place(request: pytest.FixtureRequest, path: Path) -> Iterator[Place]:
-    if request.param == "sqlite":
-        yield Place(f"sqlite:///{path}", f"sqlite:///{path}")
-        return
-    with (_redis if request.param == "redis" else _cluster)(path.parent.name) as made:
-        yield made
 
 
 class Worker:
