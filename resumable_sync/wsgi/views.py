@@ -123,14 +123,15 @@ def stream_response(
     metadata: Mapping[str, str] | None = None,
     restart: Collection[Status | str] = (),
     idle_timeout: float | None = None,
+    handover: float = 0.0,
     environ: Mapping[str, Any] | None = None,
 ) -> StreamResponse:
     """Produce the stream unless somebody does or did, and answer its bytes from the start, then live.
 
     `content_type` is kept with the stream, in its metadata, for those who resume it; ValueError if no header can
-    hold it. `heartbeat_bytes` go out
-    at each heartbeat, between two chunks, for formats that have something to say nothing with; a viewer
-    must then not count bytes. `ttl`, `metadata`, `restart` and `idle_timeout` as in `ResumableStreamContext.run`.
+    hold it. `heartbeat_bytes` go out at each heartbeat, between two chunks, for formats that have something to say
+    nothing with; a viewer must then not count bytes. `ttl`, `metadata`, `restart`, `idle_timeout` and `handover`
+    as in `ResumableStreamContext.run`.
 
     The election happens when the response is called as a WSGI application or first asked for its status,
     headers or body; never for HEAD, never when it is refused. ValueError at once for bad options, TypeError for a
@@ -139,7 +140,13 @@ def stream_response(
     kept = {CONTENT_TYPE_KEY: content_type, **(metadata or {})}
     checked_headers({"Content-Type": content_type, "content-type": kept[CONTENT_TYPE_KEY]})
     check_source(make_stream)
-    life: dict[str, Any] = {"ttl": ttl, "metadata": kept, "restart": restart, "idle_timeout": idle_timeout}
+    life: dict[str, Any] = {
+        "ttl": ttl,
+        "metadata": kept,
+        "restart": restart,
+        "idle_timeout": idle_timeout,
+        "handover": handover,
+    }
     begin = Begin(partial(context.start, stream_id, make_stream, **life), kept)
     options = Options(headers=headers, heartbeat=heartbeat, max_seconds=max_seconds, viewers=viewers)
     endpoint = RawEndpoint(context, stream_id, options, begin, content_type, heartbeat_bytes)
@@ -198,6 +205,7 @@ def sse_response(
     metadata: Mapping[str, str] | None = None,
     restart: Collection[Status | str] = (),
     idle_timeout: float | None = None,
+    handover: float = 0.0,
     missing_response: WSGIApplication | None = None,
     environ: Mapping[str, Any] | None = None,
 ) -> StreamResponse:
@@ -222,7 +230,13 @@ def sse_response(
     """
     kept = dict(metadata or {})
     check_source(make_stream)
-    life: dict[str, Any] = {"ttl": ttl, "metadata": kept, "restart": restart, "idle_timeout": idle_timeout}
+    life: dict[str, Any] = {
+        "ttl": ttl,
+        "metadata": kept,
+        "restart": restart,
+        "idle_timeout": idle_timeout,
+        "handover": handover,
+    }
     begin = Begin(partial(context.start, stream_id, make_stream, **life), kept)
     options = Options(
         headers=headers,

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from resumable_sync import MemoryStore, ResumableStreamContext, Status
+from resumable_sync import MemoryStore, ResumableStreamContext, Status, current_producer
 from resumable_sync.assistant import create_resume_assistant_stream_response
 from resumable_sync.wsgi import (
     StreamResponse,
@@ -175,3 +175,18 @@ def test_a_repeated_request_after_a_failure_begins_anew(
     assert context.status("s") is Status.DONE
     done = ended("three")
     assert b"second" in post(done, restart={"error", "interrupted"}).read() and not done.started
+
+
+@pytest.mark.parametrize("respond", [stream_response, sse_response])
+def test_a_response_goes_on_with_a_stream_that_has_lost_its_producer(respond: Any) -> None:
+    def make_stream() -> Iterator[bytes]:
+        assert current_producer().offset == 5
+        yield b"half"
+
+    with MemoryStore() as store, ResumableStreamContext(store) as context:
+        lease = store.acquire("s", handover=60)
+        assert lease is not None
+        store.append(lease, b"half ")
+        store.release(lease)
+        reply = call(respond(context, "s", make_stream, handover=60)).read()
+        assert b"half" in reply and b"".join(context.require_resume("s")) == b"half half"
