@@ -81,12 +81,15 @@ class _Running:
         """Whether nothing is started or followed any more."""
         return self.closed or self.draining_until is not None
 
-    def add(self, production: Production) -> bool:
-        """It runs from now on. False if the context was closed meanwhile."""
+    def add(self, production: Production, alone: bool) -> bool:
+        """It runs from now on. False if it is to be ended or released at once: the context was closed meanwhile,
+        or drains, and another process may go on with it (not if the store is this process's `alone`)."""
         with self.lock:
             self.producers.add(production)
             self.known[production.stream_id] = production
-            return not self.closed
+            released = self.draining_until is not None and production.has_handover and not alone
+            self.interrupted = self.interrupted or released
+            return not self.closed and not released
 
     def discard(self, production: Production) -> None:
         """Nobody works on it any more. Idempotent."""
@@ -469,7 +472,7 @@ class ResumableStreamContext:
 
     def _drain(self, running: _Running, deadline: float) -> None:
         """Wait until the sources have ended, `deadline` at most, or until another thread closes."""
-        alone = not getattr(self.store, "shared", True)
+        alone = self._alone
         with running.lock:
             running.draining_until = deadline
             if not alone:
@@ -489,12 +492,14 @@ class ResumableStreamContext:
                 self._wake()
             with running.lock:
                 left = deadline - time.monotonic()
-                busy = running.producers or running.starting
+                # A source may block although its stream was released or has ended: nothing is left to wait for.
+                busy = running.starting or any(not each.ended.is_set() for each in running.producers)
                 following = alone and running.reads.following
                 if running.closed or left <= 0 or not (busy or following or leaving):
                     return
-                # Nothing tells that a viewer has gone.
-                running.changed.wait(left if busy and not leaving else min(left, _DRAIN_SECONDS))
+                # Nothing tells that a viewer has gone, or that a stream has ended whose source blocks.
+                blocked = any(each.producer.cancelled.is_set() for each in running.producers)
+                running.changed.wait(left if busy and not (leaving or blocked) else min(left, _DRAIN_SECONDS))
 
     def _interrupt(self, productions: Collection[Production], deadline: float) -> None:
         """End what these produce although their sources do not return; waits until `deadline` at most."""
@@ -510,6 +515,11 @@ class ResumableStreamContext:
             interrupt(deadline)
         for production in productions:
             production.ended.wait(max(0.0, deadline - time.monotonic()))
+
+    @property
+    def _alone(self) -> bool:
+        """Whether no other process sees the streams of this one."""
+        return not getattr(self.store, "shared", True)
 
     def _wake(self) -> None:
         with contextlib.suppress(StoreUnavailableError):  # a closed store has no waiting reads
@@ -555,7 +565,7 @@ class ResumableStreamContext:
             full = len(running.producers) + running.starting >= self._max_producers
             running.starting += not full
         if full:
-            self._refuse_if_free(stream_id, terms.restart)
+            self._refuse_if_wanted(stream_id, terms)
             return None
         try:
             lease = self._acquire(stream_id, terms)
@@ -565,10 +575,11 @@ class ResumableStreamContext:
                 running.starting -= 1
                 running.changed.notify_all()
 
-    def _refuse_if_free(self, stream_id: str, restart: Collection[Status | str]) -> None:
+    def _refuse_if_wanted(self, stream_id: str, terms: _Terms) -> None:
         """There is no room for another producer here: LimitExceededError if one is wanted."""
-        status = self.store.status(stream_id)
-        if status is Status.MISSING or status in check_restart(restart):
+        restart = check_restart(terms.restart)
+        info = self.store.info(stream_id)
+        if info is None or info.status in restart or (terms.handover and waits_for_takeover(info)):
             raise LimitExceededError(
                 f"max_producers={self._max_producers} streams are produced here already", limit="max_producers"
             )
@@ -613,7 +624,7 @@ class ResumableStreamContext:
                 owner=owner,
                 on_abandoned=running.discard,
             )
-            if not running.add(production):  # close() came in between and has not seen this producer
+            if not running.add(production, self._alone):  # close() came in between and has not seen this producer
                 production.stop()
             running.arrivals.tell(stream_id)
         except BaseException:
@@ -640,12 +651,14 @@ class ResumableStreamContext:
             lease = self._takeover_store().take_over(info.stream_id, info.generation)
             if lease is None:
                 return False
-            production = self._begin(running, lease, None)
+            try:
+                self._launch_or_give_up(self._begin(running, lease, None), make_stream)
+            except StoreUnavailableError as error:  # no thread, not the store: the term is spent
+                raise RuntimeError(f"stream {info.stream_id} cannot be produced here: {error}") from error
         finally:
             with running.lock:
                 running.starting -= 1
                 running.changed.notify_all()
-        self._launch_or_give_up(production, make_stream)
         return True
 
     def _may_continue(self) -> bool:
@@ -664,7 +677,11 @@ class ResumableStreamContext:
                 if first:
                     running.recovery = recovery
             if first:
-                recovery.start()
+                try:
+                    recovery.start()
+                except BaseException:
+                    running.recovery = None  # the next call tries it
+                    raise
         return running
 
     def _launch_or_give_up(self, production: Production, make_stream: Source) -> None:

@@ -43,7 +43,8 @@ class Recovering(Protocol):
 class Recovery:
     """Asks the store for orphans, and `recover` about each of their terms, once: its answer holds for the term.
 
-    `_answers` belongs to the thread. The context is held weakly: the thread ends with it, and with its close.
+    `_answers` and `_failed`, of what cannot go on here, belong to the thread. The context is held weakly: the
+    thread ends with it, and with its close.
     """
 
     def __init__(self, context: Recovering, store: Store, takeover: TakeoverStore, recover: Recover) -> None:
@@ -53,6 +54,7 @@ class Recovery:
         self._recover = recover
         self._route: Callable[[str], str] = getattr(store, "route", lambda stream_id: "")
         self._answers: OrderedDict[tuple[str, int, int], Source | None] = OrderedDict()
+        self._failed: OrderedDict[tuple[str, int], None] = OrderedDict()  # generations
         self._pause = threading.Event()  # never set: a wait that a fork or an exit cannot leave locked
 
     def start(self) -> None:
@@ -88,9 +90,12 @@ class Recovery:
                     self._ask_about(context, info)
             except StoreUnavailableError as error:
                 logger.debug("recovery asks about %s again: %s", stream_id, error)
-                away.add(route)
+                if error.transient:  # otherwise it is this stream's matter, which is damaged
+                    away.add(route)
 
     def _ask_about(self, context: Recovering, info: StreamInfo) -> None:
+        if (info.stream_id, info.generation) in self._failed:
+            return
         make_stream = self._answer(info)
         if make_stream is None:
             return
@@ -101,7 +106,10 @@ class Recovery:
         except StoreUnavailableError:
             raise  # with the same answer once more
         except Exception:
-            self._answers[_term(info)] = None
+            # Never again: each try may cost a term, of which too many that store nothing end the stream.
+            self._failed[info.stream_id, info.generation] = None
+            if len(self._failed) > _ANSWERS_KEPT:
+                self._failed.popitem(last=False)
             logger.exception("stream %s could not be recovered", info.stream_id)
 
     def _answer(self, info: StreamInfo) -> Source | None:

@@ -74,6 +74,7 @@ class SharedWriter:
         """Chunks that writers of this name have stored."""
         self._value: str | None = None  # of the note, as far as it is known
         self._unknown: _Attempt | None = None  # the last one, where it may have been stored
+        self._given_up: dict[str, int] = {}  # those before it, of which one may have been: totals by values
         self._take_name(info.notes.get(self._note))
 
     def write(self, *chunks: bytes | str) -> int:
@@ -124,9 +125,11 @@ class SharedWriter:
                 value = conflict.notes.get(self._note)
 
     def _commit(self, chunks: tuple[bytes, ...], ending: Status | None = None, error: str | None = None) -> None:
-        attempt, earlier = self._unknown, None
+        attempt = self._unknown
         if attempt is None or (attempt.chunks, attempt.ending) != (chunks, ending):
-            attempt, earlier = self._attempt(chunks, ending, error), attempt
+            if attempt is not None:
+                self._given_up[attempt.value] = attempt.total
+            attempt = self._attempt(chunks, ending, error)
         self._unknown = attempt
         deadline = time.monotonic() + self._grace
         while True:
@@ -134,11 +137,11 @@ class SharedWriter:
                 self._send(attempt)
             except ConflictError as conflict:
                 found = conflict.notes.get(self._note)
-                if earlier is not None and found == earlier.value:
+                if found is not None and found in self._given_up:
                     # What was given up was stored after all: these come after it.
-                    self._value, self.count = earlier.value, earlier.total
+                    self._value, self.count = found, self._given_up[found]
+                    self._given_up = {}  # the others expected what was there before
                     self._unknown = attempt = self._attempt(chunks, ending, error)
-                    earlier = None
                     continue
                 if found != attempt.value:
                     self._unknown = None
@@ -153,6 +156,7 @@ class SharedWriter:
                 self._unknown = None
                 raise
             self._value, self.count, self._unknown = attempt.value, attempt.total, None
+            self._given_up = {}
             return
 
     def _attempt(self, chunks: tuple[bytes, ...], ending: Status | None, error: str | None) -> _Attempt:

@@ -168,7 +168,7 @@ class MemoryStore(BaseStore):
                 if error is not None:
                     raise error
                 stream.fence = lease.released
-                stream.lease_until = self._clock()
+                stream.touch(self._clock(), 0.0)
             if not stream.handover and stream.status is Status.STREAMING:  # or a call was broken off before this
                 self._end(stream, Status.INTERRUPTED)
         stream.readers.bump()

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from resumable_sync import (
     Lease,
     LeaseLostError,
+    LimitExceededError,
     MemoryStore,
     ProducerFailedError,
     ProducerInterruptedError,
@@ -408,6 +411,141 @@ def test_a_full_context_asks_nobody(stores: Stores) -> None:
             context._may_continue = count  # type: ignore[method-assign]
             assert checked.wait(TIMEOUT)
             assert not asked
+
+
+def test_a_full_context_refuses_what_it_would_take_over(stores: Stores) -> None:
+    with ResumableStreamContext(stores.store, max_producers=1) as context:
+        lease = stores.store.acquire("s", handover=1000)
+        assert lease is not None
+        stores.store.release(lease)
+        with context.writer("other"):
+            for door in (context.run, context.start, context.produce):
+                with pytest.raises(LimitExceededError, match="max_producers"):
+                    door("s", rest, handover=1000)
+            with pytest.raises(LimitExceededError, match="max_producers"):
+                context.writer("s", handover=1000).__enter__()
+            assert not context.start("s", rest), "what cannot continue is only followed"
+        info = context.info("s")
+        assert info is not None and info.term == 1
+
+
+def test_a_damaged_orphan_keeps_no_other_from_recovery(stores: Stores) -> None:
+    info = stores.store.info
+
+    def fail_for_damaged(stream_id: str) -> StreamInfo | None:
+        if stream_id == "damaged":
+            raise StoreUnavailableError("stream damaged is damaged", transient=False)
+        return info(stream_id)
+
+    lease = stores.store.acquire("damaged", handover=1000)
+    assert lease is not None
+    stores.store.release(lease)
+    stores.orphan(*TEXT[:40])
+    assert list(stores.store.orphans()) == ["damaged", "s"]
+    stores.store.info = fail_for_damaged  # type: ignore[method-assign]
+    with ResumableStreamContext(stores.store, recover=lambda info: rest) as context:
+        assert read(context) == b"".join(TEXT)
+
+
+@pytest.mark.parametrize("executor", [True, False], ids=["executor", "thread"])
+def test_a_process_that_cannot_produce_spends_one_term(
+    stores: Stores, executor: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise it would soon have taken so many terms that store nothing that the stream ends."""
+    pool = ThreadPoolExecutor(1)
+    pool.shutdown()
+    lease = stores.orphan(*TEXT[:40])
+    rounds: list[int] = []
+    orphans = stores.store.orphans
+
+    def count() -> Iterator[str]:
+        rounds.append(1)
+        return orphans()
+
+    def refuse(*_: object) -> None:
+        raise StoreUnavailableError("no thread")
+
+    def launch(context: ResumableStreamContext, pump: object) -> None:
+        refuse()
+
+    stores.store.orphans = count  # type: ignore[method-assign]
+    if not executor:
+        monkeypatch.setattr(ResumableStreamContext, "_launch", launch)
+    with ResumableStreamContext(
+        stores.store, executor=pool if executor else None, recover=lambda info: rest
+    ) as context:
+        context.status("s")
+        wait_until(lambda: len(rounds) >= 4, TIMEOUT, "recovery has looked again and again")
+    info = stores.store.info("s")
+    assert info is not None and info.status is Status.STREAMING and info.term == 2
+    assert stores.store.take_over("s", lease.generation) is not None
+
+
+def test_recovery_that_could_not_begin_is_tried_again(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise StoreUnavailableError("no thread")
+
+    stores.orphan(*TEXT[:40])
+    with ResumableStreamContext(stores.store, recover=lambda info: rest) as context:
+        with monkeypatch.context() as patch:
+            patch.setattr("resumable_sync.recovery.start_thread", refuse)
+            with pytest.raises(StoreUnavailableError, match="no thread"):
+                context.status("s")
+        assert read(context) == b"".join(TEXT)
+
+
+class SharedMemory(MemoryStore):
+    """As one that other processes have, too."""
+
+    @property
+    def shared(self) -> bool:
+        return True
+
+
+def test_a_drain_does_not_wait_for_a_source_whose_stream_was_released() -> None:
+    begun, goes_on = threading.Event(), threading.Event()
+
+    def make_stream() -> Iterator[bytes]:
+        yield from TEXT[current_producer().offset // 4 : 40]
+        begun.set()
+        goes_on.wait(TIMEOUT)
+
+    closed: list[bool] = []
+    with SharedMemory() as store:
+        context = ResumableStreamContext(store)
+        context.start("s", make_stream, handover=1000)
+        assert begun.wait(TIMEOUT)
+        drain = threading.Thread(target=lambda: closed.append(context.close(1000, drain=True)))
+        drain.start()
+        drain.join(TIMEOUT)
+        goes_on.set()
+        assert closed == [False]
+        assert list(store.orphans()) == ["s"]
+
+
+def test_what_is_elected_as_a_drain_begins_is_released() -> None:
+    electing, goes_on = threading.Event(), threading.Event()
+
+    class Slow(SharedMemory):
+        def acquire(self, *arguments: Any, **options: Any) -> Lease | None:
+            electing.set()
+            assert goes_on.wait(TIMEOUT)
+            return super().acquire(*arguments, **options)
+
+    closed: list[bool] = []
+    with Slow() as store:
+        context = ResumableStreamContext(store)
+        elect = threading.Thread(target=lambda: context.start("s", slow(threading.Event()), handover=1000))
+        elect.start()
+        assert electing.wait(TIMEOUT)
+        drain = threading.Thread(target=lambda: closed.append(context.close(1000, drain=True)))
+        drain.start()
+        wait_until(lambda: context.closed, TIMEOUT, "it drains")
+        goes_on.set()
+        for thread in (elect, drain):
+            thread.join(TIMEOUT)
+        assert closed == [False]
+        assert list(store.orphans()) == ["s"]
 
 
 def test_recover_wants_a_store_with_takeover(tmp_path: object) -> None:

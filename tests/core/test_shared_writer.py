@@ -112,6 +112,21 @@ def test_another_write_after_an_error_comes_after_what_was_stored(
     assert read(store) == text
 
 
+@pytest.mark.parametrize("stored", [0, 1, 2])
+def test_of_several_writes_that_failed_the_stored_one_is_found(
+    store: Lossy, context: ResumableStreamContext, stored: int
+) -> None:
+    out = context.shared_writer("s", "me", create=True)
+    for number, text in enumerate(("one ", "two ", "three ")):
+        store.lost = ["final"] if number == stored else ["before"] * 1000
+        with pytest.raises(StoreUnavailableError):
+            out.write(text)
+    store.lost = []
+    assert out.write("three ") == (1 if stored == 2 else 2)
+    assert out.write("four ") == (2 if stored == 2 else 3)
+    assert read(store) == [b"one three four ", b"two three four ", b"three four "][stored]
+
+
 def test_an_ending_whose_reply_is_lost(store: Lossy, context: ResumableStreamContext) -> None:
     out = context.shared_writer("s", "me", create=True)
     store.lost = ["after"]
