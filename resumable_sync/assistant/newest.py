@@ -113,8 +113,8 @@ class ActiveStreams:
         shared = shared_store(store)
         if shared is None:
             raise UnsupportedError(
-                f"{type(store).__name__} has no shared streams, in which chats are kept: give it `_create`, `_commit` "
-                "and `_touch_life` (see resumable_sync.stores.base)"
+                f"{type(store).__name__} has no shared streams, in which a chat's newest stream is kept: give it "
+                "`_create`, `_commit` and `_touch_life` (see resumable_sync.stores.base)"
             )
         self._store = store
         self._shared = shared
