@@ -425,7 +425,9 @@ class Store(Protocol):
         Stored when it returns (G2). Renews lease and ttl. Idempotent for the same lease state (G3): after a
         StoreUnavailableError repeat the same call with the same chunks. Empty chunks store nothing. Raises
         LeaseLostError, StreamFinalizedError, StreamLostError, LimitExceededError, and TypeError for what is
-        not bytes; nothing was stored then. A repeated or empty append is a sign of life like any other.
+        not bytes; nothing was stored then. (Where the store itself repeats a call whose reply was lost, the refusal
+        is that of the repeat: what the first try has stored stands, as it was stored while the lease did.) A
+        repeated or empty append is a sign of life like any other.
         """
 
     def append_many(self, batches: Sequence[tuple[Lease, Sequence[bytes]]]) -> list[str | ResumableStreamError]:

@@ -14,6 +14,7 @@ from . import process
 from .committer import committer_for
 from .contract import Lease, Status, Store, shared_store, takeover_store
 from .errors import (
+    LeaseLostError,
     LimitExceededError,
     ProducerInterruptedError,
     ResumableStreamError,
@@ -255,7 +256,9 @@ class Production:
         except ResumableStreamError as refused:
             # Nothing more can be done here: readers see the loss, or the lease runs out and they see
             # `interrupted`.
-            logger.warning("stream %s could not be ended as %s: %s", self.stream_id, status, refused)
+            superseded = self.has_handover and isinstance(refused, LeaseLostError)  # as it is meant to be
+            level = logging.INFO if superseded else logging.WARNING
+            logger.log(level, "stream %s could not be ended as %s: %s", self.stream_id, status, refused)
             if not told:
                 call_hook_in_thread(self.hooks.on_error, self.stream_id, refused)
             self.failure = refused

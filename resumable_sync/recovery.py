@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from .contract import Status, Store, StreamInfo, TakeoverStore
-from .errors import ResumableStreamError
+from .errors import ResumableStreamError, StoreUnavailableError
 from .process import start_thread
 from .producer import Source
 
@@ -20,7 +20,7 @@ Recover = Callable[[StreamInfo], "Source | None"]
 """Gives the source with which this process goes on with a stream, or None."""
 
 _ASK_SECONDS = 0.5  # between questions to the store: with the answer a lost stream is found within a second
-_ASKED_KEPT = 10_000  # terms about which `recover` was asked
+_ANSWERS_KEPT = 10_000  # of `recover`, each about one term
 
 
 def waits_for_takeover(info: StreamInfo) -> bool:
@@ -41,9 +41,9 @@ class Recovering(Protocol):
 
 
 class Recovery:
-    """Asks the store for orphans and `recover` about each of their terms, once.
+    """Asks the store for orphans, and `recover` about each of their terms, once: its answer holds for the term.
 
-    `_asked` belongs to the thread. The context is held weakly: the thread ends with it, and with its close.
+    `_answers` belongs to the thread. The context is held weakly: the thread ends with it, and with its close.
     """
 
     def __init__(self, context: Recovering, store: Store, takeover: TakeoverStore, recover: Recover) -> None:
@@ -51,7 +51,8 @@ class Recovery:
         self._store = store
         self._takeover = takeover  # the same
         self._recover = recover
-        self._asked: OrderedDict[tuple[str, int, int], None] = OrderedDict()
+        self._route: Callable[[str], str] = getattr(store, "route", lambda stream_id: "")
+        self._answers: OrderedDict[tuple[str, int, int], Source | None] = OrderedDict()
         self._pause = threading.Event()  # never set: a wait that a fork or an exit cannot leave locked
 
     def start(self) -> None:
@@ -74,23 +75,49 @@ class Recovery:
             self._pause.wait(_ASK_SECONDS)
 
     def _ask(self, context: Recovering) -> None:
+        away: set[str] = set()  # servers that did not answer: their other streams wait, so that the rest need not
         for stream_id in self._takeover.orphans():
             if not context._may_continue():
                 return
-            info = self._store.info(stream_id)
-            if info is not None and waits_for_takeover(info):
-                self._ask_about(context, info)
+            route = self._route(stream_id)
+            if route in away:
+                continue
+            try:
+                info = self._store.info(stream_id)
+                if info is not None and waits_for_takeover(info):
+                    self._ask_about(context, info)
+            except StoreUnavailableError as error:
+                logger.debug("recovery asks about %s again: %s", stream_id, error)
+                away.add(route)
 
     def _ask_about(self, context: Recovering, info: StreamInfo) -> None:
-        term = info.stream_id, info.generation, info.term
-        if term in self._asked:
+        make_stream = self._answer(info)
+        if make_stream is None:
             return
-        self._asked[term] = None
-        if len(self._asked) > _ASKED_KEPT:
-            self._asked.popitem(last=False)
         try:
-            make_stream = self._recover(info)
-            if make_stream is not None and context._continue(info, make_stream):
+            if context._continue(info, make_stream):
                 logger.info("stream %s goes on here at offset %d", info.stream_id, info.size)
+            # Otherwise somebody else goes on with it, or its producer, which may yet be lost in the same term.
+        except StoreUnavailableError:
+            raise  # with the same answer once more
+        except Exception:
+            self._answers[_term(info)] = None
+            logger.exception("stream %s could not be recovered", info.stream_id)
+
+    def _answer(self, info: StreamInfo) -> Source | None:
+        """What `recover` says about this term, or has said: it is asked once."""
+        term = _term(info)
+        if term in self._answers:
+            return self._answers[term]
+        self._answers[term] = None
+        if len(self._answers) > _ANSWERS_KEPT:
+            self._answers.popitem(last=False)
+        try:
+            self._answers[term] = self._recover(info)
         except Exception:
             logger.exception("stream %s could not be recovered", info.stream_id)
+        return self._answers[term]
+
+
+def _term(info: StreamInfo) -> tuple[str, int, int]:
+    return info.stream_id, info.generation, info.term

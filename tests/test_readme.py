@@ -100,11 +100,12 @@ def stand_ins(store: Store, context: ResumableStreamContext) -> dict[str, Any]:
         "close_with_worker": close_with_worker,
         "context": context,
         "database": Database(),
-        "look_up": lambda city: {"weather": "sunny"},
+        "items": ["one", "two"],
         "model": lambda messages: ["an ", "answer"],
         "model_tokens": lambda question: ["an ", "answer"],
         "request": request,
         "resume_sse_response": resume_sse_response,
+        "pages_of": lambda name, start, offset: [SimpleNamespace(number=start, text="page")],
         "owns": lambda user, chat_id: True,
         "run_the_build": lambda: [b"built"],
         "store": store,
@@ -195,7 +196,7 @@ def run_block(block: Block, names: dict[str, Any], given: set[str]) -> None:
     if answers:  # whatever else there is, such as the routes of a blueprint for other methods and paths
         (method, _), first = next(iter(answers.items()))
         assert method == "POST" and first.status_code == 200, answers
-        assert any(word in first.text for word in ("answer", "sunny")), first.text
+        assert "answer" in first.text, first.text
     for name in set(names) - given:
         if name in USES:
             USES[name](names)

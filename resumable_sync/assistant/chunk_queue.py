@@ -73,7 +73,7 @@ class ChunkQueue:
                 return False
             for chunk in first:
                 self._builder.enqueue(chunk)
-            self._builder.finish(cut_off=cut_off)
+            self._builder.finish(cut_off=cut_off, to_be_run=True)
             for chunk in last:
                 self._builder.enqueue(chunk)
             self._finished = True

@@ -16,12 +16,14 @@ from resumable_sync import (
     ProducerInterruptedError,
     ResumableStreamContext,
     Status,
+    StoreUnavailableError,
     StreamInfo,
     StreamTakenError,
     UnsupportedError,
     current_producer,
 )
 from tests.stores.contract.file_store import FileStore
+from tests.support import wait_until
 
 TIMEOUT = 60.0
 TEXT = [b"%03d " % number for number in range(100)]
@@ -59,6 +61,10 @@ def rest() -> Iterator[bytes]:
 
 def read(context: ResumableStreamContext) -> bytes:
     return b"".join(context.require_resume("s"))
+
+
+def read_back(context: ResumableStreamContext) -> bytes:
+    return b"".join(batch.data for batch in context.batches("s", live=False))
 
 
 @pytest.mark.parametrize("door", ["run", "start", "produce", "writer"])
@@ -212,17 +218,19 @@ def test_a_writer_that_is_broken_off_releases(raised: type[BaseException]) -> No
         assert read(context) == b"half and half"
 
 
-def test_a_producer_that_was_superseded_is_told_and_adds_nothing(stores: Stores) -> None:
+def test_a_producer_that_was_superseded_is_told_and_adds_nothing(
+    stores: Stores, caplog: pytest.LogCaptureFixture
+) -> None:
     errors: list[BaseException] = []
     begun = threading.Event()
     first = ResumableStreamContext(stores.store, heartbeat=0.05, on_error=lambda _, error: errors.append(error))
     second = ResumableStreamContext(stores.store)
     with first, second:
-        renew, stores.store.renew = stores.store.renew, lambda leases: [None] * len(leases)  # type: ignore[method-assign]
+        renew = stores.store.renew
+        stores.store.renew = lambda leases: [None] * len(leases)  # type: ignore[method-assign]
         first.start("s", slow(begun), handover=1000)
         assert begun.wait(TIMEOUT)
-        while stores.store.status("s") is Status.STREAMING and (stores.store.info("s") or stores).size < 160:  # type: ignore[union-attr]
-            threading.Event().wait(0.001)
+        wait_until(lambda: len(read_back(first)) == 160, TIMEOUT, "the first part is stored")
         stores.lose()
         assert second.produce("s", rest, handover=1000) is Status.DONE
         stores.store.renew = renew  # type: ignore[method-assign]
@@ -230,6 +238,7 @@ def test_a_producer_that_was_superseded_is_told_and_adds_nothing(stores: Stores)
             assert production.ended.wait(TIMEOUT)
         assert read(second) == b"".join(TEXT)
         assert errors and isinstance(errors[0], LeaseLostError)
+    assert not caplog.records, "that is as it is meant to be"
 
 
 def test_notes_are_stored_with_the_chunk_that_follows(stores: Stores) -> None:
@@ -311,6 +320,61 @@ def test_recover_is_asked_once_for_a_term(stores: Stores) -> None:
         again.clear()
         assert again.wait(TIMEOUT)
     assert len(asked) == 1
+
+
+@pytest.mark.parametrize("refusal", [None, StoreUnavailableError("away")], ids=["taken", "away"])
+def test_what_could_not_be_taken_over_at_once_is_tried_again(
+    stores: Stores, refusal: StoreUnavailableError | None
+) -> None:
+    """The lost producer may have come back, and be lost again in the same term; `recover` is asked once."""
+    stores.orphan(*TEXT[:40])
+    asked: list[StreamInfo] = []
+    tried: list[str] = []
+    take_over = stores.store.take_over
+
+    def refuse_first(stream_id: str, generation: int) -> Lease | None:
+        tried.append(stream_id)
+        if len(tried) > 2:
+            return take_over(stream_id, generation)
+        if refusal is not None:
+            raise refusal
+        return None
+
+    def recover(info: StreamInfo) -> Callable[[], Iterator[bytes]]:
+        asked.append(info)
+        return rest
+
+    stores.store.take_over = refuse_first  # type: ignore[method-assign]
+    with ResumableStreamContext(stores.store, recover=recover) as context:
+        assert read(context) == b"".join(TEXT)
+    assert len(tried) == 3 and len(asked) == 1
+
+
+def test_a_server_that_is_away_keeps_nothing_else_from_recovery() -> None:
+    """Streams of others are taken over, and of those that wait one call is made in each round."""
+    calls: list[str] = []
+
+    class TwoServers(MemoryStore):
+        def route(self, stream_id: str) -> str:
+            return stream_id.partition("-")[0]
+
+        def info(self, stream_id: str) -> StreamInfo | None:
+            if self.route(stream_id) == "away":
+                calls.append(stream_id)
+                raise StoreUnavailableError("away")
+            return super().info(stream_id)
+
+        def orphans(self) -> Iterator[str]:
+            calls.append("round")
+            return iter(["away-1", "away-2", "s"])
+
+    with TwoServers() as store:
+        lease = store.acquire("s", handover=1000)
+        assert lease is not None
+        store.release(lease)
+        with ResumableStreamContext(store, recover=lambda info: rest) as context:
+            assert read(context) == b"".join(TEXT)
+    assert calls.count("away-1") >= 1 and "away-2" not in calls
 
 
 def test_what_recover_raises_is_logged(stores: Stores, caplog: pytest.LogCaptureFixture) -> None:

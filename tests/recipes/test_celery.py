@@ -74,6 +74,35 @@ def test_a_task_that_is_delivered_again_begins_anew(queue: Queue) -> None:
     assert queue.site.events("/answers/a") == ("so far and on ", "done")
 
 
+@pytest.mark.parametrize("queue", ["sqlite", "redis"], indirect=True)
+def test_a_task_that_is_delivered_again_goes_on(queue: Queue) -> None:
+    """Its source can continue: whoever viewed it before the kill gets every byte once, and `done`."""
+    result = queue.app.answer_on.delay("a", "so far PAUSE and on")
+    viewer = Background(lambda: queue.site.events("/answers/a"))
+    killed = queue.place.held()
+    wait_until(lambda: queue.app.context.store.read("a").size == len("so far "))
+    os.kill(killed, signal.SIGKILL)
+    assert queue.place.held() != killed
+    queue.place.release()
+    assert viewer.result() == ("so far and on ", "done")
+    assert result.get(timeout=PATIENCE) == "done"
+    assert queue.site.events("/answers/a") == ("so far and on ", "done")
+    assert queue.app.context.info("a").term > 1
+
+
+@pytest.mark.parametrize("queue", ["sqlite", "redis"], indirect=True)
+def test_a_task_that_is_delivered_again_after_its_end_ends_at_once(queue: Queue) -> None:
+    result = queue.app.answer_on.delay("a", "the whole answer", "PAUSE")
+    killed = queue.place.held()
+    assert queue.app.context.status("a") is Status.DONE
+    os.kill(killed, signal.SIGKILL)
+    assert queue.place.held() != killed
+    queue.place.release()
+    assert result.get(timeout=PATIENCE) == "done"
+    assert queue.site.events("/answers/a") == ("the whole answer ", "done")
+    assert queue.app.context.info("a").term == 1
+
+
 def test_a_warm_shutdown_lets_the_task_finish(queue: Queue) -> None:
     queue.app.answer.delay("a", "so far PAUSE and on")
     viewer = Background(lambda: queue.site.events("/answers/a"))

@@ -214,13 +214,13 @@ class ChunkBuilder:
         self._emit(chunk)
         return index
 
-    def finish(self, *, cut_off: bool = False) -> None:
+    def finish(self, *, cut_off: bool = False, to_be_run: bool = False) -> None:
         """Close every open part, in part order.
 
-        With `cut_off` a tool call is left as it is: neither its arguments nor the call itself are complete. So is
-        a call that was being written when an error came, such as that of a merged stream, and that nobody has
-        closed since: a client would run it.
+        With `cut_off` a tool call is left as it is: neither its arguments nor the call itself are complete. With
+        `to_be_run`, where clients run the calls that are closed, so is one that was being written when an error
+        came, such as that of a merged stream, and that nobody has closed since.
         """
         for index, part in enumerate(self._parts):
-            if not (part.cut or (cut_off and part.is_call)):
+            if not ((to_be_run and part.cut) or (cut_off and part.is_call)):
                 self.close_part(index)

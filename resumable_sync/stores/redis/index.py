@@ -37,7 +37,7 @@ class Index:
     def register(self, stream_id: str, max_streams: int, look_after: float | None = None) -> None:
         """Add an id. LimitExceededError if there is no room, also after a sweep. `look_after`: seconds, of a
         stream that is to have a handover."""
-        call = script("index_add", self._keys, stream_id, max_streams, _ELECTION_MS, _look(look_after))
+        call = script("index_add", self._keys, stream_id, max_streams, _ELECTION_MS, _delay(look_after))
         if not self._link.ask(call):
             self.sweep()
             if not self._link.ask(call):
@@ -48,7 +48,7 @@ class Index:
     def confirm(self, stream_id: str, won: bool, look_after: float | None = None) -> None:
         """The election is over: a sweep no longer spares the id."""
         # A failure does not matter: the id is in the index, and is spared only for the time of an election.
-        self._link.run([script("index_confirm", self._keys, stream_id, int(won), _look(look_after))])
+        self._link.run([script("index_confirm", self._keys, stream_id, int(won), _delay(look_after))])
 
     def released(self, stream_id: str, at: int) -> None:
         """The stream waits to be taken over from `at` on (server's ms)."""
@@ -65,7 +65,7 @@ class Index:
             ids = [each.decode("utf-8") for each in found[::2]]
             if not ids:
                 return
-            settled: list[Argument] = []
+            changes: list[Argument] = []
             waiting: list[str] = []
             replies = self._link.run([self._commands.orphan(stream_id) for stream_id in ids])
             for stream_id, score, reply in zip(ids, found[1::2], replies):
@@ -75,9 +75,9 @@ class Index:
                     passed += 1
                     waiting.append(stream_id)
                 else:
-                    settled += (stream_id, score, reply)
-            if settled:
-                self._link.ask(script("index_settle", (orphans,), *settled))
+                    changes += (stream_id, score, reply)
+            if changes:
+                self._link.ask(script("index_update", (orphans,), *changes))
             yield from waiting
             if len(ids) < _PAGE_OF_STREAMS:
                 return
@@ -155,5 +155,5 @@ class Index:
         return removed
 
 
-def _look(seconds: float | None) -> Argument:
+def _delay(seconds: float | None) -> Argument:
     return "" if seconds is None else milliseconds(seconds)

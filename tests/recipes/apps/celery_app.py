@@ -5,7 +5,7 @@ import os
 from celery import Celery
 from flask import Flask, request
 
-from resumable_sync import ResumableStreamContext, open_store
+from resumable_sync import ResumableStreamContext, current_producer, open_store
 from resumable_sync.wsgi import resume_sse_response
 
 from .model import model_tokens
@@ -26,6 +26,24 @@ def answer(self, answer_id, question):
 @tasks.task
 def answer_once(answer_id, question):
     return context.produce(answer_id, lambda: model_tokens(question))
+
+
+@tasks.task(bind=True, acks_late=True, reject_on_worker_lost=True, max_retries=30)
+def answer_on(self, answer_id, question, afterwards=""):
+    """Delivered again after its process was lost, it goes on where the bytes end; then it does `afterwards`."""
+
+    def make_stream():
+        known = current_producer().offset
+        for token in model_tokens(question):
+            if known <= 0:
+                yield token
+            known -= len(token)
+
+    status = context.produce(answer_id, make_stream, handover=60)
+    if status == "streaming":
+        raise self.retry(countdown=1)
+    list(model_tokens(afterwards))
+    return status
 
 
 web = Flask(__name__)

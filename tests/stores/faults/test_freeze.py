@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import signal
-import sqlite3
 import time
 from pathlib import Path
 
@@ -16,41 +15,12 @@ from resumable_sync.stores.sqlite import SQLiteStore
 from ...support import Process, wait_until
 from .conftest import Report
 from .follower import Follower
+from .frozen import freeze
 from .rounds import rounds
 from .source import text
 
 PROGRAMS = "tests.stores.faults.programs"
 GRACE = 0.5
-
-
-def _holds_the_file(path: Path) -> bool:
-    """Whether somebody is within a write transaction: a process frozen there keeps all others from writing."""
-    connection = sqlite3.connect(path, isolation_level=None, timeout=0.1)
-    try:
-        connection.execute("BEGIN IMMEDIATE")
-        connection.execute("ROLLBACK")
-        return False
-    except sqlite3.OperationalError:
-        return True
-    finally:
-        connection.close()
-
-
-def _freeze(producer: Process, path: Path) -> int:
-    """Stop the process, but not within a transaction; returns how often that took another try."""
-    tries = 0
-    while True:
-        producer.signal(signal.SIGSTOP)
-        wait_until(lambda: _state(producer.pid) == "T", what="stopped")
-        if not _holds_the_file(path):
-            return tries
-        tries += 1
-        producer.signal(signal.SIGCONT)
-        producer.until("stored")
-
-
-def _state(pid: int) -> str:
-    return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
 
 
 @pytest.mark.parametrize("how", ["append", "produce"])
@@ -68,7 +38,7 @@ def test_frozen_producer(how: str, rounds: int, path: Path, report: Report) -> N
             follower = Follower(store, stream_id)
             for _ in range(rng.randint(0, 100)):
                 producer.until("stored")
-            within_transaction += _freeze(producer, path)
+            within_transaction += freeze(producer.pid, path, lambda: producer.until("stored"))
             frozen_at = time.monotonic()
             follower.join()
             assert isinstance(follower.error, ProducerInterruptedError)

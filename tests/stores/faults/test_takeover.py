@@ -13,9 +13,10 @@ from resumable_sync.stores.sqlite import SQLiteStore
 from ...support import Process
 from .conftest import Report
 from .follower import Follower
+from .frozen import freeze
 from .rounds import rounds
 from .source import text
-from .test_freeze import PROGRAMS, _freeze
+from .test_freeze import PROGRAMS
 
 LONG = 3600.0
 """A lease that no test waits for: what is noticed before is noticed by the lock file."""
@@ -73,7 +74,7 @@ def test_a_frozen_producer_is_succeeded_and_wakes(rounds: int, path: Path, repor
             follower = Follower(store, stream_id)
             with Process(PROGRAMS, "take_over", path, stream_id, length, grace) as heir:
                 heir.until("waiting")
-                _freeze(producer, path)
+                freeze(producer.pid, path, lambda: producer.until("stored"))
                 offset = int(heir.until("took"))
                 if rng.random() < 0.5:
                     heir.until("ended")

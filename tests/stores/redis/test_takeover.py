@@ -213,7 +213,7 @@ def test_who_looked_in_vain_takes_nothing_away_that_is_new(
     seen = client.zscore(orphans, "s")
     index.register("s", 100, 0.05)
     for left in ("", "600000"):
-        index._link.ask(script("index_settle", (orphans,), "s", repr(seen), left))
+        index._link.ask(script("index_update", (orphans,), "s", repr(seen), left))
         assert float(client.zscore(orphans, "s")) < int(client.time()[0]) * 1000 + 1000
     assert store.acquire("s", restart={"done"}, handover=60.0)
     waiting(store, "s")

@@ -1,4 +1,4 @@
--- index_settle(orphans zset, as in index_add; then id, the score it had, and ms until somebody is to look again, '' for
+-- index_update(orphans zset, as in index_add; then id, the score it had, and ms until somebody is to look again, '' for
 -- never) -> 1. One whose score is another one by now is left alone: it has begun anew, or was released.
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
