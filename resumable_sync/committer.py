@@ -342,6 +342,13 @@ class Committer:
             raise
         return outbox
 
+    def keep_alive(self, stream_id: str, ttl: float) -> Callable[[], None]:
+        """Renew the life of a shared stream, of `ttl` seconds, until what is returned is called, or the stream is
+        gone. StoreUnavailableError if no thread can be started."""
+        pulse = Pulse(stream_id, ttl / 3)
+        self._heartbeat.add(pulse, lambda gone: None)
+        return functools.partial(self._heartbeat.remove, pulse)
+
     def put(self, outbox: Outbox, chunk: bytes, notes: dict[str, str | None] | None = None) -> None:
         """Hand over a chunk, and the notes that are to be set with it; waits while too much is pending. Raises the
         outbox's error if it was stopped."""

@@ -2,7 +2,8 @@
 
 It shares nothing with the group commit but each producer's Pulse. An append may have to wait for a full disk, a
 lock or a server that hangs, for as long as the store's timeout; a lease must be renewed meanwhile. So renewals
-have a thread of their own, and that thread calls nothing of the store but `renew`.
+have a thread of their own, and that thread calls nothing of the store but `renew`, and `touch` for the shared
+streams that are to live as long as a producer.
 
 An append renews too. Whoever has made one notes in `signed_at` when it began: one assignment without a lock,
 cheap enough for every append. The thread looks at it when it wakes, so a lease that was signed meanwhile costs
@@ -26,8 +27,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from .contract import Lease, Store
-from .errors import ProducerInterruptedError, ResumableStreamError, StoreUnavailableError
+from .contract import Lease, Store, shared_store
+from .errors import ProducerInterruptedError, ResumableStreamError, StoreUnavailableError, StreamLostError
 from .process import start_thread
 
 logger = logging.getLogger("resumable_sync")
@@ -39,9 +40,10 @@ _FAULT_SECONDS = 0.05  # that the thread pauses after an error of which nobody k
 
 
 class Pulse:
-    """One producer's lease, and when it must be renewed. Guarded by the heartbeat's lock, but for `signed_at`."""
+    """One producer's lease, or the id of a shared stream, which has none, and when it must be renewed. Guarded by
+    the heartbeat's lock, but for `signed_at`."""
 
-    def __init__(self, lease: Lease, interval: float, owner: weakref.ref[Any] | None = None) -> None:
+    def __init__(self, lease: Lease | str, interval: float, owner: weakref.ref[Any] | None = None) -> None:
         self.lease = lease
         self.owner = owner  # once it is collected nothing is renewed any more; None: there is none to look at
         self.interval = interval  # seconds from one sign of life to the next
@@ -139,7 +141,9 @@ class Heartbeat:
     def _renew(self, pulses: Sequence[Pulse]) -> None:
         began = time.monotonic()
         owned = [pulse for pulse in pulses if pulse.owner is None or pulse.owner() is not None]
-        results = self._ask_store([replace(pulse.lease) for pulse in owned]) if owned else []
+        leases = [replace(pulse.lease) for pulse in owned if isinstance(pulse.lease, Lease)]
+        renewed = iter(self._ask_store(leases) if leases else [])
+        results = [self._touch(each.lease) if isinstance(each.lease, str) else next(renewed) for each in owned]
         for pulse in set(pulses).difference(owned):
             self._refuse(pulse, ProducerInterruptedError("whoever produced the stream is gone without ending it"))
         for pulse, result in zip(owned, results):
@@ -166,3 +170,15 @@ class Heartbeat:
         except Exception as error:  # its streams' next append will tell whether the fault stays
             logger.exception("renew failed")
             return [StoreUnavailableError(f"the store failed: {error!r}")] * len(leases)
+
+    def _touch(self, stream_id: str) -> ResumableStreamError | None:
+        store = shared_store(self._store)
+        try:
+            if store is not None and store.touch(stream_id):
+                return None
+            return StreamLostError(f"stream {stream_id} was deleted or has expired")
+        except ResumableStreamError as error:
+            return error
+        except Exception as error:
+            logger.exception("touch failed")
+            return StoreUnavailableError(f"the store failed: {error!r}")

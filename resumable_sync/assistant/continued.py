@@ -7,32 +7,30 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from ..contract import Store
-from ..errors import MalformedStreamError, StreamLostError, StreamNotFoundError
-from .newest import RECORD_PREFIX, Claim
+from ..contract import Status, Store, StreamInfo, shared_store
+from ..errors import MalformedStreamError, StreamLostError, StreamNotFoundError, UnsupportedError
+from .newest import RECORD_PREFIX
 from .stored import stored_pieces
 
 CONTINUES_KEY = "assistant-continues"
 """Where the metadata of such a stream says so."""
 
 
-def keep_message(store: Store, stream_id: str, message: Mapping[str, Any], ttl: float | None) -> Claim:
-    """Store `message` for a stream that goes on with it. The claim is kept while the stream is produced.
+def keep_message(store: Store, stream_id: str, message: Mapping[str, Any], ttl: float | None) -> StreamInfo:
+    """Store `message` for a stream that goes on with it, in one step. Whoever produces keeps the record alive.
 
-    Blocks for a few calls of the store, and raises what it raises. StreamLostError if there is one already.
+    Blocks for a call of the store, and raises what it raises; UnsupportedError if it has no shared streams.
+    StreamLostError if there is one already.
     """
-    lease = store.acquire(_record_id(stream_id), ttl=ttl)
-    if lease is None:
-        raise StreamLostError(f"the message that stream {stream_id} goes on with is there already")
+    shared = shared_store(store)
+    if shared is None:
+        raise UnsupportedError(f"{type(store).__name__} has no shared streams, which the message is kept in")
     data, size = json.dumps(message, separators=(",", ":")).encode(), store.max_chunk_bytes
-    claim = Claim(store, lease)
-    try:
-        for begin in range(0, len(data), size):
-            store.append(lease, data[begin : begin + size])
-    except BaseException:
-        claim.end()
-        raise
-    return claim
+    chunks = [data[begin : begin + size] for begin in range(0, len(data), size)]
+    info = shared.create(_record_id(stream_id), *chunks, ttl=ttl, ending=Status.DONE)
+    if info is None:
+        raise StreamLostError(f"the message that stream {stream_id} goes on with is there already")
+    return info
 
 
 def kept_message(store: Store, stream_id: str, metadata: Mapping[str, str]) -> dict[str, Any] | None:

@@ -1,115 +1,155 @@
 """Which stream is the newest of a chat: kept in the store, so that all processes agree.
 
-Each chat has two records, streams of their own whose metadata names a stream and a number. The
-record with the higher number counts. A new message takes the next number and, for its record, the place of the
-one before the last, so that the chat is never without a record. Whoever acquires that place has the number; the
-store sees to it that only one does. The end of a stream takes no place, so it cannot hide a newer one: whether
-the newest stream still runs, the stream itself says.
+Each chat has one record, a shared stream without bytes whose notes name the stream. A message takes its place by
+one commit, which expects the turn that it has read and sets one of its own. So the last one that took it stands,
+also of several that are sent at once; the chat is never without a record, and none of an earlier message shows
+again.
 
-A record runs as long as its stream is produced and what follows its end is done. It ends as `done`, or as
-`interrupted` where the application did not get the message; a record whose process died reads so, too. Its bytes
-say how the message ended where the stream is `done` and the message is not: `error` or `cancelled`.
+The producing process notes what cannot be read from the stream: that all that follows the stream's end is done, or
+that the application did not get the message; and how the message ended where the stream is `done` and the message
+is not. A process that dies notes nothing more. Whether it runs, and since when the stream has ended, the stream
+says.
 
-A message takes its number as soon as its producer is elected. Of several that are sent to one chat at the same
-moment each may become the newest, and for that moment a reader may see an earlier one; then the last one stands.
+**Edition 1** kept two records for each chat: streams whose ids end in `.0` and `.1`, and whose metadata name the
+stream and a number. The one with the higher number counts. They are read, too, so that a chat is found whose
+newest message was begun by a worker of that edition. Its workers do not see the records of this one. Which is
+newer: a record keeps the generations that the two had when its message took its place, and those of an id only
+grow.
 """
 
 from __future__ import annotations
 
 import hashlib
 import logging
-import weakref
+import time
+from collections.abc import Sequence
 from typing import NamedTuple
 
-from ..committer import Outbox, committer_for
-from ..contract import Lease, Status, Store
-from ..errors import ResumableStreamError, StoreUnavailableError, StreamNotFoundError
+from ..contract import INTERNAL_PREFIXES, SharedStore, Status, Store, StreamInfo, new_token, shared_store
+from ..errors import (
+    ConflictError,
+    ResumableStreamError,
+    StoreUnavailableError,
+    StreamNotFoundError,
+    UnsupportedError,
+)
 
 logger = logging.getLogger("resumable_sync")
 
-RECORD_PREFIX = "chat."
+RECORD_PREFIX = INTERNAL_PREFIXES[0]
 """The ids of all records begin so; streams of the application should not."""
 
 _ROUNDS = 50  # in which others may be quicker
-_HEARTBEAT = 5.0
+_RETRY_SECONDS = 0.2
+
+# The names of the notes.
+_TURN = "turn"  # a random text, of the message that took the place
+_STREAM = "stream"
+_AWAITED = "awaited"
+_PAIR = "pair"  # the generations of the two records of edition 1 at that time
+_ENDING = "ending"
+_FOLLOWED = "followed"  # what came of all that follows the stream's end
 
 
 class Record(NamedTuple):
     """What is kept of the newest stream of a chat."""
 
-    number: int
     stream_id: str
     status: Status
-    """`streaming` until all that follows the stream's end is done; then `done`, unless the application did not get
-    the message."""
+    """`streaming` until the producing process has noted that all that follows the stream's end is done: then
+    `done`, or `interrupted` where the application did not get the message. One that died notes nothing."""
     awaited: bool
     """Whether the application is to get the message at the end."""
-    has_bytes: bool
-    record_id: str
+    ending: str | None
+    """How the message ended where its stream does not say so: `error` or `cancelled`; None for no such thing."""
 
 
 class Claim:
-    """A stream's place as the newest of its chat. One thread at a time."""
+    """A stream's place as the newest of its chat. It can note something for as long as it has that place.
+    Thread-safe."""
 
-    def __init__(self, store: Store, lease: Lease) -> None:
+    def __init__(self, store: SharedStore, record: StreamInfo, turn: str) -> None:
+        self.record = record
+        """Where it is kept."""
         self._store = store
-        self._lease = lease
-        self._committer = committer_for(store, lease.stream_id)
-        self._outbox: Outbox | None = None
+        self._turn = turn
 
-    def keep(self) -> None:
-        """Keep the record alive as a producer's stream is: one that ended now could expire before its stream."""
-        self._outbox = self._committer.open(self._lease, _HEARTBEAT, lambda: None, owner=weakref.ref(self))
-
-    def note(self, ending: str) -> None:
-        """The message ended as `ending`, whatever the stream says. Stored when this returns; raises nothing. Of
-        several the first counts."""
-        if self._outbox is not None:
-            try:
-                self._committer.put(self._outbox, f"{ending} ".encode())
-                self._committer.flush(self._outbox)
-            except ResumableStreamError as error:
-                logger.debug("the record %s was not written: %s", self._lease.stream_id, error)
+    def note(self, ending: str, patience: float = 0.0) -> None:
+        """The message ended as `ending`, whatever the stream says. Stored when this returns; tried again for
+        `patience` seconds while the store is away. Raises nothing. Of several the first counts."""
+        self._set(_ENDING, ending, patience)
 
     def end(self, status: Status = Status.DONE) -> None:
-        """The stream has ended, or was never begun. The record lives on for its ttl. Raises nothing."""
-        if self._outbox is not None:
-            self._committer.close(self._outbox)
-        try:
-            self._store.finalize(self._lease, status)
-        except ResumableStreamError as error:  # a newer record took its place; or its lease runs out
-            logger.debug("the record %s was not ended: %s", self._lease.stream_id, error)
+        """All that follows the stream's end is done; `interrupted`: the application did not get the message.
+        Raises nothing. Of several the first counts."""
+        self._set(_FOLLOWED, status.value, 0.0)
+
+    def _set(self, name: str, value: str, patience: float) -> None:
+        deadline = time.monotonic() + patience
+        while True:
+            try:
+                self._store.commit(
+                    self.record.stream_id, expect={_TURN: self._turn, name: None}, notes={name: value}
+                )
+                return
+            except ResumableStreamError as error:  # another has the place; it is noted; the store is away
+                transient = isinstance(error, StoreUnavailableError) and error.transient
+                if not transient or time.monotonic() >= deadline:
+                    logger.debug("%s was not noted in %s: %s", name, self.record.stream_id, error)
+                    return
+            # A store does not tell when it is back, so there is nothing to wait for but time.
+            time.sleep(_RETRY_SECONDS)
 
 
 class ActiveStreams:
     """Remembers the newest stream of each chat. `scope` keeps the chats of several applications apart.
 
-    A chat's id may be any text. Takes two small streams of the store per chat, which expire with its ttl.
+    A chat's id may be any text. Takes one small stream of the store per chat. That is kept for the ttl of the
+    chat's first message, from the end of its last one. UnsupportedError for a store that has no shared streams.
     Thread-safe; blocks for a few calls of the store. Raises what the store raises.
     """
 
     def __init__(self, store: Store, scope: str = "") -> None:
+        shared = shared_store(store)
+        if shared is None:
+            raise UnsupportedError(
+                f"{type(store).__name__} has no shared streams, in which a chat's newest stream is kept: give it "
+                "`_create`, `_commit` and `_touch_life` (see resumable_sync.stores.base)"
+            )
         self._store = store
+        self._shared = shared
         self._scope = scope
 
     def begin(self, chat_id: str, stream_id: str, ttl: float | None = None, *, awaited: bool = False) -> Claim:
         """Make `stream_id` the newest stream of the chat. Call it once its producer is elected.
 
-        Whoever produces keeps the claim, and ends it in any case. `awaited`: the application is to get the message
-        at the end, and the claim ends only when it has. StoreUnavailableError if too many are
+        Whoever produces keeps the record alive, and ends the claim in any case. `awaited`: the application is to
+        get the message at the end, and the claim ends only when it has. StoreUnavailableError if too many are
         begun in the chat at this moment.
         """
+        record_id, turn = self._id(chat_id), new_token()
+        notes = {
+            _TURN: turn,
+            _STREAM: stream_id,
+            _AWAITED: "1" if awaited else None,
+            _ENDING: None,
+            _FOLLOWED: None,
+        }
         for _ in range(_ROUNDS):
-            newest = self.record(chat_id)
-            number = newest.number + 1 if newest is not None else 1
-            lease = self._take(chat_id, number, stream_id, ttl, awaited)
-            if lease is None:
+            info = self._store.info(record_id)
+            # After that, and so no earlier than the message whose turn it is looked at them.
+            generations = (0 if kept is None else kept.generation for kept in self._pair(record_id))
+            notes[_PAIR] = " ".join(map(str, generations))
+            if info is None:
+                info = self._shared.create(record_id, ttl=ttl, notes=notes)
+                if info is not None:
+                    return Claim(self._shared, info, turn)
                 continue
-            newest = self.record(chat_id)
-            if newest is not None and newest.stream_id == stream_id:
-                return Claim(self._store, lease)
-            # It was slow, and others have passed meanwhile: an earlier number is not the newest.
-            Claim(self._store, lease).end()
+            try:
+                self._shared.commit(record_id, expect={_TURN: info.notes.get(_TURN)}, notes=notes)
+                return Claim(self._shared, info, turn)
+            except (ConflictError, StreamNotFoundError):  # another was quicker; or it has just expired
+                continue
         raise StoreUnavailableError("too many streams are begun in this chat")
 
     def newest(self, chat_id: str) -> str | None:
@@ -119,45 +159,29 @@ class ActiveStreams:
 
     def record(self, chat_id: str) -> Record | None:
         """What is kept of the chat's newest stream; None if there is none."""
-        records = [self._record(self._id(chat_id, place)) for place in (0, 1)]
-        return max(
-            (record for record in records if record is not None), default=None, key=lambda record: record.number
-        )
-
-    def noted(self, record: Record) -> str | None:
-        """How the message ended where its stream does not say so: `error` or `cancelled`; None for no such
-        thing."""
-        if not record.has_bytes:
-            return None
-        try:
-            return self._store.read(record.record_id, "").data.decode().split()[0]
-        except StreamNotFoundError:
-            return None
-
-    def _id(self, chat_id: str, place: int) -> str:
-        text = f"{self._scope}\0{chat_id}".encode("utf-8", "surrogatepass")
-        return f"{RECORD_PREFIX}{hashlib.sha256(text).hexdigest()[:40]}.{place}"
-
-    def _record(self, record_id: str) -> Record | None:
+        record_id = self._id(chat_id)
+        # First: a message that takes the place meanwhile has looked at these, or at later ones.
+        pair = self._pair(record_id)
         info = self._store.info(record_id)
-        if info is None:
+        notes = {} if info is None else info.notes
+        seen = notes.get(_PAIR, "0 0").split()
+        earlier = max((kept for kept in pair if kept is not None), default=None, key=_number)
+        if earlier is not None and earlier.generation > int(seen[pair.index(earlier)]):
+            return Record(earlier.metadata.get("stream", ""), earlier.status, False, None)
+        if _STREAM not in notes:
             return None
-        number = info.metadata.get("number", "")
-        return Record(
-            int(number) if number.isdecimal() else 0,
-            info.metadata.get("stream", ""),
-            info.status,
-            "awaited" in info.metadata,
-            info.size > 0,
-            record_id,
-        )
+        status = Status(notes.get(_FOLLOWED, Status.STREAMING))
+        return Record(notes[_STREAM], status, _AWAITED in notes, notes.get(_ENDING))
 
-    def _take(self, chat_id: str, number: int, stream_id: str, ttl: float | None, awaited: bool) -> Lease | None:
-        record_id = self._id(chat_id, number % 2)
-        occupant = self._record(record_id)
-        if occupant is not None:
-            if occupant.number >= number:
-                return None
-            self._store.delete(record_id)
-        kept = {"number": str(number), "stream": stream_id, **({"awaited": "1"} if awaited else {})}
-        return self._store.acquire(record_id, ttl=ttl, metadata=kept)
+    def _id(self, chat_id: str) -> str:
+        text = f"{self._scope}\0{chat_id}".encode("utf-8", "surrogatepass")
+        return f"{RECORD_PREFIX}{hashlib.sha256(text).hexdigest()[:40]}"
+
+    def _pair(self, record_id: str) -> Sequence[StreamInfo | None]:
+        """The records of edition 1."""
+        return [self._store.info(f"{record_id}.{place}") for place in (0, 1)]
+
+
+def _number(info: StreamInfo) -> int:
+    number = info.metadata.get("number", "")
+    return int(number) if number.isdecimal() else 0

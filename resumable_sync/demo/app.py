@@ -9,7 +9,6 @@ from flask import Flask, Response, abort, jsonify, request, send_from_directory
 
 from ..assistant import assistant_blueprint
 from ..assistant.http.endpoints import CHAT_KEY
-from ..assistant.newest import RECORD_PREFIX
 from ..context import ResumableStreamContext
 from ..contract import Store, StreamInfo
 from ..stores import open_store
@@ -101,7 +100,7 @@ def create_app(
 
 def _is_answer(info: StreamInfo) -> bool:
     """Whether a stream can be shown as text: those of the chat have a page of their own."""
-    return CHAT_KEY not in info.metadata and not info.stream_id.startswith(RECORD_PREFIX)
+    return CHAT_KEY not in info.metadata
 
 
 def describe(info: StreamInfo) -> dict[str, object]:

@@ -22,6 +22,7 @@ from resumable_sync import (
     StreamFinalizedError,
     current_producer,
 )
+from resumable_sync.committer import committer_for
 from resumable_sync.heartbeat import Heartbeat, Pulse, take_due
 
 from ..backends import BACKEND_PARAMS, BACKENDS
@@ -318,3 +319,29 @@ def test_a_busy_process_renews_its_silent_producer_and_hears_of_cancels(kind: st
             pass
     store.close()
     backend.close()
+
+
+class Touched(MemoryStore):
+    """Remembers what was touched; the first calls raise."""
+
+    def __init__(self, *troubles: BaseException) -> None:
+        super().__init__()
+        self.troubles = list(troubles)
+        self.touched: list[str] = []
+
+    def touch(self, stream_id: str) -> bool:
+        self.touched.append(stream_id)
+        if self.troubles:
+            raise self.troubles.pop()
+        return super().touch(stream_id)
+
+
+def test_a_shared_stream_is_kept_alive_until_it_is_let_go_of() -> None:
+    with Touched(StoreUnavailableError("away"), RuntimeError("a fault")) as store:
+        assert store.create("s") is not None
+        let_go = committer_for(store, "s").keep_alive("s", 0.06)
+        gone = committer_for(store, "gone").keep_alive("gone", 0.06)
+        wait_until(lambda: store.touched.count("s") > 5)
+        assert store.touched.count("gone") <= 3  # once the store has said so, it is not asked again
+        for each in let_go, gone, let_go:
+            each()

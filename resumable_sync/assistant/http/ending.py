@@ -5,10 +5,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
+from contextlib import ExitStack
 from typing import Any
 
+from ...committer import committer_for
 from ...context import ResumableStreamContext
-from ...contract import Status
+from ...contract import Status, StreamInfo
 from ...errors import StreamLostError
 from ...producer import current_producer
 from ..continued import keep_message
@@ -47,33 +49,35 @@ class Accompanied:
         self._ttl = ttl
         self._on_finish = on_finish
         self._ui = ui
-        self._begun: Future[tuple[Claim | None, Claim | None]] = Future()
+        self._begun: Future[tuple[Claim | None, list[StreamInfo]]] = Future()
+        self._kept = ExitStack()
         self._noted = False
 
     def begin(self) -> None:
         """Write the records; what `keep` waits for. Raises what the store raises, there too."""
-        start: Claim | None = None
+        claim, records = None, []
         try:
             chat = self._chat
             if self._continued is not None:
-                start = keep_message(self._context.store, chat.stream_id, self._continued, self._ttl)
-            claim = None
+                records.append(keep_message(self._context.store, chat.stream_id, self._continued, self._ttl))
             if chat.chat_id:
                 awaited = self._on_finish is not None
                 claim = self._active.begin(chat.chat_id, chat.stream_id, self._ttl, awaited=awaited)
+                records.append(claim.record)
         except BaseException as error:
-            if start is not None:
-                start.end()
             self._begun.set_exception(error)
             raise
-        self._begun.set_result((claim, start))
+        self._begun.set_result((claim, records))
 
     def keep(self) -> None:
         """Keep the records alive until the stream has ended and `on_finish` has returned. In the producer's
         thread."""
-        for record in self._begun.result(_BEGIN_SECONDS):
-            if record is not None:
-                record.keep()
+        _, records = self._begun.result(_BEGIN_SECONDS)
+        with ExitStack() as kept:
+            for record in records:
+                committer = committer_for(self._context.store, record.stream_id)
+                kept.callback(committer.keep_alive(record.stream_id, record.ttl))
+            self._kept = kept.pop_all()
         current_producer()._on_end(self._end)
 
     def failed(self) -> None:
@@ -84,7 +88,7 @@ class Accompanied:
         claim, _ = self._begun.result(_BEGIN_SECONDS)
         if claim is not None and not self._noted:
             self._noted = True
-            claim.note(ending.value)
+            claim.note(ending.value, patience=self._context.store.grace)
 
     def _end(self) -> None:
         """The stream has ended. Raises nothing but what ends the thread."""
@@ -95,11 +99,10 @@ class Accompanied:
         except Exception:
             logger.exception("what follows the end of stream %s failed", self._chat.stream_id)
         finally:
-            claim, start = self._begun.result(_BEGIN_SECONDS)
+            claim, _ = self._begun.result(_BEGIN_SECONDS)
             if claim is not None:
                 claim.end(Status.DONE if given else Status.INTERRUPTED)
-            if start is not None:
-                start.end()
+            self._kept.close()
 
     def _finish(self) -> None:
         stream_id = self._chat.stream_id

@@ -34,7 +34,8 @@ had sent it.
 replayed with its closing frames for `ending_seconds`, so that useChat is in `error` (cancelled: as after the AI
 SDK's own abort) at each load, until a newer message is sent. With `on_finish` a complete one is replayed, too,
 until that has returned: a page that is loaded meanwhile has it from here, later from the application. Where it
-raised, or its process died, the message is replayed for `ending_seconds`, as the application may not have it.
+raised, or its process died, the message is replayed for `ending_seconds`, as the application may not have it. An
+`on_finish` that takes longer than that, and than the store's grace time, counts as one that died.
 Clients replace by the replay what they have under the same id (AI SDK from 5.0.277, 6.0.326 and 7.0.173; what
 older ones have saved is doubled, and by 5 still a saved message with a call whose input was cut off).
 
@@ -120,6 +121,8 @@ class AssistantEndpoints:
     raised; `cancelled`; or `interrupted`, where the context was closed in the middle. It is not called where the
     process was killed or the stream is gone: then the chat's viewers are told that it was interrupted, and
     `read_ui_message` gives what there is. What it raises is logged with the stream's id and ends nothing.
+
+    UnsupportedError for a context whose store has no shared streams: the chat's newest stream is kept in one.
 
     Errors are JSON `{"error": …}`: 400 bad JSON or ids, 403, 404, 405, 413, 415 not application/json, and those of
     `resumable_sync.wsgi`. Thread-safe; calls block for the store and for the request's body.
@@ -264,13 +267,14 @@ class AssistantEndpoints:
         if record is None or info is None:
             return None
         if info.status.ended:
-            well = info.status is Status.DONE and self._active.noted(record) is None
+            well = info.status is Status.DONE and record.ending is None
             if well and (not record.awaited or record.status is Status.DONE):
                 return None
-            if record.awaited and record.status is Status.STREAMING:
-                return info.stream_id  # on_finish has not returned, however long it takes
+            seconds = self._ending_seconds
+            if record.awaited and record.status is Status.STREAMING:  # on_finish runs, or its process has died
+                seconds = max(seconds, self.context.store.grace)
             # By the clocks of the machines: it matters to nobody whether a day is a little longer.
-            if info.finished_at is not None and time.time() - info.finished_at > self._ending_seconds:
+            if info.finished_at is not None and time.time() - info.finished_at > seconds:
                 return None
         return info.stream_id
 

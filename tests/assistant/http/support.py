@@ -12,7 +12,7 @@ from wsgiref.util import setup_testing_defaults
 
 from resumable_sync import current_producer
 from resumable_sync.assistant import AssistantStreamController
-from resumable_sync.contract import Status
+from resumable_sync.contract import Lease, Status
 
 from ...wsgi.support import Reply
 
@@ -45,6 +45,8 @@ class Script:
     def __init__(self, *steps: Any) -> None:
         self.runs = 0
         self.stopped = threading.Event()
+        self.lease: Lease | None = None
+        """Of the stream that it writes."""
         self._steps: queue.Queue[Any] = queue.Queue()
         for step in steps:
             self.put(step)
@@ -58,6 +60,7 @@ class Script:
 
     def __call__(self, controller: AssistantStreamController, *_: object) -> None:
         self.runs += 1
+        self.lease = current_producer()._lease
         current_producer().on_cancel(self._stop)
         while (step := self._steps.get(timeout=30)) is not None:
             if isinstance(step, BaseException):

@@ -168,7 +168,7 @@ def test_authorize(context: ResumableStreamContext) -> None:
         if action != "send":
             assert call(app, method, path, body, authorization="me").status == 200
             assert asked[-1] == ("me", "c", action)
-    assert script.runs == 1 and len(list(context.store.streams())) == 2
+    assert script.runs == 1 and len(list(context.store.streams())) == 1
 
 
 def test_streams_that_are_no_chats_of_these_endpoints_are_not_shown(context: ResumableStreamContext) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import flask
@@ -23,7 +24,7 @@ from resumable_sync.assistant import (
     read_assistant_message,
 )
 from resumable_sync.assistant.formats.registry import FORMATS
-from resumable_sync.contract import Lease, Status
+from resumable_sync.contract import Status
 from resumable_sync.wsgi import ResponseAbortedError
 
 from ..formats.programs import (
@@ -220,11 +221,11 @@ def test_an_encoder_that_fails_is_an_error_of_the_stream(context: ResumableStrea
     assert b"An error occurred." in body and b"secret" not in body and body.endswith(b"data: [DONE]\n\n")
 
 
-def interrupted(context: ResumableStreamContext) -> None:
+def interrupt(context: ResumableStreamContext, script: Script) -> None:
     """End the stream as another process does that finds its producer dead: with what it had stored."""
     info = context.info("s")
-    assert info is not None
-    context.store.finalize(Lease("s", info.generation, offset=info.size), Status.INTERRUPTED)
+    assert info is not None and script.lease is not None
+    context.store.finalize(replace(script.lease, offset=info.size), Status.INTERRUPTED)
 
 
 @pytest.mark.parametrize("format_name", ENDING)
@@ -241,7 +242,7 @@ def test_a_stream_that_was_ended_from_outside_closes_its_message(
     script = Script(begin)
     live = call(create(context, script, encoder=ENCODERS[format_name]))
     begun = live.read_until(b'{\\"a\\":')
-    (context.cancel if how == "cancelled" else lambda _: interrupted(context))("s")
+    context.cancel("s") if how == "cancelled" else interrupt(context, script)
     rest = live.read()
     info = context.info("s")
     assert info is not None and info.status == how and info.size == len(begun)
@@ -282,9 +283,10 @@ def test_plain_text_ends_where_it_was_cancelled_and_is_broken_off_where_it_was_l
     context: ResumableStreamContext,
 ) -> None:
     for how in ("cancelled", "interrupted"):
-        live = call(create(context, Script("part"), encoder=PlainTextEncoder))
+        script = Script("part")
+        live = call(create(context, script, encoder=PlainTextEncoder))
         live.read_until(b"part")
-        (context.cancel if how == "cancelled" else lambda _: interrupted(context))("s")
+        context.cancel("s") if how == "cancelled" else interrupt(context, script)
         if how == "cancelled":
             assert live.read() == b""
         else:
