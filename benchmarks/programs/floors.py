@@ -57,12 +57,12 @@ def redis_same_script(job: Job) -> dict[str, Any]:
     assert lease is not None
     store.append(lease, b"0" * 64)  # the server knows the script from here on
     _, sha, count, *keys = script("append", Keys("resumable").of("same")).arguments
+    life = (1 << 28, 10_000_000, 15_000, 0, 86_400_000)  # limits, and times in ms
     offset = 64
     begin = time.perf_counter()
     for each in made:
-        client.evalsha(
-            sha, count, *keys, lease.generation, offset, 64, 1, 1 << 28, 10_000_000, 15_000, 86_400_000, each, ""
-        )
+        head = (lease.generation, lease.token, offset, 64, 1, *life, 0, 0, 0)  # no notes
+        client.evalsha(sha, count, *keys, *head, each, "")
         offset += 64
     seconds = time.perf_counter() - begin
     digest = sha256([b"".join(_pieces(store))[64:]])
