@@ -13,7 +13,6 @@ from benchmarks.scenarios import SCENARIOS
 ROOT = Path(__file__).parents[1]
 
 
-@pytest.mark.timeout(600)
 @pytest.mark.timeout(600)  # some forty processes, one after the other
 def test_quick_run(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "benchmarks", "--quick", "--json", "figures.json", "--plot", "plots"]
