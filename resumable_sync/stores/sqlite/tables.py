@@ -539,7 +539,9 @@ class Steps:
             if not row.status.ended:
                 values["updated_at"] = time.time()
         elif row.status.ended:
-            values = _expiry(self.finished_ttl or life)
+            values = _expiry(
+                max(self.finished_ttl or row.ttl, row.life)
+            )  # another process may have other settings
         elif row.boot_id == bootclock.domain():
             values = _expiry(life)  # `updated_at` is for its producer to renew: in other clock domains that tells
         else:
