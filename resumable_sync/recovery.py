@@ -88,9 +88,10 @@ class Recovery:
                 info = self._store.info(stream_id)
                 if info is not None and waits_for_takeover(info):
                     self._ask_about(context, info)
-            except StoreUnavailableError as error:
+            except ResumableStreamError as error:
                 logger.debug("recovery asks about %s again: %s", stream_id, error)
-                if error.transient:  # otherwise it is this stream's matter, which is damaged
+                # Otherwise it is this stream's matter, which is damaged.
+                if isinstance(error, StoreUnavailableError) and error.transient:
                     away.add(route)
 
     def _ask_about(self, context: Recovering, info: StreamInfo) -> None:

@@ -70,8 +70,7 @@ class _Publication:
         try:
             for piece in self._source.chunks():
                 fresh, left = piece[left:], max(0, left - len(piece))
-                if fresh:
-                    yield fresh
+                yield fresh  # an empty one says that the source is not silent while it is skipped
                 if self._tee is not None:
                     self._tee.write(piece, producer.cancelled)
         finally:

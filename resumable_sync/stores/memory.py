@@ -244,7 +244,7 @@ class MemoryStore(BaseStore):
             if self._expired(stream):
                 return False
             ended = stream.status.ended and not stream.shared
-            stream.live(self._clock(), self._finished_ttl if ended else None)
+            stream.live(self._clock(), (self._finished_ttl or stream.ttl) if ended else None)
             return True
 
     def append(self, lease: Lease, *chunks: bytes, notes: Notes | None = None) -> str:

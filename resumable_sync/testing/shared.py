@@ -217,6 +217,8 @@ class CreateContract(AdditionKit):
         many: dict[str, str] = {str(number): "" for number in range(MAX_NOTES + 1)}
         refused(LimitExceededError, store.create, "s", notes=many)
         assert store.status("s") is Status.MISSING
+        created(store, "taken")
+        refused(LimitExceededError, store.create, "taken", b"12345")  # what is too large is so for every id
         created(store, "s", b"1234", b"123", b"8")
 
     @guarantee("G10")

@@ -281,6 +281,7 @@ class HandoverContract(AdditionKit):
         store = self.full(grace=LONG)
         lease = begun(store, "s", ttl=SHORT)
         store.finalize(lease, Status.DONE)
+        assert store.touch("s")  # for as long again, and not for what is left of a handover
         pass_seconds(store, SHORT)
         assert store.status("s") is Status.MISSING
 

@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
+
+from resumable_sync import Lease
+from resumable_sync.cli.publish import _Publication
+from resumable_sync.producer import Producer, current
 
 from .conftest import Cli, one_line, until
 
@@ -64,3 +70,26 @@ def test_the_handover_runs_out(cli: Cli) -> None:
     first.wait(30)
     assert cli.run("follow", "dump").returncode == 4
     assert cli.run("publish", "dump", "--continue", input=DATA).returncode == 8
+
+
+def test_what_is_skipped_is_no_silence() -> None:
+    """Otherwise --idle-timeout would end a stream while its source gives again what is stored."""
+
+    class Source:
+        def chunks(self) -> Iterator[bytes]:
+            yield from (b"01", b"23", b"45", b"67")
+
+        def stop(self) -> None:
+            pass
+
+    class NoSignals:
+        pending = None
+
+    source: Any = Source()
+    signals: Any = NoSignals()
+    publication = _Publication(source, None, signals, 60.0)
+    token = current.set(Producer(Lease("dump", 1, offset=5)))
+    try:
+        assert list(publication.make_stream()) == [b"", b"", b"5", b"67"]
+    finally:
+        current.reset(token)

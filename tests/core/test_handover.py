@@ -21,6 +21,7 @@ from resumable_sync import (
     Status,
     StoreUnavailableError,
     StreamInfo,
+    StreamLostError,
     StreamTakenError,
     UnsupportedError,
     current_producer,
@@ -429,12 +430,15 @@ def test_a_full_context_refuses_what_it_would_take_over(stores: Stores) -> None:
         assert info is not None and info.term == 1
 
 
-def test_a_damaged_orphan_keeps_no_other_from_recovery(stores: Stores) -> None:
+@pytest.mark.parametrize(
+    "damage", [StoreUnavailableError("damaged", transient=False), StreamLostError("damaged")], ids=["file", "lost"]
+)
+def test_a_damaged_orphan_keeps_no_other_from_recovery(stores: Stores, damage: Exception) -> None:
     info = stores.store.info
 
     def fail_for_damaged(stream_id: str) -> StreamInfo | None:
         if stream_id == "damaged":
-            raise StoreUnavailableError("stream damaged is damaged", transient=False)
+            raise damage
         return info(stream_id)
 
     lease = stores.store.acquire("damaged", handover=1000)

@@ -236,6 +236,7 @@ class SQLiteStore(BaseStore):
 
     def _create(self, creation: Creation, token: str) -> StreamInfo | None:
         """A write transaction."""
+        self._steps.check(creation)
         process = self._processes.get()
 
         def begin(connection: sqlite3.Connection, expired: Row | None) -> Row:

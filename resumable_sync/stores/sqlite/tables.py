@@ -367,13 +367,16 @@ class Steps:
         generation = self._insert(connection, stream_id, expired, row)
         return Lease(stream_id, generation, ttl, token=row.fence, handover=handover)
 
+    def check(self, creation: Creation) -> None:
+        """LimitExceededError if it is too large, whatever is stored."""
+        self.limits.check_chunks(creation.chunks)
+        self.limits.check_room(creation.stream_id, sum(map(len, creation.chunks)), len(creation.chunks))
+        with_notes(creation.stream_id, {}, creation.notes)
+
     def create(self, connection: sqlite3.Connection, creation: Creation, expired: Row | None, token: str) -> Row:
         """Begin a shared stream, in place of the `expired` one if there is one. Raises LimitExceededError."""
         stream_id, chunks = creation.stream_id, creation.chunks
         size = sum(map(len, chunks))
-        self.limits.check_chunks(chunks)
-        self.limits.check_room(stream_id, size, len(chunks))
-        with_notes(stream_id, {}, creation.notes)
         row = _new_row(creation.ttl, creation.ttl, json.dumps(creation.metadata))
         row = row._replace(size=size, entries=len(chunks), fence=token, term=0, sliding=int(creation.sliding))
         if creation.ending is not None:
@@ -539,7 +542,9 @@ class Steps:
             if not row.status.ended:
                 values["updated_at"] = time.time()
         elif row.status.ended:
-            values = _expiry(self.finished_ttl or life)
+            values = _expiry(
+                max(self.finished_ttl or row.ttl, row.life)
+            )  # another process may have other settings
         elif row.boot_id == bootclock.domain():
             values = _expiry(life)  # `updated_at` is for its producer to renew: in other clock domains that tells
         else:

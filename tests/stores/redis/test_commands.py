@@ -164,6 +164,9 @@ def test_a_repeated_call_writes_too(server: RedisServer, store: RedisStore, comm
     assert twice(commands.create(Creation("t", [b"abc"], 60.0, True, {}, {"n": "1"}, None), "token"))
     commit = Commit("t", [b"def"], {"n": "1"}, {"n": "2"})
     assert twice(commands.commit(commit).call)[2] == b"6"
+    before = written()
+    assert ask(server, commands.commit(commit).call)[0] == b"refused"  # repeated by its caller, who finds its note
+    assert written() > before
     assert twice(commands.cancel("t")) == 1 and twice(commands.touch("t")) == 1
     assert commands.commit(Commit("t", [], {"n": "1"}, {"m": "2"})).fenced is False
 
