@@ -114,7 +114,7 @@ class Production:
             raise Stopped
         self._idle_since = None
         outbox, size, producer = self._outbox, self._max_chunk_bytes, self.producer
-        if producer._must_ask:
+        if producer._must_ask and data:
             raise RuntimeError(
                 f"stream {self.stream_id} is continued, at offset {self._lease.offset}: its source must ask "
                 "current_producer().offset and go on from there"
