@@ -49,6 +49,9 @@ def start_thread(target: Callable[[], object], name: str) -> threading.Thread:
         thread.start()
     except RuntimeError as error:
         raise StoreUnavailableError(f"the process can start no more threads: {error}") from error
+    except KeyError as broken:
+        # A signal handler raised once the thread ran; then what `start` itself does about that fails.
+        raise broken.__context__ or broken from None
     return thread
 
 
