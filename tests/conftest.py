@@ -122,7 +122,7 @@ settings.register_profile(
     "default", deadline=None, max_examples=40, stateful_step_count=40, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.register_profile(
-    "ci", settings.get_profile("default"), derandomize=True, database=None, max_examples=25, print_blob=True
+    "ci", settings.get_profile("default"), derandomize=True, database=None, max_examples=15, print_blob=True
 )
 settings.register_profile("brief", settings.get_profile("ci"), max_examples=8, stateful_step_count=20)
 settings.register_profile(
