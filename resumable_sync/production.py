@@ -27,7 +27,7 @@ from .producer import Hooks, Producer, call_hook_in_thread
 
 logger = logging.getLogger("resumable_sync")
 
-_FINALIZE_RETRY_SECONDS = 0.2
+_RETRY_SECONDS = 0.2
 SHUT_DOWN = "the producing process was shut down"
 
 
@@ -276,15 +276,15 @@ class Production:
         notes = self.producer._take_notes()
         keeper = shared_store(self._store) if notes else None
         if keeper is not None:
-            self._retry(functools.partial(keeper.finalize, self._lease, status, error, notes=notes), deadline)
+            retry_while_away(functools.partial(keeper.finalize, self._lease, status, error, notes=notes), deadline)
         else:
-            self._retry(functools.partial(self._store.finalize, self._lease, status, error), deadline)
+            retry_while_away(functools.partial(self._store.finalize, self._lease, status, error), deadline)
 
     def _let_go(self, deadline: float, told: bool) -> None:
         """Another producer may go on. `told`: the `on_error` hook knows why."""
         store = takeover_store(self._store)
         assert store is not None  # it gave the lease its handover
-        self._retry(functools.partial(store.release, self._lease), deadline)
+        retry_while_away(functools.partial(store.release, self._lease), deadline)
         self.released = True
         reason = self.failure or ProducerInterruptedError(f"stream {self.stream_id} was released: {SHUT_DOWN}")
         self.failure = reason
@@ -298,15 +298,19 @@ class Production:
             raise StreamLostError(f"stream {self.stream_id} was deleted or replaced")
         return info.notes
 
-    def _retry(self, call: Callable[[], None], deadline: float) -> None:
-        while True:
-            try:
-                return call()
-            except StoreUnavailableError as unavailable:
-                if not unavailable.transient or time.monotonic() >= deadline:
-                    raise
-            # A store does not tell when it is back, so there is nothing to wait for but time.
-            time.sleep(_FINALIZE_RETRY_SECONDS)
+
+def retry_while_away(call: Callable[[], object], deadline: float) -> None:
+    """Call `call()` until it does not raise a StoreUnavailableError that is transient, and raise that one from
+    `deadline` (monotonic) on. Blocks."""
+    while True:
+        try:
+            call()
+            return
+        except StoreUnavailableError as unavailable:
+            if not unavailable.transient or time.monotonic() >= deadline:
+                raise
+        # A store does not tell when it is back, so there is nothing to wait for but time.
+        time.sleep(_RETRY_SECONDS)
 
 
 def describe(raised: BaseException) -> str:

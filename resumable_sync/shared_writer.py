@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import time
 from collections.abc import Mapping
@@ -17,11 +18,11 @@ from .errors import (
     StreamTakenError,
     UnsupportedError,
 )
+from .production import retry_while_away
 from .pump import as_bytes
 
 _NAME = re.compile(r"[\x21-\x7e]{1,200}")
 _PREFIX = "writer."  # of the names of notes
-_RETRY_SECONDS = 0.2
 
 
 class _Attempt(NamedTuple):
@@ -134,7 +135,7 @@ class SharedWriter:
         deadline = time.monotonic() + self._grace
         while True:
             try:
-                self._send(attempt)
+                retry_while_away(functools.partial(self._send, attempt), deadline)
             except ConflictError as conflict:
                 found = conflict.notes.get(self._note)
                 if found is not None and found in self._given_up:
@@ -146,12 +147,8 @@ class SharedWriter:
                 if found != attempt.value:
                     self._unknown = None
                     raise
-            except StoreUnavailableError as unavailable:
-                if not unavailable.transient or time.monotonic() >= deadline:
-                    raise
-                # A store does not tell when it is back, so there is nothing to wait for but time.
-                time.sleep(_RETRY_SECONDS)
-                continue
+            except StoreUnavailableError:
+                raise  # it may have been stored: `_unknown` stays
             except (ResumableStreamError, ValueError):
                 self._unknown = None
                 raise

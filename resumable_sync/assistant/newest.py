@@ -19,6 +19,7 @@ grow.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import logging
 import time
@@ -33,6 +34,7 @@ from ..errors import (
     StreamNotFoundError,
     UnsupportedError,
 )
+from ..production import retry_while_away
 
 logger = logging.getLogger("resumable_sync")
 
@@ -40,7 +42,6 @@ RECORD_PREFIX = INTERNAL_PREFIXES[0]
 """The ids of all records begin so; streams of the application should not."""
 
 _ROUNDS = 50  # in which others may be quicker
-_RETRY_SECONDS = 0.2
 
 # The names of the notes.
 _TURN = "turn"  # a random text, of the message that took the place
@@ -85,20 +86,12 @@ class Claim:
         self._set(_FOLLOWED, status.value, 0.0)
 
     def _set(self, name: str, value: str, patience: float) -> None:
-        deadline = time.monotonic() + patience
-        while True:
-            try:
-                self._store.commit(
-                    self.record.stream_id, expect={_TURN: self._turn, name: None}, notes={name: value}
-                )
-                return
-            except ResumableStreamError as error:  # another has the place; it is noted; the store is away
-                transient = isinstance(error, StoreUnavailableError) and error.transient
-                if not transient or time.monotonic() >= deadline:
-                    logger.debug("%s was not noted in %s: %s", name, self.record.stream_id, error)
-                    return
-            # A store does not tell when it is back, so there is nothing to wait for but time.
-            time.sleep(_RETRY_SECONDS)
+        record_id, expect = self.record.stream_id, {_TURN: self._turn, name: None}
+        commit = functools.partial(self._store.commit, record_id, expect=expect, notes={name: value})
+        try:
+            retry_while_away(commit, time.monotonic() + patience)
+        except ResumableStreamError as error:  # another has the place; it is noted; the store is away
+            logger.debug("%s was not noted in %s: %s", name, record_id, error)
 
 
 class ActiveStreams:

@@ -108,6 +108,18 @@ class EventEndpoint(Endpoint):
         return seen_end or (snapshot.status is Status.DONE and snapshot.start.offset == snapshot.size)
 
 
+def _begin(
+    context: ResumableStreamContext,
+    stream_id: str,
+    make_stream: Source,
+    metadata: Mapping[str, str],
+    life: Mapping[str, Any],
+) -> Begin:
+    """How a response begins its stream; `life` goes to `context.start`. TypeError as `check_source`."""
+    check_source(make_stream)
+    return Begin(partial(context.start, stream_id, make_stream, metadata=metadata, **life), metadata)
+
+
 def stream_response(
     context: ResumableStreamContext,
     stream_id: str,
@@ -139,15 +151,8 @@ def stream_response(
     """
     kept = {CONTENT_TYPE_KEY: content_type, **(metadata or {})}
     checked_headers({"Content-Type": content_type, "content-type": kept[CONTENT_TYPE_KEY]})
-    check_source(make_stream)
-    life: dict[str, Any] = {
-        "ttl": ttl,
-        "metadata": kept,
-        "restart": restart,
-        "idle_timeout": idle_timeout,
-        "handover": handover,
-    }
-    begin = Begin(partial(context.start, stream_id, make_stream, **life), kept)
+    life: dict[str, Any] = {"ttl": ttl, "restart": restart, "idle_timeout": idle_timeout, "handover": handover}
+    begin = _begin(context, stream_id, make_stream, kept, life)
     options = Options(headers=headers, heartbeat=heartbeat, max_seconds=max_seconds, viewers=viewers)
     endpoint = RawEndpoint(context, stream_id, options, begin, content_type, heartbeat_bytes)
     return StreamResponse(endpoint, environ)
@@ -229,15 +234,8 @@ def sse_response(
     of `error`; by default "An error occurred.". Heartbeats are comments.
     """
     kept = dict(metadata or {})
-    check_source(make_stream)
-    life: dict[str, Any] = {
-        "ttl": ttl,
-        "metadata": kept,
-        "restart": restart,
-        "idle_timeout": idle_timeout,
-        "handover": handover,
-    }
-    begin = Begin(partial(context.start, stream_id, make_stream, **life), kept)
+    life: dict[str, Any] = {"ttl": ttl, "restart": restart, "idle_timeout": idle_timeout, "handover": handover}
+    begin = _begin(context, stream_id, make_stream, kept, life)
     options = Options(
         headers=headers,
         heartbeat=heartbeat,

@@ -56,7 +56,7 @@ ALLOWED: dict[str, set[str]] = {
     "production": {"errors", "process", "contract", "committer", "producer"},
     "pump": {"errors", "contract", "producer", "production"},
     "writer": {"errors", "contract", "production", "pump"},
-    "shared_writer": {"errors", "contract", "pump"},
+    "shared_writer": {"errors", "contract", "production", "pump"},
     "recovery": {"errors", "process", "contract", "producer"},
     "arrivals": set(),
     "viewer": {"errors", "contract", "production"},

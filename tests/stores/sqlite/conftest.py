@@ -12,7 +12,10 @@ import pytest
 from resumable_sync.stores.base import Limits
 from resumable_sync.stores.sqlite import SQLiteStore
 from resumable_sync.stores.sqlite.connection import Connections
+from resumable_sync.stores.sqlite.liveness import Liveness, ProcessLock
 from resumable_sync.stores.sqlite.tables import Steps
+
+GRACE = 60.0
 
 
 @pytest.fixture
@@ -35,7 +38,24 @@ def connections(path: Path) -> Iterator[Connections]:
 
 @pytest.fixture
 def steps() -> Steps:
-    return Steps(Limits(100, 1000, 10, 2), grace=60.0, finished_ttl=None)
+    return Steps(Limits(100, 1000, 10, 2), grace=GRACE, finished_ttl=None)
+
+
+@pytest.fixture
+def lock(path: Path, connections: Connections) -> Iterator[ProcessLock]:
+    """The lock of the producing process."""
+    with connections.read():
+        pass
+    made = ProcessLock(run_directory(path))
+    yield made
+    made.release()
+
+
+@pytest.fixture
+def liveness(path: Path, connections: Connections, lock: ProcessLock) -> Liveness:
+    """What another process than the one of `lock` makes of it."""
+    steps = Steps(Limits(100, 1000, 10, 10), grace=GRACE, finished_ttl=None)
+    return Liveness(connections, run_directory(path), "own", steps)
 
 
 def run_directory(path: Path) -> Path:

@@ -8,13 +8,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from resumable_sync import SQLiteStore, Status
-from resumable_sync.stores.base import Limits
 from resumable_sync.stores.sqlite import clock, tables
 from resumable_sync.stores.sqlite.connection import Connections
 from resumable_sync.stores.sqlite.liveness import Liveness, ProcessLock
@@ -23,25 +21,7 @@ from resumable_sync.stores.sqlite.upkeep import Upkeep
 
 from ...support import PATIENCE, ROOT, Process, wait_until
 from ..faults.test_kill import PROGRAMS
-from .conftest import alter, run_directory
-
-GRACE = 60.0
-
-
-@pytest.fixture
-def lock(path: Path, connections: Connections) -> Iterator[ProcessLock]:
-    """The lock of the process in the other domain."""
-    with connections.read():
-        pass
-    made = ProcessLock(run_directory(path))
-    yield made
-    made.release()
-
-
-@pytest.fixture
-def liveness(path: Path, connections: Connections, lock: ProcessLock) -> Liveness:
-    steps = Steps(Limits(100, 1000, 10, 10), grace=GRACE, finished_ttl=None)
-    return Liveness(connections, run_directory(path), "own", steps)
+from .conftest import GRACE, alter, run_directory
 
 
 def row(lock: ProcessLock, **changes: object) -> Row:

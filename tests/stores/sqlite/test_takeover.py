@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,33 +10,15 @@ import pytest
 from resumable_sync import LimitExceededError, SQLiteStore, Status, StoreUnavailableError
 from resumable_sync.contract import Lease
 from resumable_sync.errors import ConflictError, LeaseLostError
-from resumable_sync.stores.base import Limits
 from resumable_sync.stores.sqlite import clock, tables
-from resumable_sync.stores.sqlite.connection import Connections
 from resumable_sync.stores.sqlite.liveness import Liveness, ProcessLock
-from resumable_sync.stores.sqlite.tables import Row, Steps
+from resumable_sync.stores.sqlite.tables import Row
 from resumable_sync.stores.sqlite.upkeep import _OWNERS
 from resumable_sync.testing.kit import PATIENCE, call, race
 
-from .conftest import alter, run_directory
+from .conftest import GRACE, alter
 
-GRACE, HANDOVER = 60.0, 100.0
-
-
-@pytest.fixture
-def lock(path: Path, connections: Connections) -> Iterator[ProcessLock]:
-    """The lock of the producing process."""
-    with connections.read():
-        pass
-    made = ProcessLock(run_directory(path))
-    yield made
-    made.release()
-
-
-@pytest.fixture
-def liveness(path: Path, connections: Connections, lock: ProcessLock) -> Liveness:
-    steps = Steps(Limits(100, 1000, 10, 10), grace=GRACE, finished_ttl=None)
-    return Liveness(connections, run_directory(path), "own", steps)
+HANDOVER = 100.0
 
 
 def waiting(store: SQLiteStore, stream_id: str, handover: float = HANDOVER) -> Lease:
