@@ -234,8 +234,8 @@ class RedisStore(BaseStore):
         return str(end)
 
     def _touch_life(self, stream_id: str) -> bool:
-        """One round trip."""
-        return bool(self._processes.get().writes.ask(self._commands.touch(stream_id)))
+        """One round trip, in the turn of the renewals: the heartbeat makes both."""
+        return bool(self._processes.get().renewals.ask(self._commands.touch(stream_id)))
 
     def _append_many(
         self, batches: Sequence[tuple[Lease, Chunks]], notes: Sequence[dict[str, str | None]] = ()

@@ -284,6 +284,22 @@ def test_notes_are_fetched_only_where_they_are_asked_for(
     assert sent() - before < 100_000
 
 
+def test_signs_of_life_wait_for_no_writes(store: RedisStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What renews has its own connection: writes that hang hold up no heartbeat."""
+    lease = begun(store, "s")
+    assert store.create("t") is not None
+
+    def hang(*arguments: object) -> None:
+        raise AssertionError("it would wait for the writes")
+
+    writes = store._processes.get().writes
+    for name in ("run", "ask", "commit"):
+        monkeypatch.setattr(writes, name, hang)
+    assert store.renew([lease]) == [None] and store.touch("t") and not store.touch("u")
+    with pytest.raises(AssertionError):
+        store.append(lease, b"x")
+
+
 def test_notes_are_counted_as_they_are_kept(client: Any, prefix: str, store: RedisStore) -> None:
     assert store.create("s", notes={"a": "ä", "b": ""})
     meta = f"{prefix}:{{s}}:meta"
