@@ -12,6 +12,7 @@ What the two formats promise, the options that all functions share, and what is 
 from .bodies import ResponseAbortedError
 from .cap import ViewerCap
 from .headers import CURSOR_HEADER, REPLAY_HEADER, SIZE_HEADER, STATUS_HEADER, STREAM_ID_HEADER
+from .health import health_response
 from .response import DEFAULT_HEARTBEAT, StreamResponse
 from .shutdown import close_on_sigterm, close_with_uwsgi, close_with_worker
 from .views import resume_response, resume_sse_response, sse_response, stream_response
@@ -29,6 +30,7 @@ __all__ = [
     "close_on_sigterm",
     "close_with_uwsgi",
     "close_with_worker",
+    "health_response",
     "resume_response",
     "resume_sse_response",
     "sse_response",

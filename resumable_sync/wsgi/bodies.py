@@ -24,6 +24,7 @@ from ..errors import (
     StreamCancelledError,
     StreamLostError,
 )
+from ..logs import about
 from .cap import Place
 from .headers import Snapshot
 from .probe import Probe
@@ -119,7 +120,7 @@ def raw_body(
     cut where a chunk was too large for the store. `close` gives what is sent after any other ending, or raises
     ResponseAbortedError, as happens without it.
     """
-    stream_id = viewer.snapshot.stream_id
+    stream_id, generation = viewer.snapshot.stream_id, viewer.snapshot.start.generation
     between = not framed or viewer.snapshot.start.offset == 0
     yield b""  # lets the server send the headers before the first byte is made
     try:
@@ -136,18 +137,21 @@ def raw_body(
                 raise ResponseAbortedError(f"the response lasted its time; go on from {cursor}")
         return
     except ResponseAbortedError as aborted:
-        logger.debug("%s", aborted)
+        logger.debug("%s", aborted, extra=about("viewer-left", stream_id, generation))
         raise
     except ResumableStreamError as raised:
         if close is None:
-            raise broken_off(stream_id, raised) from raised
+            raise broken_off(stream_id, raised, generation) from raised
         ending = raised
     yield close(ending)
 
 
-def broken_off(stream_id: str, ending: ResumableStreamError) -> ResponseAbortedError:
+def broken_off(
+    stream_id: str, ending: ResumableStreamError, generation: int | None = None
+) -> ResponseAbortedError:
     """What a body raises, from `ending`, that has no way to tell of it."""
-    logger.info("a response of stream %s is broken off: %s", stream_id, ending)
+    extra = about("response-cut", stream_id, generation)
+    logger.info("a response of stream %s is broken off: %s", stream_id, ending, extra=extra)
     return ResponseAbortedError(f"stream {stream_id} did not end as done: {ending.code}")
 
 
@@ -245,12 +249,14 @@ def sse_body(
                 return
         yield writer.chunk(b"", True) + writer.end("done", None)
     except StoreUnavailableError as unavailable:
-        logger.info("a response of stream %s ends early: %s", stream_id, unavailable)
+        extra = about("response-cut", stream_id, start.generation)
+        logger.info("a response of stream %s ends early: %s", stream_id, unavailable, extra=extra)
     except UnicodeDecodeError as error:
-        logger.error("stream %s is not UTF-8 text, use encode='base64': %s", stream_id, error)
+        extra = about("not-text", stream_id, start.generation)
+        logger.error("stream %s is not UTF-8 text, use encode='base64': %s", stream_id, error, extra=extra)
         yield writer.end("error", "The stream is not UTF-8 text.")
     except ResumableStreamError as ending:
-        yield _held_back(writer) + writer.end(*_ending(ending, format_error))
+        yield _held_back(writer) + writer.end(*_ending(viewer.snapshot, ending, format_error))
 
 
 def _held_back(writer: _EventWriter) -> bytes:
@@ -261,16 +267,20 @@ def _held_back(writer: _EventWriter) -> bytes:
         return b""
 
 
-def _ending(ending: ResumableStreamError, format_error: FormatError | None) -> tuple[str, str | None]:
+def _ending(
+    snapshot: Snapshot, ending: ResumableStreamError, format_error: FormatError | None
+) -> tuple[str, str | None]:
+    stream_id, generation = snapshot.stream_id, snapshot.start.generation
     if isinstance(ending, (ProducerInterruptedError, StreamCancelledError, StreamLostError)):
         return ending.code, None
     if not isinstance(ending, ProducerFailedError):
-        logger.error("following a stream failed", exc_info=ending)
+        extra = about("viewer-failed", stream_id, generation)
+        logger.error("following a stream failed", exc_info=ending, extra=extra)
         return "error", MASKED_ERROR
     if format_error is None:
         return "error", MASKED_ERROR
     try:
         return "error", format_error(ending)
     except Exception:
-        logger.exception("format_error raised")
+        logger.exception("format_error raised", extra=about("format-error-failed", stream_id, generation))
         return "error", MASKED_ERROR

@@ -27,6 +27,11 @@ PACKAGES = [
     "resumable_sync.sources",
     "resumable_sync.wsgi",
     "resumable_sync.assistant",
+    "resumable_sync.health",
+    "resumable_sync.inspector",
+    "resumable_sync.logs",
+    "resumable_sync.metrics",
+    "resumable_sync.stats",
     "resumable_sync.testing",
 ]
 
