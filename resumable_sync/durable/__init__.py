@@ -1,0 +1,5 @@
+"""A server of the Durable Streams protocol."""
+
+from .app import DurableStreamsApp
+
+__all__ = ["DurableStreamsApp"]
