@@ -1,4 +1,4 @@
-"""Answers as values, and refusals as exceptions that carry one. The texts are fixed, and say nothing of the store."""
+"""Answers as values, and refusals as exceptions that carry one. Texts are fixed, and say nothing of the store."""
 
 from __future__ import annotations
 

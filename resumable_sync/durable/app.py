@@ -174,13 +174,14 @@ class DurableStreamsApp:
         return self._live.get(request, asked)
 
     def _post(self, request: Request) -> Answer:
-        if self._authorize is None:
+        appends = request.has_body or not request.closes
+        if appends:
             self._check(request, request.stream_id, "append")
-        asked = writes.parse(request)
-        if asked.body:
-            self._check(request, request.stream_id, "append")
-        if asked.closes:
+        if request.closes:
             self._check(request, request.stream_id, "close")
+        asked = writes.parse(request)
+        if asked.body and not appends:
+            self._check(request, request.stream_id, "append")
         return self._writes.post(request.stream_id, asked)
 
     def _preflight(self, environ: WSGIEnvironment) -> Headers:

@@ -120,6 +120,8 @@ class Creations:
             metadata=new_metadata(content_type, configuration),
             ending=Status.DONE if asked.closed else None,
         )
+        if info is not None:
+            self._remembered.learn(info).renewed = time.monotonic()
         if info is not None and source is not None and Stream.of(source).configuration is not None:
             self._forks.tell_source(source, info)
         return info

@@ -1,8 +1,8 @@
 """Forks: copies of the beginning of a stream, and what becomes of a stream that is deleted while it has some.
 
 A note of the source names each fork. Nothing is counted: whether one of them lives is found out when somebody
-asks. So a crash leaks nothing; one between the creation of a fork and the note on its source costs this: should the
-source be deleted, it is missing (404) where it would have been gone (410).
+asks. So a crash leaks nothing; one between the creation of a fork and the note on its source costs this: should
+the source be deleted, it is missing (404) where it would have been gone (410).
 """
 
 from __future__ import annotations

@@ -26,6 +26,7 @@ _INSTANT = re.compile(
 )
 _LONGEST_TYPE = 255
 _PIECE = 65536
+_SEPARATORS = ".:_-"
 
 DEFAULT_TYPE = "application/octet-stream"
 
@@ -44,6 +45,10 @@ class Names:
                 validate_stream_id(namespace)
             except InvalidStreamIdError as error:
                 raise ValueError(f"namespace: {error}") from error
+            if namespace[-1] not in _SEPARATORS:
+                raise ValueError(
+                    f"namespace must end with one of {_SEPARATORS}: {namespace!r} has ids beside its own"
+                )
             if namespace.startswith(INTERNAL_PREFIXES):
                 raise ValueError(f"the namespace {namespace!r} is the library's own")
 
@@ -104,6 +109,12 @@ class Request:
     def closes(self) -> bool:
         """Whether it is to close the stream."""
         return (self.header("Stream-Closed") or "").lower() == "true"
+
+    @property
+    def has_body(self) -> bool:
+        """Whether the headers announce a body. Where they do not, there may be one all the same."""
+        length = str(self.environ.get("CONTENT_LENGTH") or "").strip()
+        return length != "0" if length else bool(self.environ.get("HTTP_TRANSFER_ENCODING"))
 
     @property
     def content_type(self) -> str | None:

@@ -8,6 +8,9 @@ from collections.abc import Iterable
 
 MEDIA_TYPE = "application/json"
 
+MAX_MESSAGES = 100_000
+"""Of one body."""
+
 _SPACE = re.compile(r"[ \t\n\r]*")
 
 
@@ -15,16 +18,22 @@ class NotJSONError(ValueError):
     """A body is no JSON text."""
 
 
+class TooManyError(Exception):
+    """A body holds more than MAX_MESSAGES."""
+
+
 def _no_constant(name: str) -> object:
     raise NotJSONError(f"{name} is not JSON")
 
 
-# Numbers are looked at, never converted: they keep their digits, and thousands of digits cost nothing.
-_DECODER = json.JSONDecoder(parse_int=str, parse_float=str, parse_constant=_no_constant)
+# Nothing is kept of what is read: only where it ends matters. Numbers are never converted, so that thousands of
+# digits cost nothing, and objects are dropped as soon as they are complete.
+_DECODER = json.JSONDecoder(parse_int=bool, parse_float=bool, parse_constant=_no_constant, object_pairs_hook=bool)
 
 
 def split_messages(body: bytes) -> list[bytes]:
-    """The messages of a body: the elements of an array, or the one value. NotJSONError if it is no JSON text.
+    """The messages of a body: the elements of an array, or the one value. NotJSONError if it is no JSON text,
+    TooManyError.
 
     Each is the very text that came. Refused are also NaN and Infinity, what is nested too deeply for Python, and
     what is not UTF-8. Pure; thread-safe.
@@ -54,6 +63,8 @@ def _elements(text: str, position: int) -> list[str]:
         return found
     while True:
         end = _DECODER.raw_decode(text, position)[1]
+        if len(found) == MAX_MESSAGES:
+            raise TooManyError(f"a body holds more than {MAX_MESSAGES} messages")
         found.append(text[position:end])
         position = _end_of_space(text, end)
         if text.startswith("]", position):

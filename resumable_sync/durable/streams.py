@@ -7,14 +7,16 @@ what changes (producers, Stream-Seq, forks, who closed it) in its notes.
 from __future__ import annotations
 
 import json
+import math
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from ..contract import Notes, SharedStore, Status, StreamInfo
+from ..process import PerProcess
 from ..stores.base import MAX_TTL
 from ..wsgi.headers import CONTENT_TYPE_KEY, kept_content_type
 from . import json_messages
@@ -29,7 +31,8 @@ DELETED_NOTE = "durable.deleted"
 """There once the stream is deleted, for as long as a fork of it lives."""
 FORK_PREFIX = "durable.fork."
 
-_REMEMBERED = 2048  # streams
+_STREAMS = 2048  # that are remembered
+_NOTES = 16384
 _RENEWALS = 50  # in the life of a stream: more often, the store is not asked to renew it
 
 
@@ -92,7 +95,7 @@ def media_type(content_type: str) -> str:
 
 @dataclass(eq=False)
 class Stream:
-    """One generation of a stream. But for hints all of it is final; thread-safe."""
+    """One generation of a stream. All of it is final but `renewed`; thread-safe."""
 
     stream_id: str
     generation: int
@@ -102,10 +105,8 @@ class Stream:
     shared: bool
     ttl: float
     sliding: bool
-    hints: dict[str, str]
-    """Notes as they were last seen. A commit that expects them finds out whether they still are."""
-    renewed: float = field(default_factory=time.monotonic)
-    """When this process last knew that the life was renewed."""
+    renewed: float = -math.inf
+    """When this process last renewed its life."""
     lineage: Lineage = field(init=False)
     media_type: str = field(init=False)
 
@@ -126,7 +127,6 @@ class Stream:
             info.shared,
             info.ttl,
             info.sliding,
-            dict(info.notes),
         )
 
     @property
@@ -138,15 +138,6 @@ class Stream:
     def renewable(self) -> bool:
         """Whether requests renew its life."""
         return self.configuration is not None and self.sliding and self.ttl < MAX_TTL
-
-    def remember(self, notes: Notes) -> None:
-        """These were stored, and the life was renewed with them."""
-        self.renewed = time.monotonic()
-        for name, value in notes.items():
-            if value is None:
-                self.hints.pop(name, None)
-            else:
-                self.hints[name] = value
 
     def renew(self, store: SharedStore) -> None:
         """A request has used it: renew its life, to within a fiftieth of it."""
@@ -172,40 +163,81 @@ def ending_of(status: Status | str) -> str:
     return str(ended) if ended.ended and ended is not Status.DONE else ""
 
 
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+class Recent(Generic[K, V]):
+    """The values that were used last, up to a number of them. `_lock` guards them; nothing is called under it."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._lock = threading.Lock()
+        self._values: OrderedDict[K, V] = OrderedDict()
+
+    def get(self, key: K) -> V | None:
+        """The value, if it is still there."""
+        with self._lock:
+            value = self._values.get(key)
+            if value is not None:
+                self._values.move_to_end(key)
+            return value
+
+    def put(self, key: K, value: V) -> None:
+        """From now on this is the value."""
+        with self._lock:
+            self._values[key] = value
+            self._values.move_to_end(key)
+            if len(self._values) > self._limit:
+                self._values.popitem(last=False)
+
+    def remove(self, key: K) -> None:
+        """There is none any more."""
+        with self._lock:
+            self._values.pop(key, None)
+
+
 class Remembered:
-    """The streams that one process has met last. `_lock` guards the order; nothing is called under it."""
+    """The streams that a process has met last, and some of their notes. Any of it may have changed since.
+
+    Bounded; thread-safe; a forked child begins with nothing.
+    """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._streams: OrderedDict[str, Stream] = OrderedDict()
+        self._streams = PerProcess[Recent[str, Stream]](lambda: Recent(_STREAMS))
+        self._notes = PerProcess[Recent[tuple[str, int, str], str]](lambda: Recent(_NOTES))
 
     def get(self, stream_id: str) -> Stream | None:
-        """What is remembered: it may have been deleted or made anew."""
-        with self._lock:
-            stream = self._streams.get(stream_id)
-            if stream is not None:
-                self._streams.move_to_end(stream_id)
-            return stream
+        """What is remembered of a stream."""
+        return self._streams.get().get(stream_id)
 
     def learn(self, info: StreamInfo) -> Stream:
         """The stream of a new snapshot."""
-        with self._lock:
-            known = self._streams.get(info.stream_id)
-        if known is not None and known.generation == info.generation:
-            known.hints.update(info.notes)
-            return known
+        streams = self._streams.get()
+        known = streams.get(info.stream_id)
+        if known is not None and known.generation >= info.generation:
+            return known if known.generation == info.generation else Stream.of(info)
         stream = Stream.of(info)
-        with self._lock:
-            known = self._streams.get(info.stream_id)
-            if known is None or known.generation < info.generation:
-                self._streams[info.stream_id] = stream
-            self._streams.move_to_end(info.stream_id)
-            while len(self._streams) > _REMEMBERED:
-                self._streams.popitem(last=False)
+        streams.put(info.stream_id, stream)
         return stream
 
     def forget(self, stream: Stream) -> None:
         """It is not there any more."""
-        with self._lock:
-            if self._streams.get(stream.stream_id) is stream:
-                del self._streams[stream.stream_id]
+        if self.get(stream.stream_id) is stream:
+            self._streams.get().remove(stream.stream_id)
+
+    def notes(self, stream: Stream, names: Iterable[str]) -> dict[str, str]:
+        """Those of these notes that are remembered. A commit that expects them finds out whether they still hold."""
+        recent = self._notes.get()
+        found = {name: recent.get((stream.stream_id, stream.generation, name)) for name in names}
+        return {name: value for name, value in found.items() if value is not None}
+
+    def learn_notes(self, stream: Stream, notes: Notes) -> None:
+        """These are the notes now."""
+        recent = self._notes.get()
+        for name, value in notes.items():
+            key = (stream.stream_id, stream.generation, name)
+            if value is None:
+                recent.remove(key)
+            else:
+                recent.put(key, value)

@@ -7,6 +7,7 @@ on what was read for this request.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -43,6 +44,8 @@ def chunks_of(body: bytes, content_type: str, max_chunk_bytes: int) -> list[byte
         messages = json_messages.split_messages(body)
     except json_messages.NotJSONError as error:
         raise Refusal(400, "the body is not JSON") from error
+    except json_messages.TooManyError as error:
+        raise Refusal(413, "the body holds too many messages") from error
     if messages and max(map(len, messages)) > max_chunk_bytes:
         raise Refusal(413, "a message is too large")
     return messages
@@ -57,6 +60,12 @@ class Asked:
     closes: bool
     claim: Claim | None
     seq: str | None
+
+    @property
+    def names(self) -> list[str]:
+        """Of the notes that decide."""
+        own = [] if self.claim is None else [self.claim.note]
+        return own if self.seq is None else [*own, SEQ_NOTE]
 
 
 def parse(request: Request) -> Asked:
@@ -114,7 +123,9 @@ class Writes:
     def post(self, stream_id: str, asked: Asked) -> Answer:
         """Store it, or say why not: Refusal, or an answer where there is nothing left to do."""
         known = self._remembered.get(stream_id)
-        view = self._fetch(stream_id) if known is None else _View(known, known.hints)
+        view = (
+            self._fetch(stream_id) if known is None else _View(known, self._remembered.notes(known, asked.names))
+        )
         for _ in range(_ROUNDS):
             try:
                 found = self._decide(view, asked)
@@ -151,13 +162,9 @@ class Writes:
         status = Status(conflict.status)
         if status.ended:
             return self._fetch(view.stream.stream_id)
-        notes = dict(view.notes)
-        for name, value in conflict.notes.items():
-            if value is None:
-                notes.pop(name, None)
-                view.stream.hints.pop(name, None)
-            else:
-                notes[name] = view.stream.hints[name] = value
+        self._remembered.learn_notes(view.stream, conflict.notes)
+        changed = {**view.notes, **conflict.notes}
+        notes = {name: value for name, value in changed.items() if value is not None}
         position = parse_cursor(conflict.cursor)
         return _View(view.stream, notes, status, position.offset if position else 0, view.fresh)
 
@@ -243,7 +250,8 @@ class Writes:
             ending=Status.DONE if asked.closes else None,
             generation=stream.generation,
         )
-        stream.remember(plan.notes)
+        stream.renewed = time.monotonic()
+        self._remembered.learn_notes(stream, plan.notes)
         position = parse_cursor(cursor)
         headers: Headers = [(NEXT_OFFSET, stream.lineage.token(position.offset if position else 0))]
         if asked.closes:
