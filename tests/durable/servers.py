@@ -161,7 +161,7 @@ class Server:
                 "--keep-alive",
                 "75",  # clients do not repeat a POST whose connection was closed under them
                 "--graceful-timeout",
-                "5",
+                "1",  # it waits for idle connections, too
                 "--worker-tmp-dir",
                 str(self._directory),
                 "--no-control-socket",
