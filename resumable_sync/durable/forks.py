@@ -8,6 +8,7 @@ the source be deleted, it is missing (404) where it would have been gone (410).
 from __future__ import annotations
 
 import contextlib
+import random
 import time
 from collections.abc import Iterator, Mapping
 
@@ -29,6 +30,11 @@ from .streams import DELETED_NOTE, FORK_PREFIX, KEY, Configuration, Origin, Stre
 MAX_FORKS = 900
 """Living forks of one stream."""
 
+MAX_DEPTH = 32
+"""Forks of forks, one of the other."""
+MAX_LOOKS = 100
+"""Streams that are looked up for one question."""
+
 _CLAIM_SECONDS = 60.0  # after which whoever was about to remove a stream counts as dead
 _ROUNDS = 20
 _COPY_BYTES = 1024 * 1024  # that are read at once
@@ -44,20 +50,32 @@ class Forks:
         self._max_bytes = max_bytes
 
     def living(self, info: StreamInfo) -> bool:
-        """Whether a stream has a fork that lives, or that has one, and so on."""
-        dead: dict[str, str] = {}
-        found = False
-        for name, value in info.notes.items():
-            if not name.startswith(FORK_PREFIX):
-                continue
-            fork = self._store.info(name[len(FORK_PREFIX) :])
-            if fork is not None and str(fork.generation) == value:
-                if not is_deleted(fork.notes) or self.living(fork):
+        """Whether a stream has a fork that lives, or that has one, and so on.
+
+        At most MAX_LOOKS streams are looked up; where that leaves it open, it counts as true. Notes of forks that
+        are gone are removed on the way.
+        """
+        looks, found = 0, False
+        gone: dict[str, str] = {}
+        open_ends = [info]
+        while open_ends and not found:
+            source = open_ends.pop()
+            for name, value in _notes_of_forks(source).items():
+                looks += 1
+                if looks > MAX_LOOKS:
                     found = True
                     break
-            dead[name] = value
-        if found and dead:
-            self._set(info, expect=dead, notes=dict.fromkeys(dead))
+                fork = self._store.info(name[len(FORK_PREFIX) :])
+                if fork is None or str(fork.generation) != value:
+                    if source is info:
+                        gone[name] = value
+                elif is_deleted(fork.notes):
+                    open_ends.append(fork)
+                else:
+                    found = True
+                    break
+        if found and gone:
+            self._set(info, expect=gone, notes=dict.fromkeys(gone))
         return found
 
     def refuse_deleted(self, info: StreamInfo | None, status: int = 410) -> StreamInfo:
@@ -124,14 +142,14 @@ class Forks:
 
     def check_room(self, source: StreamInfo) -> None:
         """LimitExceededError if a stream has too many forks."""
-        names = [name for name in source.notes if name.startswith(FORK_PREFIX)]
-        if len(names) < MAX_FORKS:
+        notes = _notes_of_forks(source)
+        if len(notes) < MAX_FORKS:
             return
         dead = {}
-        for name in names:
+        for name in random.sample(sorted(notes), min(len(notes), MAX_LOOKS)):
             fork = self._store.info(name[len(FORK_PREFIX) :])
-            if fork is None or str(fork.generation) != source.notes[name]:
-                dead[name] = source.notes[name]
+            if fork is None or str(fork.generation) != notes[name]:
+                dead[name] = notes[name]
         if not (dead and self._set(source, expect=dead, notes=dict.fromkeys(dead))):
             raise LimitExceededError(f"stream {source.stream_id} has {MAX_FORKS} forks", limit="max_forks")
 
@@ -154,6 +172,8 @@ class Forks:
             at = stream.lineage.offset(parse_token(offset))
         if at is None or at > source.size or (at + sub > source.size and not stream.is_json):
             raise Refusal(400, "invalid fork offset")
+        if len(stream.lineage.inherited) >= MAX_DEPTH:
+            raise Refusal(413, "the fork is one of too many forks of forks")
         return Origin(source.stream_id, source.generation, at, sub)
 
     def copy(self, source: StreamInfo, stream: Stream, origin: Origin) -> list[bytes]:
@@ -201,6 +221,10 @@ class Forks:
             if batch.offset >= source.size:
                 return
             cursor = batch.cursor
+
+
+def _notes_of_forks(info: StreamInfo) -> dict[str, str]:
+    return {name: value for name, value in info.notes.items() if name.startswith(FORK_PREFIX)}
 
 
 def _seconds(text: str) -> int:

@@ -227,7 +227,7 @@ class Remembered:
             self._streams.get().remove(stream.stream_id)
 
     def notes(self, stream: Stream, names: Iterable[str]) -> dict[str, str]:
-        """Those of these notes that are remembered. A commit that expects them finds out whether they still hold."""
+        """Those of these notes that are remembered. A commit that expects them finds out whether they hold."""
         recent = self._notes.get()
         found = {name: recent.get((stream.stream_id, stream.generation, name)) for name in names}
         return {name: value for name, value in found.items() if value is not None}
