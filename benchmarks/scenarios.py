@@ -268,7 +268,9 @@ SCENARIOS = [
         "Durable Streams: appends to one stream over 8 connections; a reader's latency meanwhile",
         [
             *(
-                replace(each, name=f"{each.name}, workers: {workers}", arguments={**each.arguments, "workers": workers})
+                replace(
+                    each, name=f"{each.name}, workers: {workers}", arguments={**each.arguments, "workers": workers}
+                )
                 for each, workers in zip(_ours("durable.serve"), (1, 2, 2))
             ),
             *(

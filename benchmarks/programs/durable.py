@@ -1,8 +1,8 @@
 """Appends to one Durable Stream over HTTP, on loopback: several connections, each of which waits for its answers.
 
-Measured: acknowledged appends of 64 bytes; how long each takes; and, in a second run, the latency of a reader of
-server-sent events that follows while the same connections append as fast as they can. The clients are one thread of
-this process, which parses no more of the answers than it must. Not measured: a network, TLS, a proxy.
+Measured: acknowledged appends of 64 bytes; how long each takes; and, in a second run, the latency of a reader that
+follows by server-sent events while the connections append as fast as they can. The clients are one thread of this
+process, which parses no more of the answers than it must. Not measured: a network, TLS, a proxy.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ from resumable_sync.durable import DurableStreamsApp
 
 
 def application(store: str) -> DurableStreamsApp:
-    """For gunicorn: `benchmarks.programs.durable_application:application('memory://')`. Everybody may do everything."""
+    """For gunicorn, which is given `…:application('memory://')`. Everybody may do everything."""
     return DurableStreamsApp(
         ResumableStreamContext(open_store(store)), authorize=lambda *_: True, prefix="/v1/stream"
     )

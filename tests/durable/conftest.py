@@ -13,9 +13,7 @@ from .servers import Server
 
 NODE = Path(__file__).with_name("node")
 
-SHARED_BACKEND_PARAMS = [
-    parameters for parameters in BACKEND_PARAMS if BACKENDS[str(parameters.values[0])].shared
-]
+SHARED_BACKEND_PARAMS = [parameters for parameters in BACKEND_PARAMS if BACKENDS[str(parameters.values[0])].shared]
 """Stores that several processes can share."""
 
 

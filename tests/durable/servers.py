@@ -49,10 +49,15 @@ class Client:
         self._http = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout)
 
     def ask(
-        self, method: str, stream: str, body: bytes | None = None, query: Mapping[str, Any] | None = None, **headers: Any
+        self,
+        method: str,
+        stream: str,
+        body: bytes | None = None,
+        query: Mapping[str, Any] | None = None,
+        **headers: Any,
     ) -> Reply:
-        """One request, sent once; OSError or HTTPException if its answer is not known. `Content_Type` is text/plain
-        where there is a body and it is not given."""
+        """One request, sent once; OSError or HTTPException if its answer is not known. `Content_Type` is
+        text/plain where there is a body and it is not given."""
         names = {name.replace("_", "-"): str(value) for name, value in headers.items()}
         if body is not None:
             names.setdefault("Content-Type", "text/plain")
@@ -119,7 +124,9 @@ class Server:
     So clients that come while it is down wait instead of being refused.
     """
 
-    def __init__(self, directory: Path, store: str, *, workers: int, threads: int = THREADS, **options: Any) -> None:
+    def __init__(
+        self, directory: Path, store: str, *, workers: int, threads: int = THREADS, **options: Any
+    ) -> None:
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=512)
         self.port: int = self._listener.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
@@ -252,7 +259,8 @@ class Events:
 
     def __iter__(self) -> Iterator[tuple[str, str]]:
         """Event and data, until the server ends the response or the connection breaks (OSError, HTTPException)."""
-        event, data = "message", []
+        event = "message"
+        data: list[str] = []
         for raw in self.response:
             line = raw.decode("utf-8").rstrip("\n")
             if not line:

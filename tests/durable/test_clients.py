@@ -99,9 +99,7 @@ class TestNpm:
             ("false", "long-poll", "sse"), 410
         )
 
-    def test_incomplete_does_not_look_closed(
-        self, npm: JavaScript, server: Server, kind: type[Backend]
-    ) -> None:
+    def test_incomplete_does_not_look_closed(self, npm: JavaScript, server: Server, kind: type[Backend]) -> None:
         """A stream of `context.run` that was cancelled: read to its end, then an error in both live modes."""
         name = f"cancelled-{next(_numbers)}"
         with open_store(server.environment["TEST_STORE"]) as store, ResumableStreamContext(store) as context:

@@ -1,4 +1,4 @@
-"""The protocol's published conformance suite, over HTTP. It must run whole: what it leaves out would seem to pass."""
+"""The protocol's published conformance suite, over HTTP. It must run whole: what it leaves out seems to pass."""
 
 from __future__ import annotations
 

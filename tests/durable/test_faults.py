@@ -24,9 +24,13 @@ from ..figures import Report
 from ..javascript import cannot
 from ..stores.redis.server import claim_port
 from ..support import PATIENCE, wait_until
+from .application import PREFIX
 from .servers import START, Client, Events, Reply, Server, nginx, produced
 
 JSON = "application/json"
+PLAIN: dict[str, Any] = {"Content_Type": "text/plain"}
+DIFFERENT = [b"%d" % number for number in range(8)]
+"""A body for each client."""
 T = TypeVar("T")
 
 _numbers = itertools.count()
@@ -48,6 +52,16 @@ def at_once(clients: Sequence[Client], act: Callable[[Client, int], T]) -> list[
 
     with ThreadPoolExecutor(len(clients)) as pool:
         return list(pool.map(run, enumerate(clients)))
+
+
+def put_at_once(clients: Sequence[Client], stream: str, body: bytes | None = None, **headers: Any) -> list[int]:
+    """The statuses."""
+    return at_once(clients, lambda client, _: client.ask("PUT", stream, body, **PLAIN, **headers).status)
+
+
+def post_at_once(clients: Sequence[Client], stream: str, bodies: Sequence[bytes], **headers: str) -> list[Reply]:
+    """A body of each client."""
+    return at_once(clients, lambda client, own: client.post(stream, bodies[own], **headers))
 
 
 @pytest.fixture(scope="module")
@@ -73,14 +87,13 @@ class TestRaces:
 
     def test_one_of_equal_creations_creates(self, clients: list[Client], name: str) -> None:
         for number in range(5):
-            statuses = at_once(clients, lambda client, _, number=number: client.put(f"{name}-{number}", b"a").status)
+            statuses = put_at_once(clients, f"{name}-{number}", b"a")
             assert sorted(statuses) == [*[200] * (len(clients) - 1), 201]
             assert clients[0].whole(f"{name}-{number}") == b"a"
 
     def test_one_of_equal_forks_creates(self, clients: list[Client], name: str) -> None:
         assert clients[0].put(name, b"abc").status == 201
-        source = {"Stream_Forked_From": f"/v1/stream/{name}"}
-        statuses = at_once(clients, lambda client, _: client.put(f"{name}-fork", **source).status)
+        statuses = put_at_once(clients, f"{name}-fork", Stream_Forked_From=f"{PREFIX}/{name}")
         assert sorted(statuses) == [*[200] * (len(clients) - 1), 201]
         assert clients[0].whole(f"{name}-fork") == b"abc"
 
@@ -88,9 +101,7 @@ class TestRaces:
         clients[0].put(name)
         expected = b""
         for number in range(10):
-            replies = at_once(
-                clients, lambda client, own, number=number: client.post(name, b"%d" % own, Stream_Seq=f"{number:04}")
-            )
+            replies = post_at_once(clients, name, DIFFERENT, Stream_Seq=f"{number:04}")
             statuses = [reply.status for reply in replies]
             assert sorted(statuses) == [204, *[409] * (len(clients) - 1)]
             expected += b"%d" % statuses.index(204)
@@ -100,7 +111,7 @@ class TestRaces:
         """All send the same, as a client does that repeats what it has no answer to."""
         clients[0].put(name)
         for seq in range(10):
-            replies = at_once(clients, lambda client, _, seq=seq: client.post(name, b"%d" % seq, **produced("p", 0, seq)))
+            replies = post_at_once(clients, name, [b"%d" % seq] * len(clients), **produced("p", 0, seq))
             assert sorted(reply.status for reply in replies) == [200, *[204] * (len(clients) - 1)]
             assert {reply.headers["producer-seq"] for reply in replies} == {str(seq)}
         assert clients[0].whole(name) == b"0123456789"
@@ -109,7 +120,7 @@ class TestRaces:
         for number in range(5):
             stream = f"{name}-{number}"
             clients[0].put(stream)
-            replies = at_once(clients, lambda client, own, s=stream: client.post(s, b"%d" % own, Stream_Closed="true"))
+            replies = post_at_once(clients, stream, DIFFERENT, Stream_Closed="true")
             statuses = [reply.status for reply in replies]
             assert sorted(statuses) == [204, *[409] * (len(clients) - 1)]
             assert clients[0].whole(stream) == b"%d" % statuses.index(204)
@@ -328,7 +339,9 @@ class TestKills:
         with Server(tmp_path, kind.url(tmp_path), workers=3, sse_seconds=2.0) as running:
             yield running.await_start()
 
-    def test_every_append_is_stored_once_and_read_in_order(self, mortal: Server, name: str, report: Report) -> None:
+    def test_every_append_is_stored_once_and_read_in_order(
+        self, mortal: Server, name: str, report: Report
+    ) -> None:
         kill_and_produce(mortal, name, report, producers=4, seconds=2.5, pause=0.4, seed=1)
 
     @pytest.mark.heavy
@@ -357,7 +370,7 @@ class TestNginx:
         with Client(proxied) as client:
             assert client.put(name, b"begun").status == 201
             location = client.put(name).headers["location"]
-            assert location == f"http://127.0.0.1:{proxied}/v1/stream/{name}"  # of the proxy
+            assert location == f"http://127.0.0.1:{proxied}{PREFIX}/{name}"  # of the proxy
             curl = subprocess.Popen(
                 ["curl", "-sSN", "--http1.1", f"{location}?offset=-1&live=sse"], stdout=subprocess.PIPE, text=True
             )
@@ -367,7 +380,10 @@ class TestNginx:
                 for text in ("begun", "one", "two"):
                     if text != "begun":
                         assert client.post(name, text.encode()).status == 204
-                    assert next(line for line in lines if line.startswith("data:") and "{" not in line) == f"data:{text}"
+                    assert (
+                        next(line for line in lines if line.startswith("data:") and "{" not in line)
+                        == f"data:{text}"
+                    )
                 assert client.post(name, b"", Stream_Closed="true").status == 204
                 assert any('"streamClosed":true' in line for line in lines)
             assert curl.returncode == 0
@@ -391,7 +407,7 @@ class TestNginx:
         """curl sends chunks; nginx passes them on with the length."""
         with Client(proxied) as client:
             client.put(name)
-            address = f"http://127.0.0.1:{proxied}/v1/stream/{name}"
+            address = f"http://127.0.0.1:{proxied}{PREFIX}/{name}"
             headers = ["-H", "Transfer-Encoding: chunked", "-H", "Content-Type: text/plain"]
             command = ["curl", "-sS", "-o", "-", "-w", "%{http_code}", "-X", "POST", *headers, "-T", "-", address]
             done = subprocess.run(command, input=b"piped", capture_output=True, timeout=PATIENCE, check=True)

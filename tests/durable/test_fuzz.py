@@ -1,4 +1,4 @@
-"""Whatever is asked: an answer that the protocol knows, never a failure, and a refused request has changed nothing."""
+"""Whatever is asked is answered as the protocol has it, never by a failure; what is refused changes nothing."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import io
 import json
 import random
 import socket
-import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
@@ -21,7 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from resumable_sync import MemoryStore, ResumableStreamContext, StreamNotFoundError
-from resumable_sync.contract import Batch, Store, StreamInfo
+from resumable_sync.contract import Batch, Maintenance, Store, StreamInfo
 from resumable_sync.durable import DurableStreamsApp
 from resumable_sync.stores.base import MAX_TTL
 
@@ -208,8 +207,32 @@ class World:
         return reply
 
 
-NUMBERS = ("0", "1", "2", "-1", "01", "+1", "1e3", "9007199254740991", "9007199254740992", "9" * 100, "", " 1 ", "½", "x")
-TYPES = (JSON, "Application/JSON; charset=utf-8", "text/plain", "text/html", "", "nonsense", "a/b\tc", "x/y;" + "z" * 300)
+NUMBERS = (
+    "0",
+    "1",
+    "2",
+    "-1",
+    "01",
+    "+1",
+    "1e3",
+    "9007199254740991",
+    "9007199254740992",
+    "9" * 100,
+    "",
+    " 1 ",
+    "½",
+    "x",
+)
+TYPES = (
+    JSON,
+    "Application/JSON; charset=utf-8",
+    "text/plain",
+    "text/html",
+    "",
+    "nonsense",
+    "a/b\tc",
+    "x/y;" + "z" * 300,
+)
 BODIES = (
     b"",
     b"text",
@@ -276,13 +299,24 @@ def a_request(chance: random.Random, world: World) -> Message:
         return token
 
     def noise() -> str:
-        return "".join(chr(chance.choice((chance.randrange(0x20, 0x7F), chance.randrange(0xA0, 0x100)))) for _ in range(8))
+        return "".join(
+            chr(chance.choice((chance.randrange(0x20, 0x7F), chance.randrange(0xA0, 0x100)))) for _ in range(8)
+        )
 
     name = chance.choice(world.names[:2] if rarely(3) else world.names)
     path = f"{PREFIX}/{name}"
     if rarely(25):
         path = chance.choice(
-            ["", "/", PREFIX, PREFIX + "/", f"{PREFIX}/__ds/jwks", f"{path}/../x", f"{PREFIX}/{'a' * 300}", f"{PREFIX}/\xc3\xbc"]
+            [
+                "",
+                "/",
+                PREFIX,
+                PREFIX + "/",
+                f"{PREFIX}/__ds/jwks",
+                f"{path}/../x",
+                f"{PREFIX}/{'a' * 300}",
+                f"{PREFIX}/\xc3\xbc",
+            ]
             + [f"{PREFIX}/chat.x", f"{PREFIX}/a\x00b", f"{PREFIX}/\xff", "/other", f"{PREFIX}/{noise()}"]
         )
     elif rarely(10):
@@ -311,7 +345,11 @@ def a_request(chance: random.Random, world: World) -> Message:
         ("STREAM_CLOSED", ("true", "TRUE", "false", "1", ""), 5),
         ("STREAM_TTL", (*NUMBERS, "3600"), 8),
         ("STREAM_EXPIRES_AT", INSTANTS, 10),
-        ("STREAM_FORKED_FROM", (f"{PREFIX}/{chance.choice(world.names)}", "/x", "", "//", quote(path, safe=""), noise()), 8),
+        (
+            "STREAM_FORKED_FROM",
+            (f"{PREFIX}/{chance.choice(world.names)}", "/x", "", "//", quote(path, safe=""), noise()),
+            8,
+        ),
         ("STREAM_FORK_OFFSET", (a_token(),), 10),
         ("STREAM_FORK_SUB_OFFSET", NUMBERS, 15),
         ("IF_NONE_MATCH", ("*", "*", '"x"', "W/", noise()), 6),
@@ -342,6 +380,7 @@ def store(request: pytest.FixtureRequest) -> Iterator[Store]:
 
 @contextlib.contextmanager
 def a_world(store: Store) -> Iterator[World]:
+    assert isinstance(store, Maintenance)
     store.clear()
     world = World(store)
     try:
@@ -475,7 +514,12 @@ def test_pipelined_requests_are_answered_one_by_one(server: Server) -> None:
     with server.client() as client:
         client.put("outer")
         whole = raw("POST", "outer", "Content-Length: 1", body=b"1")
-        assert statuses_of(server, whole * 3 + raw("GET", "outer?offset=-1", "Connection: close")) == [204, 204, 204, 200]
+        assert statuses_of(server, whole * 3 + raw("GET", "outer?offset=-1", "Connection: close")) == [
+            204,
+            204,
+            204,
+            200,
+        ]
         for refused in (
             raw("POST", "missing", f"Content-Length: {len(inner)}", body=inner),
             raw("POST", "__ds/x", f"Content-Length: {len(inner)}", body=inner),
