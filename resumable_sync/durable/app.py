@@ -45,7 +45,24 @@ class _Answered(Exception):
 
 
 class DurableStreamsApp:
-    """A WSGI application that serves the Durable Streams protocol; see the package."""
+    """A WSGI application that serves the Durable Streams protocol. What it promises and refuses: see the package.
+
+    `authorize(environ, stream_id, action)` says whether a request may; None: everybody reads what is in the
+    `namespace`, nobody writes. `prefix`: the path it is reached at where nothing has moved that to SCRIPT_NAME.
+    `namespace`: what every id begins with; it ends with `.`, `:`, `_` or `-`. `stream_id(path)` makes an id of the
+    decoded path below the prefix (default: `:` for each `/`).
+
+    `cors_origins`: the origins whose pages may use this, a collection or "*"; `cors_credentials` lets them send
+    cookies. `long_poll_seconds` and `sse_seconds`: how long live responses last at most. `default_ttl`: seconds
+    that a stream lives after its last use where the client says nothing; None: for ever. `max_body_bytes`,
+    `max_writers` (producers of a stream, at most 1000), `max_fork_bytes`: 413 for more. `read_bytes`: how much one
+    response holds, but for the rest of one chunk. `viewers`: a ViewerCap for live readers. `cache_control`: of
+    responses with data.
+
+    UnsupportedError for a context whose store has no shared streams; ValueError for settings that are out of
+    range. Thread-safe. Calls block for the store and for the request's body; live ones, while they last, for the
+    stream. When the context is closed, they end, and further ones are 503.
+    """
 
     def __init__(
         self,

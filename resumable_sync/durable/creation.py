@@ -143,7 +143,7 @@ class Creations:
         if not own_life and stream.configuration is not None:
             life = (stream.configuration.ttl, stream.configuration.expires_at)
         inherited = stream.lineage.until(sum(map(len, chunks)))
-        return content_type, Configuration(*life, own_life, origin, inherited), chunks
+        return content_type, Configuration(*life, own_life, origin, inherited, stream.depth + 1), chunks
 
     def _life(self, configuration: Configuration) -> tuple[float, bool]:
         """Seconds, and whether requests renew them."""

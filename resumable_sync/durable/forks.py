@@ -172,7 +172,7 @@ class Forks:
             at = stream.lineage.offset(parse_token(offset))
         if at is None or at > source.size or (at + sub > source.size and not stream.is_json):
             raise Refusal(400, "invalid fork offset")
-        if len(stream.lineage.inherited) >= MAX_DEPTH:
+        if stream.depth >= MAX_DEPTH:
             raise Refusal(413, "the fork is one of too many forks of forks")
         return Origin(source.stream_id, source.generation, at, sub)
 

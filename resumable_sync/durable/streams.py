@@ -59,6 +59,8 @@ class Configuration:
     origin: Origin | None = None
     inherited: tuple[tuple[int, int], ...] = ()
     """See Lineage."""
+    depth: int = 0
+    """How many forks, one of the other, lead to it."""
 
     def as_text(self) -> str:
         """For the metadata."""
@@ -72,6 +74,7 @@ class Configuration:
             members["origin"] = [origin.stream_id, origin.generation, origin.at, origin.sub]
             members["own_life"] = self.own_life
             members["inherited"] = self.inherited
+            members["depth"] = self.depth
         return json.dumps(members, separators=(",", ":"))
 
     @classmethod
@@ -85,6 +88,7 @@ class Configuration:
             members.get("own_life", True),
             None if origin is None else Origin(*origin),
             tuple((lineage, end) for lineage, end in members.get("inherited", ())),
+            members.get("depth", 0),
         )
 
 
@@ -133,6 +137,11 @@ class Stream:
     def is_json(self) -> bool:
         """Whether its chunks are messages."""
         return self.media_type == json_messages.MEDIA_TYPE
+
+    @property
+    def depth(self) -> int:
+        """How many forks, one of the other, lead to it."""
+        return 0 if self.configuration is None else self.configuration.depth
 
     @property
     def renewable(self) -> bool:

@@ -1,4 +1,4 @@
-"""The application called in process, over one store of any kind: requests as a few words, replies with their parts."""
+"""The application called in process: requests in a few words, replies with their parts."""
 
 from __future__ import annotations
 

@@ -72,7 +72,7 @@ def test_what_is_not_allowed_changes_nothing(store: Store, action: str) -> None:
     root = client(store)
     root.put("a", "x")
     ask = client(store, authorize=authorize)
-    requests = {
+    requests: dict[str, list[tuple[str, bytes | None, dict[str, str]]]] = {
         "read": [("GET", None, {}), ("HEAD", None, {})],
         "create": [("PUT", None, {})],
         "append": [("POST", b"x", {}), ("POST", b"x", {"Stream-Closed": "true"})],
@@ -166,7 +166,7 @@ def test_every_answer_is_marked(store: Store) -> None:
     ask = client(store)
     ask.put("a")
     replies = [ask.get("a"), ask.get("none"), ask.get("a?offset=x"), ask("PATCH", "a"), ask("OPTIONS", "a")]
-    for reply in (*replies, ask.head("a"), ask.post("a", "x"), ask.put("a"), ask.delete("a")):
+    for reply in [*replies, ask.head("a"), ask.post("a", "x"), ask.put("a"), ask.delete("a")]:
         assert reply.headers["x-content-type-options"] == "nosniff"
         assert "cross-origin-resource-policy" in reply.headers
 
