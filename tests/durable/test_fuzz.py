@@ -43,7 +43,7 @@ STATUSES = {
     "OPTIONS": {204},
 }
 LONGEST = 60
-"""Requests."""
+"""Requests in one world, of whose streams some are then still there."""
 OTHERS = {400, 404, 405, 501}
 """What other methods get."""
 
@@ -91,10 +91,9 @@ def call(application: Any, request: Message) -> Reply:
     ((line, pairs),) = started
     status = int(line[:3])
     for name, value in pairs:
-        assert value.isprintable() and value.encode("latin-1") is not None, (name, value)
-    names = [name.lower() for name, _ in pairs]
-    assert len(set(names)) == len(names) or names.count("vary") > 1, names
-    headers = dict(zip(names, (value for _, value in pairs)))
+        assert value.isprintable() and max(value, default="") <= "\xff", (name, value)
+    headers = {name.lower(): value for name, value in pairs}
+    assert len(headers) == len(pairs), pairs
     assert headers["x-content-type-options"] == "nosniff" and "cross-origin-resource-policy" in headers
     if status in (204, 304):
         assert body == b"" and "content-type" not in headers
@@ -405,7 +404,7 @@ def test_any_requests(store: Store, seeds: list[int]) -> None:
 
 
 def play_many(store: Store, first: int, count: int) -> Counter[int]:
-    """In worlds that last for so few requests that their streams are not all deleted."""
+    """`count` requests in worlds of their own. How often each status was the answer."""
     statuses: Counter[int] = Counter()
     for begin in range(first, first + count, LONGEST):
         with a_world(store) as world:
