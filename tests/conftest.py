@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 pytest.register_assert_rewrite("resumable_sync.testing")
 
-WORKERS = max(4, os.cpu_count() or 1)
-"""Processes that share the suite. Most tests wait for something, so that two cores serve four of them well."""
+WORKERS = max(6, os.cpu_count() or 1)
+"""Processes that share the suite. Most tests wait for something, so that two cores serve six of them well."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -15,7 +15,6 @@ import time
 from collections.abc import Iterator
 from datetime import datetime, timezone
 
-from .. import sse
 from ..context import ResumableStreamContext
 from ..contract import Batch, Position, SharedStore, Status
 from ..errors import ResumableStreamError, StoreUnavailableError
@@ -37,6 +36,7 @@ _LINE_END = re.compile(r"\r\n|\r|\n")
 _LOOK_SECONDS = 5.0  # between looks at the reader
 _SILENCE_SECONDS = 15.0  # after which a comment is sent
 _LEAST_SLICE = 0.05
+_COMMENT = b": hb\n"  # no blank line follows: some clients would take that for an event
 _RENEWALS = 3  # in the life of a stream, while somebody waits
 
 
@@ -176,7 +176,7 @@ class Live:
                     stream.renew(self._shared)
                     if now - sent >= _SILENCE_SECONDS:
                         sent = now
-                        yield sse.HEARTBEAT
+                        yield _COMMENT
                 if now >= deadline:
                     return
             yield events.last()

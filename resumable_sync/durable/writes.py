@@ -262,7 +262,7 @@ class Writes:
         headers += [(EPOCH, str(claim.epoch)), (SEQ, str(claim.seq))]
         if not asked.body:
             return Answer(204, headers)
-        return Answer(200, [*headers, ("Content-Length", "0")])
+        return Answer(200, [*headers, ("Content-Type", stream.content_type), ("Content-Length", "0")])
 
     def _tail(self, view: _View) -> tuple[str, str]:
         return NEXT_OFFSET, view.stream.lineage.token(view.size)

@@ -73,6 +73,7 @@ class Client:
         data = body.encode() if isinstance(body, str) else body
         request: dict[str, Any] = {
             "REQUEST_METHOD": method,
+            "SCRIPT_NAME": "",
             "PATH_INFO": self.root + path,
             "QUERY_STRING": query,
             "wsgi.input": io.BytesIO(data or b""),
