@@ -40,11 +40,11 @@ all. An answer of 200 or 204 says that it is stored, as well as the store keeps 
 texts and always mean the same bytes: once a stream was deleted and made anew, or a fork, they are 410.
 
 **Security.** Without `authorize` nothing can be written, and only streams of the `namespace` can be read: it is
-put in front of every id, and must not be empty. With it, each request is judged by the *id* of the stream and
-the action: false is 403; a callable is a WSGI application that answers, with 401 and a challenge, say. A body
-that closes needs `append` and `close`; a fork `read` on its source and `create`. The id is the path below
-`prefix`, with `:` for `/` (`a/b` and `a:b` are one stream), or what `stream_id(path)` makes of it; 400 for what
-is no id then, and for ids of the library's own records. Where cookies tell who asks, look at the request's
+put in front of every id, and ends with `.`, `:`, `_` or `-`. With it, each request is judged by the *id* of the
+stream and the action: false is 403; a callable is a WSGI application that answers, with 401 and a challenge,
+say. A body that closes needs `append` and `close`; a fork `read` on its source and `create`. The id is the path
+below `prefix`, with `:` for `/` (`a/b` and `a:b` are one stream), or what `stream_id(path)` makes of it; 400 for
+what is no id then, and for ids of the library's own records. Where cookies tell who asks, look at the request's
 origin, too. Other origins' pages get nothing unless `cors_origins` names theirs. The texts of errors are fixed.
 
 **Limits**, and what is answered beyond them: `max_body_bytes` 413; a JSON message of more than the store's

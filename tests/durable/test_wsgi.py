@@ -1,11 +1,14 @@
-"""The rules of WSGI, as the standard library checks them."""
+"""The rules of WSGI, as the standard library checks them; and the example in the page of documentation."""
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
 from wsgiref.validate import validator
 
 import pytest
 
+from resumable_sync import durable
 from resumable_sync.stores.memory import MemoryStore
 
 from .support import TEXT, Client, Reply, client, producer
@@ -42,3 +45,16 @@ def test_every_kind_of_answer_keeps_the_rules() -> None:
     assert ask("POST", "s", None, {**TEXT, "Stream-Closed": "true"}).status == 204
     assert ask.delete("s").status == 204
     assert ask.get("s").status == 410
+
+
+def test_the_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    exec((durable.__doc__ or "").split("```python\n")[1].split("```")[0], names)
+    ask = Client(names["application"], "/streams/")
+    assert ask.put("alice/chat", "hello").status == 403
+    alice = {"REMOTE_USER": "alice"}
+    assert ask("PUT", "alice/chat", b"hello", TEXT, alice).status == 201
+    assert ask.get("alice/chat").data == b"hello"
+    names["context"].close()
+    names["context"].store.close()
