@@ -48,6 +48,7 @@ from ..pump import check_source
 from .bodies import ENCODINGS, FormatError, Viewer, raw_body, sse_body
 from .cap import ViewerCap
 from .headers import CONTENT_TYPE_KEY, HeaderInput, Headers, Snapshot, checked_headers, kept_content_type
+from .ranges import APPLICATION_S, Part, goes_on, select, whole_length
 from .response import Begin, Endpoint, Options, StreamResponse
 
 if TYPE_CHECKING:
@@ -72,7 +73,19 @@ class RawEndpoint(Endpoint):
         return raw_body(viewer, self.heartbeat_bytes)
 
     def length(self, snapshot: Snapshot) -> int | None:
-        return None if self.heartbeat_bytes else super().length(snapshot)
+        return None if self.heartbeat_bytes else whole_length(snapshot)
+
+    def part(self, environ: Mapping[str, Any], snapshot: Snapshot) -> Part | None:
+        """None where bytes cannot be counted, for POST and its like, and where the application sees to it."""
+        return select(environ, snapshot) if self._has_parts(environ) else None
+
+    def goes_on(self, environ: Mapping[str, Any]) -> bool:
+        return self._has_parts(environ) and goes_on(environ)
+
+    def _has_parts(self, environ: Mapping[str, Any]) -> bool:
+        own = {name.lower() for name, _ in self.own_headers()}
+        reads = environ.get("REQUEST_METHOD", "GET") in ("GET", "HEAD")
+        return reads and not self.heartbeat_bytes and not own & APPLICATION_S
 
 
 @dataclass
