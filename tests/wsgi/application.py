@@ -46,11 +46,11 @@ def slow() -> Iterator[bytes]:
             return
 
 
-EXPORT = random.Random(1).randbytes(200_000)
+EXPORT = random.Random(1).randbytes(60_000)
 
 
 def export() -> Iterator[bytes]:
-    """EXPORT, over half a second or so."""
+    """EXPORT, over a tenth of a second or more."""
     stopped = current_producer().cancelled
     for begin in range(0, len(EXPORT), 1000):
         yield EXPORT[begin : begin + 1000]
@@ -59,9 +59,9 @@ def export() -> Iterator[bytes]:
 
 
 def failing_export() -> Iterator[bytes]:
-    """The first half of EXPORT, over a quarter of a second or so, and an error."""
+    """The first half of EXPORT, as `export`, and an error."""
     for number, chunk in enumerate(export()):
-        if number == 100:
+        if number == 30:
             raise ValueError("secret")
         yield chunk
 

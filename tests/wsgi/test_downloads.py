@@ -160,7 +160,7 @@ def is_prefix(file: Path) -> bool:
 def resumed_by_curl(port: int, prefix: str, chance: random.Random, directory: Path, cuts: int) -> int:
     """Download a stream that is produced meanwhile, and cut that often; the number of cuts."""
     file, stream_id = directory / "curl", f"curl-{next(numbers)}"
-    with Cutter(port, [chance.randrange(400, 30_000) for _ in range(cuts)]) as cutter:
+    with Cutter(port, [chance.randrange(400, 20_000) for _ in range(cuts)]) as cutter:
         url = f"http://127.0.0.1:{cutter.port}{prefix}/raw/{stream_id}?source=export"
         while (code := curl(url, file, "--continue-at", "-")) != 0:
             assert code in {18, 52, 56} and is_prefix(file)
@@ -172,7 +172,7 @@ def resumed_by_curl(port: int, prefix: str, chance: random.Random, directory: Pa
 def resumed_by_wget(port: int, prefix: str, chance: random.Random, directory: Path, cuts: int) -> int:
     """As `resumed_by_curl`, but wget itself tries again."""
     file, stream_id = directory / "wget", f"wget-{next(numbers)}"
-    with Cutter(port, [chance.randrange(400, 30_000) for _ in range(cuts)]) as cutter:
+    with Cutter(port, [chance.randrange(400, 20_000) for _ in range(cuts)]) as cutter:
         url = f"http://127.0.0.1:{cutter.port}{prefix}/raw/{stream_id}?source=export"
         options = ["--continue", "--tries=0", "--waitretry=0", "--no-verbose", f"--timeout={PATIENCE:g}"]
         done = subprocess.run([program("wget"), *options, "-O", str(file), url], capture_output=True, text=True)
@@ -185,11 +185,10 @@ def resumed_by_wget(port: int, prefix: str, chance: random.Random, directory: Pa
 @pytest.mark.parametrize("download", [resumed_by_curl, resumed_by_wget])
 def test_cut_anywhere_and_resumed(server: Server, tmp_path: Path, download: Callable[..., int]) -> None:
     chance = random.Random(f"{server.kind}")
-    assert download(server.port, "", chance, tmp_path, cuts=4) > 0
+    assert download(server.port, "", chance, tmp_path, cuts=3) > 0
 
 
-@pytest.mark.parametrize("version", ["1.0", "1.1"])
-@pytest.mark.parametrize("download", [resumed_by_curl, resumed_by_wget])
+@pytest.mark.parametrize("download, version", [(resumed_by_curl, "1.0"), (resumed_by_wget, "1.1")])
 def test_cut_anywhere_before_nginx(
     server: Server, proxy: Nginx, tmp_path: Path, download: Callable[..., int], version: str
 ) -> None:
@@ -278,7 +277,7 @@ def following(url: str, *options: str) -> Iterator[subprocess.Popen[bytes]]:
             process.kill()
 
 
-@pytest.mark.parametrize("route", ROUTES)
+@pytest.mark.parametrize("route", ["direct 1.0", "nginx 1.0", "nginx 1.1"])
 def test_a_stream_that_is_cancelled_does_not_look_complete(server: Server, proxy: Nginx, route: str) -> None:
     base, options = through(route, server, proxy)
     stream_id = f"cancelled-{next(numbers)}"
@@ -293,7 +292,10 @@ def test_a_stream_that_is_cancelled_does_not_look_complete(server: Server, proxy
 @pytest.mark.parametrize("version", ["1.0", "1.1"])
 def test_a_worker_that_is_killed_does_not_look_like_the_end(tmp_path: Path, version: str) -> None:
     """The kernel resets its connections: the switch was set before."""
-    with serving("gthread", tmp_path) as server, nginx(tmp_path, f"127.0.0.1:{server.port}") as proxy:
+    with (
+        Gunicorn(tmp_path, "memory://", "--workers", "1") as server,
+        nginx(tmp_path, f"127.0.0.1:{server.port}") as proxy,
+    ):
         pid = server.ask("/viewers")["pid"]
         with (
             following(f"http://127.0.0.1:{proxy.port}/{version}/raw/killed") as viewer,
@@ -301,6 +303,7 @@ def test_a_worker_that_is_killed_does_not_look_like_the_end(tmp_path: Path, vers
         ):
             os.kill(pid, signal.SIGKILL)
             assert {viewer.wait(PATIENCE), near.wait(PATIENCE)} <= CUT_OFF
+        wait_until(server.answers)  # by its next worker; gunicorn does not end well before that
 
 
 class Downloads:
@@ -341,7 +344,7 @@ class Downloads:
         return None
 
 
-@pytest.mark.parametrize("route", ["direct 1.1", "nginx 1.0", "nginx 1.1"])
+@pytest.mark.parametrize("route", ["direct 1.1", "nginx 1.0"])
 def test_a_browser_resumes_its_download(
     gunicorn: Server, tmp_path: Path, browser: webdriver.Chrome, route: str
 ) -> None:
@@ -350,7 +353,7 @@ def test_a_browser_resumes_its_download(
     with nginx(tmp_path, f"127.0.0.1:{gunicorn.port}") as proxy:
         way, version = route.split()
         port, prefix = (proxy.port, f"/{version}") if way == "nginx" else (gunicorn.port, "")
-        with Cutter(port, [50_000]) as cutter:
+        with Cutter(port, [20_000]) as cutter:
             stream_id = f"browser-{next(numbers)}"
             downloads = Downloads(browser, directory)
             downloads.begin(f"http://127.0.0.1:{cutter.port}{prefix}/raw/{stream_id}?source=export")
@@ -358,3 +361,22 @@ def test_a_browser_resumes_its_download(
             wait_until(lambda: downloads.complete() is not None)
             assert downloads.complete() == EXPORT and cutter.cuts == 1
             browser.get("about:blank")
+
+
+@pytest.mark.parametrize("when", ["while it is followed", "when it had failed before"])
+def test_a_browser_sees_that_a_download_failed(
+    gunicorn: Server, tmp_path: Path, browser: webdriver.Chrome, when: str
+) -> None:
+    directory = tmp_path / "downloads"
+    directory.mkdir()
+    stream_id = f"browser-{next(numbers)}"
+    with nginx(tmp_path, f"127.0.0.1:{gunicorn.port}") as proxy:
+        url = f"http://127.0.0.1:{proxy.port}/1.0/raw/{stream_id}?source=failing_export"
+        if when == "when it had failed before":
+            assert curl(url, tmp_path / "file") in CUT_OFF
+            wait_until(lambda: gunicorn.ask(f"/status/{stream_id}")["status"] == "error")
+        downloads = Downloads(browser, directory)
+        downloads.begin(url)
+        wait_until(downloads.failed)
+        assert downloads.complete() is None
+        browser.get("about:blank")
