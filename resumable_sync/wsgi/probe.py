@@ -55,7 +55,7 @@ class Probe:
             self.connection.close()
 
     def resettable(self) -> bool:
-        """Whether it is a connection that its end can be told from a reset of: TCP, no Unix socket."""
+        """Whether the viewer can tell a reset of it from its end: TCP, no Unix socket."""
         return getattr(self.connection, "family", None) in (socket.AF_INET, socket.AF_INET6)
 
     def _at_end(self) -> bool:

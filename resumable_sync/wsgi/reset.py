@@ -8,6 +8,7 @@ and, since the kernel does it, also when the process is killed.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import logging
 import os
@@ -38,10 +39,12 @@ class Reset:
         self._connection = connection
         self._socket: socket.socket | None = None
         self._linger = b""
+        self._pid = 0
 
     def arm(self) -> None:
         """From now on the connection ends in a reset. Does nothing if it is closed already."""
         try:
+            self._pid = os.getpid()
             self._socket = socket.socket(fileno=os.dup(self._connection.fileno()))
             self._linger = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_LINGER, len(_AT_ONCE))
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
@@ -52,13 +55,16 @@ class Reset:
     def disarm(self) -> None:
         """The body is complete: the connection may end as the server likes. Idempotent."""
         if self._socket is not None:
-            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, self._linger)
+            with contextlib.suppress(OSError):  # the viewer has left
+                self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, self._linger)
         self._release()
 
     def fire(self) -> None:
         """Reset the connection now, if it is armed; what is still on its way may not arrive. Idempotent."""
-        if self._socket is not None and _libc().connect(self._socket.fileno(), _NOWHERE, len(_NOWHERE)) != 0:
-            logger.debug("a connection is not dissolved: errno %s", ctypes.get_errno())
+        own = self._socket
+        if own is not None and self._pid == os.getpid():  # a forked child answers nobody
+            if _libc().connect(own.fileno(), _NOWHERE, len(_NOWHERE)) != 0:
+                logger.debug("a connection is not dissolved: errno %s", ctypes.get_errno())
         self._release()
 
     def _release(self) -> None:

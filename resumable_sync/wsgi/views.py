@@ -2,16 +2,16 @@
 
 Two formats. **Raw** responses carry the stream's bytes as they are; a viewer that was cut comes back with the
 cursor it has reached (the response's `x-resumable-cursor` plus the bytes received), or, like `curl -C -`,
-`wget -c` and browsers' downloads, with a Range (`ranges` has the rules). A raw response whose stream did not end as
-`done` is broken off: what had ended before announces a byte that never comes; what is followed live ends without
-its last chunk, and where there are no chunks (HTTP/1.0, such as nginx's `proxy_http_version 1.0`, wsgiref, uWSGI)
-by a reset (`reset`). Where a server does not show its connection (granian and mod_wsgi over HTTP/1.0), or that is a
-Unix socket, one warning is logged, and HEAD tells: whoever has `x-resumable-size` bytes of a stream with
+`wget -c` and browsers' downloads, with a Range (`ranges` has the rules). A raw response whose stream did not end
+as `done` is broken off: what had ended before announces a byte that never comes; what is followed live ends
+without its last chunk, and where there are no chunks (HTTP/1.0, which nginx asks by, wsgiref, uWSGI) by a reset
+(`reset`). Where a server does not show its connection (granian and mod_wsgi over HTTP/1.0), or that is a Unix
+socket, one warning is logged, and HEAD tells: whoever has `x-resumable-size` bytes of a stream with
 `x-resumable-status: done` has it all. **Server-sent events** say in band how the stream ended.
 
-A Range without If-Range does not say which life of the stream it goes on with. Nothing begins anew for it; but to a
-file of a life before, it adds the rest of a stream that somebody else began anew. Browsers send If-Range; for curl
-and wget let each life have an id of its own. There are no ranges with `heartbeat_bytes`, for POST, and where
+A Range without If-Range does not say which life of the stream it goes on with. Nothing begins anew for it; but to
+a file of a life before, it adds the rest of a stream that somebody else began anew. Browsers send If-Range; for
+curl and wget let each life have an id of its own. There are no ranges with `heartbeat_bytes`, for POST, and where
 `headers` has an Accept-Ranges, ETag or Last-Modified.
 
 The keyword options that several functions share:
@@ -34,7 +34,8 @@ The keyword options that several functions share:
 
 Refusals, before anything was started, as JSON `{"error": …}`: 400 malformed id or cursor, 404 missing stream,
 409 and 416 a Range (`ranges`), 410 a cursor of a life of the stream that is gone, 503 with `Retry-After` when the
-cap or a store's limit is reached or the store is unavailable. EventSource gives up at any status but 200: make a new one after a while.
+cap or a store's limit is reached or the store is unavailable. EventSource gives up at any status but 200: make a
+new one after a while.
 HEAD starts nothing, takes no place under a cap, and answers where the stream stands.
 
 For a page of another origin add `Access-Control-Expose-Headers` with the `x-resumable-*` headers it reads. With
