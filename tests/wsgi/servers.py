@@ -208,10 +208,9 @@ class Gunicorn(Server):
                 self.process = subprocess.Popen(
                     command, env=environment, cwd=root, pass_fds=[listener.fileno()], stdout=log, stderr=log
                 )
-        wait_until(self.answers, 30)
+        wait_until(self._answers, 30)
 
-    def answers(self) -> bool:
-        """Whether a worker is there."""
+    def _answers(self) -> bool:
         assert self.process.poll() is None, self.log.read_text()
         try:
             return bool(self.ask("/viewers"))

@@ -303,7 +303,15 @@ def test_a_worker_that_is_killed_does_not_look_like_the_end(tmp_path: Path, vers
         ):
             os.kill(pid, signal.SIGKILL)
             assert {viewer.wait(PATIENCE), near.wait(PATIENCE)} <= CUT_OFF
-        wait_until(server.answers)  # by its next worker; gunicorn does not end well before that
+        wait_until(lambda: _is_served_anew(server, pid))  # gunicorn does not end well before that
+
+
+def _is_served_anew(server: Server, pid: int) -> bool:
+    """Whether there is another worker."""
+    try:
+        return bool(server.ask("/viewers")["pid"] != pid)
+    except OSError:
+        return False
 
 
 class Downloads:
