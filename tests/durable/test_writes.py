@@ -119,6 +119,10 @@ class _Endless(io.BytesIO):
         return b"x" * size
 
 
+def _name(value: object) -> str:
+    return type(value).__name__ if isinstance(value, io.BytesIO) else str(value)
+
+
 @pytest.mark.parametrize(
     "environ, status",
     [
@@ -133,7 +137,7 @@ class _Endless(io.BytesIO):
         ({"CONTENT_LENGTH": "", "wsgi.input_terminated": True, "wsgi.input": _Breaking()}, 400),
         ({"CONTENT_LENGTH": "5", "wsgi.input": _Breaking()}, 400),
     ],
-    ids=lambda value: None if isinstance(value, int) else ",".join(map(str, value.values())),
+    ids=lambda value: None if isinstance(value, int) else ",".join(map(_name, value.values())),
 )
 @pytest.mark.parametrize("method", ["POST", "PUT"])
 def test_bodies_that_are_not_what_they_say(method: str, environ: dict[str, Any], status: int) -> None:
