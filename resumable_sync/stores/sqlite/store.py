@@ -263,11 +263,14 @@ class SQLiteStore(BaseStore):
                 row, written = self._steps.commit(connection, commit, row)
                 ended = ended or commit.ending is not None
         # Committed: only now may the readers know.
-        if written and row is not None:
+        if written and ended:
+            process.watcher.publish([stream_id])  # they fetch both in one snapshot: never the bytes without the ending
+        elif written and row is not None:
             process.watcher.publish_pages({stream_id: (row.generation, written)})
-            process.upkeep.wrote(commit.length)
-        if ended and row is not None:
+        elif ended and row is not None:
             process.publish_ending(stream_id, row)
+        if written:
+            process.upkeep.wrote(commit.length)
         if refused is not None or row is None:
             raise refused or StreamLostError(f"stream {stream_id} is gone")
         return f"{row.generation}-{row.size}"
