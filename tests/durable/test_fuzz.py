@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import io
 import json
@@ -42,6 +43,8 @@ STATUSES = {
     "DELETE": {204, 400, 404, 410, 501},
     "OPTIONS": {204},
 }
+GONE = {errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN}
+"""The server has closed the connection with bytes unread."""
 LONGEST = 60
 """Requests in one world, of whose streams some are then still there."""
 OTHERS = {400, 404, 405, 501}
@@ -450,8 +453,9 @@ def statuses_of(server: Server, sent: bytes, *, leave: bool = False) -> list[int
             connection.shutdown(socket.SHUT_WR)
             while data := connection.recv(65536):
                 received += data
-        except ConnectionError:  # it has closed the connection with bytes unread
-            pass
+        except OSError as error:
+            if error.errno not in GONE:
+                raise
     return [int(line[9:12]) for line in received.split(b"\r\n") if line.startswith(b"HTTP/1.")]
 
 
