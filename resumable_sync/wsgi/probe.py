@@ -82,8 +82,12 @@ def _of_uwsgi(environ: dict[str, Any]) -> Probe | None:
 
 
 def _of_wsgiref(environ: dict[str, Any]) -> Probe | None:
-    """wsgiref, and what is built on it: the socket under the file that bodies are read from."""
-    server_socket = getattr(getattr(environ.get("wsgi.input"), "raw", None), "_sock", None)
+    """wsgiref, and what is built on it, cheroot, gevent's pywsgi: the socket under the file that bodies are read
+    from, which the last two wrap."""
+    file = environ.get("wsgi.input")
+    while (wrapped := getattr(file, "rfile", None)) is not None:
+        file = wrapped
+    server_socket = getattr(getattr(file, "raw", None), "_sock", None)
     return Probe(server_socket) if hasattr(server_socket, "fileno") else None
 
 
@@ -95,7 +99,9 @@ their order does not matter, as no two servers share them. Last comes the one th
 
 def find_probe(environ: dict[str, Any]) -> Probe | None:
     """The probe for a request, None where the server does not show its connection (granian, mod_wsgi)."""
-    for probe_of in PROBES:
+    from . import bridges  # stands on this module
+
+    for probe_of in (*PROBES, bridges.of_a2wsgi, bridges.of_hypercorn):
         probe = probe_of(environ)
         if probe is not None:
             return probe
