@@ -11,14 +11,16 @@ import sys
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from .probe import Probe
+from .probe import Probe, by_http_1_1
 
 
 class _Bridged(Probe):
     """A viewer of whom somebody else knows whether they are gone."""
 
-    def __init__(self, gone: Callable[[], bool], close: Callable[[], object] = lambda: None) -> None:
-        super().__init__(None)
+    def __init__(
+        self, environ: dict[str, Any], gone: Callable[[], bool], close: Callable[[], object] = lambda: None
+    ) -> None:
+        super().__init__(None, frames=by_http_1_1(environ))
         self.gone = gone  # type: ignore[method-assign]
         self.close = close  # type: ignore[method-assign]
 
@@ -36,7 +38,7 @@ def of_a2wsgi(environ: dict[str, Any]) -> Probe | None:
     if unread and getattr(body, "has_more", True):
         return None
     left = asyncio.run_coroutine_threadsafe(_until_gone(receive), loop)
-    return _Bridged(left.done, left.cancel)
+    return _Bridged(environ, left.done, left.cancel)
 
 
 async def _until_gone(receive: Callable[[], Awaitable[Any]]) -> None:
@@ -61,5 +63,5 @@ def of_hypercorn(environ: dict[str, Any]) -> Probe | None:
     for bound in getattr(frame.f_locals.get("send"), "args", ()):
         stream = getattr(bound, "__self__", None)
         if hasattr(stream, "closed"):
-            return _Bridged(lambda: bool(stream.closed))
+            return _Bridged(environ, lambda: bool(stream.closed))
     return None
