@@ -18,11 +18,17 @@ class _Bridged(Probe):
     """A viewer of whom somebody else knows whether they are gone."""
 
     def __init__(
-        self, environ: dict[str, Any], gone: Callable[[], bool], close: Callable[[], object] = lambda: None
+        self, environ: dict[str, Any], is_gone: Callable[[], bool], close: Callable[[], object] = lambda: None
     ) -> None:
         super().__init__(None, frames=by_http_1_1(environ))
-        self.gone = gone  # type: ignore[method-assign]
-        self.close = close  # type: ignore[method-assign]
+        self._is_gone = is_gone
+        self._close = close
+
+    def gone(self) -> bool:
+        return self._is_gone()
+
+    def close(self) -> None:
+        self._close()
 
 
 def of_a2wsgi(environ: dict[str, Any]) -> Probe | None:
@@ -61,7 +67,7 @@ def of_hypercorn(environ: dict[str, Any]) -> Probe | None:
     else:
         return None
     for bound in getattr(frame.f_locals.get("send"), "args", ()):
-        stream = getattr(bound, "__self__", None)
+        stream: Any = getattr(bound, "__self__", None)
         if hasattr(stream, "closed"):
             return _Bridged(environ, lambda: bool(stream.closed))
     return None

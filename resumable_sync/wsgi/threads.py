@@ -17,8 +17,8 @@ def warn_of_single_thread(environ: Mapping[str, Any]) -> None:
     """Log one warning for each process if the server that calls answers one request at a time.
 
     A request that a test client made up says so too, but names no server. Neither does wsgiref know better where
-    `socketserver.ThreadingMixIn` gives each request a thread, but that shows in the thread's name; nor does gevent,
-    which gives each a greenlet.
+    `socketserver.ThreadingMixIn` gives each request a thread, but that shows in the thread's name. Nor does
+    gevent's own server, which gives each a greenlet.
     """
     if environ.get("wsgi.multithread", True) or not ("SERVER_SOFTWARE" in environ or "uwsgi.version" in environ):
         return

@@ -28,7 +28,7 @@ def _load() -> Any:
 
 
 def _interruptible() -> None:
-    """SIGTERM as SIGINT: these servers end orderly at Ctrl-C alone. Before `close_on_sigterm`, which passes it on."""
+    """SIGTERM as SIGINT: these servers end orderly at Ctrl-C alone. `close_on_sigterm` passes it on."""
 
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt

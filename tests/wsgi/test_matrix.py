@@ -140,14 +140,21 @@ class Running(Server):
                 *own,
             )
         if kind.startswith("uwsgi"):
-            mode = {
+            mode: tuple[str, ...] = {
                 "uwsgi-lazy": ("--threads", threads, "--enable-threads", "--lazy-apps"),
                 "uwsgi-forked": ("--threads", threads, "--enable-threads"),
                 "uwsgi-single": ("--enable-threads",),
             }[kind]
-            own = ("--master", "--single-interpreter", "--need-app", "--die-on-term", "--worker-reload-mercy", "5")
+            alone = (
+                "--master",
+                "--single-interpreter",
+                "--need-app",
+                "--die-on-term",
+                "--worker-reload-mercy",
+                "5",
+            )
             place = ("--virtualenv", sys.prefix, "--pythonpath", str(ROOT), "--module", MODULE)
-            return (script("uwsgi"), "--http-socket", f"fd://{descriptor}", *mode, *own, *place)
+            return (script("uwsgi"), "--http-socket", f"fd://{descriptor}", *mode, *alone, *place)
         if kind in LAUNCHED:
             need(kind)
             return (*python, "tests.wsgi.launch", kind, str(descriptor))
