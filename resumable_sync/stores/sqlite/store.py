@@ -82,10 +82,9 @@ class SQLiteStore(BaseStore):
     in which it enters or leaves SQLite's locks: stopped there, it keeps others from reading, too).
 
     `ttl`, `finished_ttl`, `grace`: seconds, as in MemoryStore. `timeout`: seconds that a write waits for other
-    processes before StoreUnavailableError; under gevent that wait stops the whole process, so give a fraction of
-    a second there (producers try again by themselves). `max_file_bytes`: a bound of the file; beyond it appends
-    fail as on a full disk. Raises StoreUnavailableError if the file cannot be opened, is damaged, belongs to
-    another program, or was made by a newer version.
+    processes before StoreUnavailableError; under gevent other greenlets go on meanwhile. `max_file_bytes`: a bound
+    of the file; beyond it appends fail as on a full disk. Raises StoreUnavailableError if the file cannot be
+    opened, is damaged, belongs to another program, or was made by a newer version.
     """
 
     def __init__(
