@@ -262,8 +262,8 @@ class SQLiteStore(BaseStore):
                 row, written = self._steps.commit(connection, commit, row)
                 ended = ended or commit.ending is not None
         # Committed: only now may the readers know.
-        if written and ended:
-            process.watcher.publish([stream_id])  # they fetch both in one snapshot: never the bytes without the ending
+        if written and ended:  # the store alone gives them both in one snapshot
+            process.watcher.publish([stream_id])
         elif written and row is not None:
             process.watcher.publish_pages({stream_id: (row.generation, written)})
         elif ended and row is not None:
