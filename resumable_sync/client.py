@@ -121,8 +121,8 @@ def follow(
     whose line ends are not LF they cannot: MalformedStreamError. Raw responses with `heartbeat_bytes` cannot be
     counted, and so not followed. `method` and `content` begin the stream; they are sent until there is an answer,
     but any other method than GET is repeated only where the server has certainly not executed it, and not sent at
-    all with `after`. What comes later is a GET of `resume_url` (default: `url`). `headers` and `auth` go with every
-    request. `client`: an httpx.Client of yours, which stays open; its own timeouts are not used.
+    all with `after`. What comes later is a GET of `resume_url` (default: `url`). `headers` and `auth` go with
+    every request. `client`: an httpx.Client of yours, which stays open; its own timeouts are not used.
 
     Raises ValueError for bad arguments, RefusedError for other answers (401, say, a page of another type, or too
     many redirects), InvalidCursorError and InvalidStreamIdError.
@@ -296,6 +296,10 @@ class Following:
         while True:
             try:
                 response = self._send()
+                if response.status_code == 500 and self._position is not None and self._is_over(response):
+                    response.close()
+                    self._over()
+                    return None
             except httpx.UnsupportedProtocol as error:
                 raise RefusedError(f"{self._url}: {error}") from error
             except httpx.TooManyRedirects as error:
@@ -333,15 +337,29 @@ class Following:
         """Whether the next request is the one that may begin the stream."""
         return not self._begun and self._position is None
 
-    def _send(self) -> httpx.Response:
-        begins = self._begins
+    def _is_over(self, failed: httpx.Response) -> bool:
+        """Whether a raw response has failed because nothing follows but an ending other than `done`: some servers
+        have not sent its headers by then. HEAD tells."""
+        head = self._send("HEAD")
+        head.close()
+        self._response = failed
+        known = self._read_headers(head) if head.status_code == 200 else None
+        return (
+            known is not None
+            and self._position == known
+            and self._ended is not None
+            and self._ended[1] == known[1]
+        )
+
+    def _send(self, method: str = "") -> httpx.Response:
+        begins = self._begins and not method
         headers = {"Accept": f"{_EVENT_STREAM}, */*", "Accept-Encoding": "identity", "Cache-Control": "no-store"}
         if self._position is not None:
             headers["Last-Event-ID"] = self.cursor
-        method, url = (self._method, self._url) if begins else ("GET", self._resume_url)
+        url = self._url if begins else self._resume_url
         try:
             request = self._client.build_request(
-                method,
+                self._method if begins else method or "GET",
                 url,
                 headers={**headers, **self._headers},
                 content=self._content if begins else None,

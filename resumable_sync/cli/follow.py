@@ -34,7 +34,7 @@ class _Output:
         self.written = 0
 
     def write(self, data: bytes, end: Position) -> None:
-        """Write all of `data`, which ends at `end`. A signal ends it between two bytes, and the cursor says where."""
+        """Write all of `data`, which ends at `end`. A signal ends it between two bytes: the cursor says where."""
         begin = end.offset - len(data)
         self.cursor = f"{end.generation}-{begin}"
         rest = memoryview(data)
@@ -176,6 +176,8 @@ def _interruption(store: Store, error: ProducerInterruptedError, stream_id: str)
 def _tell(arguments: argparse.Namespace, output: _Output, why: str) -> None:
     store = f"--store {shlex.quote(arguments.store)} " if arguments.store else ""
     after = f" --after {output.cursor}" if output.cursor else ""
-    stream_id = id_argument(arguments.id)
+    stream_id = id_argument(shlex.quote(arguments.id))
+    if arguments.header:
+        stream_id += " -H ..."  # a secret, perhaps
     words = f"{after} {stream_id}" if stream_id.startswith("-") else f" {stream_id}{after}"
     say(f"{why}; {output.written} bytes were written; go on with: {PROGRAM} {store}follow{words}")
