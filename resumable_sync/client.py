@@ -111,7 +111,7 @@ def follow(
 
     A connection that cannot be made, that breaks or that says nothing for `read_timeout` seconds is made anew, at
     the cursor; so is one that is refused with 429, 502, 503 or 504 (not before its `Retry-After`). Pauses grow
-    exponentially, with full jitter, to 30 seconds. After `patience` seconds without any answer it raises
+    exponentially, with full jitter, to 30 seconds. After `patience` seconds without a good answer it raises
     UnreachableError. The servers' heartbeat is 15 s, so that 45 s without one mean a dead connection; a raw
     response has none, and is asked for again when it is silent, which loses nothing.
 
@@ -193,7 +193,7 @@ class Following:
         self._status = "streaming"
         self._retry: float | None = None  # seconds, as the server's events say
         self._failures = 0  # in a row
-        self._heard_at = time.monotonic()  # when the server last answered
+        self._heard_at = time.monotonic()  # until when the server was there
         self._closed = threading.Event()
         self._response: httpx.Response | None = None
         self._connection: Any = None  # httpcore's, of the present request
@@ -268,9 +268,8 @@ class Following:
             try:
                 pieces = self._events(response) if self._is_events(response) else self._raw(response)
                 for piece in pieces:
-                    self._heard_at, heard = time.monotonic(), True
+                    heard = True
                     if piece:
-                        self._failures = 0
                         yield piece
                 failure: Exception = StoreUnavailableError("the response ended before the stream")
             except httpx.ReadTimeout as silent:  # of a raw response it may mean nothing
@@ -286,6 +285,7 @@ class Following:
             if self._status != "streaming":
                 return
             logger.info("%s broke off at %s: %r", self._url, self.cursor, failure)
+            self._heard_at = time.monotonic()
             if heard:
                 self._failures = 0
             self._pause(failure)
@@ -405,7 +405,6 @@ class Following:
         if position[1] > self._position[1]:
             raise MalformedStreamError(f"{self._url} answers from {position[1]}, after {self.cursor}")
         self._begun = True
-        self._heard_at = time.monotonic()
         return None
 
     def _read_headers(self, response: httpx.Response) -> tuple[int, int] | None:

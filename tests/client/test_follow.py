@@ -58,11 +58,11 @@ def download(stream: Following) -> bytes:
     ("site", "format", "longest"),
     [
         ("waitress", "raw", 1500),
-        ("werkzeug", "raw", 1500),
+        pytest.param("werkzeug", "raw", 1500, marks=pytest.mark.heavy),
         ("wsgiref", "raw", 1500),
         ("waitress", "json", 4000),
         ("werkzeug", "text", 2500),
-        ("wsgiref", "base64", 2500),
+        pytest.param("wsgiref", "base64", 2500, marks=pytest.mark.heavy),
     ],
     indirect=["site"],
 )

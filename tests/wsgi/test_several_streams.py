@@ -6,12 +6,13 @@ import base64
 import contextlib
 import itertools
 import json
+import random
 import re
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import HealthCheck, example, given, settings
@@ -25,9 +26,15 @@ from resumable_sync.sse import HEARTBEAT, Event, EventParser
 from resumable_sync.wsgi import ViewerCap, resume_sse_response, several_sse_response, sse_response
 from resumable_sync.wsgi.combined import MAX_STREAMS, CombinedCursor
 
+from ..client.relay import Fate, relay
+from ..figures import Report
 from ..support import PATIENCE
-from .servers import Gunicorn, Server, in_process
+from .servers import Gunicorn, Server, in_process, serving
 from .support import Feed, Reply, call, ended, wait_until
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIEnvironment
+    from selenium import webdriver
 
 
 def follow(context: ResumableStreamContext, *stream_ids: str, cursor: str = "", **options: Any) -> Reply:
@@ -340,7 +347,7 @@ _numbers = itertools.count()
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(programs(), st.lists(st.integers(0, 900), max_size=8), st.sampled_from(["json", "base64"]), st.randoms())
 def test_cut_anywhere_each_stream_is_exact(
-    store: Store, program: list[tuple[list[bytes], str]], cuts: list[int], encode: str, random: Any
+    store: Store, program: list[tuple[list[bytes], str]], cuts: list[int], encode: str, chance: random.Random
 ) -> None:
     number = next(_numbers)
     with ResumableStreamContext(store, on_error=lambda *_: None) as context:
@@ -349,7 +356,7 @@ def test_cut_anywhere_each_stream_is_exact(
         for stream_id, feed in zip(ids, feeds, strict=True):
             context.start(stream_id, feed)
         steps = [(index, chunk) for index, (chunks, _) in enumerate(program) for chunk in chunks]
-        order = sorted(range(len(steps)), key=lambda _: random.random())
+        order = sorted(range(len(steps)), key=lambda _: chance.random())
         queues = {index: iter(chunks) for index, (chunks, _) in enumerate(program)}
 
         def play() -> None:
@@ -441,7 +448,7 @@ def test_what_is_no_combined_cursor_is_refused(text: str) -> None:
     assert CombinedCursor(["s"], str(cursor)).left() == cursor.left()
 
 
-@pytest.mark.parametrize("kind", ["waitress", "gunicorn"])
+@pytest.mark.parametrize("kind", [pytest.param("waitress", marks=pytest.mark.heavy), "gunicorn"])
 def test_over_a_server(kind: str, tmp_path: Path) -> None:
     if kind == "gunicorn":
         with Gunicorn(tmp_path, f"sqlite:///{tmp_path}/streams.db") as server:
@@ -471,3 +478,56 @@ def _over(server: Server) -> None:
     begin = seen.index(cursor.encode()) + len(cursor)
     assert rest.count(b"event: end:") == seen.count(b"event: end:", begin)
     again.leave()
+
+
+PAGE = """<!doctype html><script>
+  const seen = {}, source = new EventSource("/several" + location.search);
+  let ends = 0, opened = 0;
+  source.onopen = () => { opened += 1; };
+  for (const id of new URLSearchParams(location.search).getAll("id")) {
+    seen[id] = "";
+    source.addEventListener(`chunk:${id}`, (event) => { seen[id] += JSON.parse(event.data); });
+    source.addEventListener(`end:${id}`, () => { ends += 1; });
+  }
+</script>"""
+
+
+@pytest.mark.heavy
+def test_an_event_source_follows_ten_streams_over_cuts(browser: webdriver.Chrome, report: Report) -> None:
+    """More than the connections that a browser makes. It comes back by itself, and stops when all have ended."""
+    feeds = {f"s{number}": Feed() for number in range(10)}
+    chunks = [f"{number} ünïcödé\r\n" for number in range(200)]
+    store = MemoryStore()
+    context = ResumableStreamContext(store)
+    chance = random.Random(3)
+    requests: list[str] = []
+
+    def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        if environ["PATH_INFO"] != "/several":
+            start_response("200 OK", [("Content-Type", "text/html")])
+            return [PAGE.encode()]
+        requests.append(environ.get("HTTP_LAST_EVENT_ID", ""))
+        return several_sse_response(context, list(feeds), encode="json", retry=0.02, heartbeat=0.2)(
+            environ, start_response
+        )
+
+    with (
+        serving("werkzeug", application) as port,
+        relay(port, lambda: Fate(chance.randrange(3000, 60_000))) as wire,
+    ):
+        for stream_id, feed in feeds.items():
+            context.start(stream_id, feed)
+        browser.get(f"http://127.0.0.1:{wire.port}/?" + "&".join(f"id={stream_id}" for stream_id in feeds))
+        for chunk in chunks:
+            for feed in feeds.values():
+                feed.put(chunk)
+        for feed in feeds.values():
+            feed.end()
+        wait_until(
+            lambda: bool(browser.execute_script("return source.readyState === EventSource.CLOSED")), PATIENCE
+        )
+        seen, ends = browser.execute_script("return [seen, ends]")
+        assert seen == {stream_id: "".join(chunks) for stream_id in feeds} and ends == len(feeds)
+        report(connections=len(requests), cuts=wire.cuts, longest_cursor=max(map(len, requests)))
+        context.close()
+    store.close()
