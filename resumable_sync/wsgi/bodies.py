@@ -27,6 +27,7 @@ from ..errors import (
 from .cap import Place
 from .headers import Snapshot
 from .probe import Probe
+from .reset import Reset
 
 logger = logging.getLogger("resumable_sync")
 
@@ -60,6 +61,8 @@ class Viewer:
     batches: Iterator[Batch]
     probe: Probe | None
     max_seconds: float | None
+    stop: int | None = None
+    """The offset at which a body of bytes ends although the stream goes on."""
 
     def __post_init__(self) -> None:
         self._deadline = None if self.max_seconds is None else time.monotonic() + self.max_seconds
@@ -75,12 +78,17 @@ class Viewer:
 
 class Body:
     """An iterator over `pieces` that gives back the viewer's place and the probe at its end, on close, and at
-    the latest when it is collected. One thread at a time."""
+    the latest when it is collected. If it has begun and does not come to its end, it fires `reset`. One thread at
+    a time."""
 
-    def __init__(self, pieces: Iterator[bytes], place: Place | None, probe: Probe | None) -> None:
+    def __init__(
+        self, pieces: Iterator[bytes], place: Place | None, probe: Probe | None, reset: Reset | None = None
+    ) -> None:
         self._pieces: Iterator[bytes] | None = pieces
         self._place = place
         self._probe = probe
+        self._reset = reset
+        self._begun = False
 
     def __iter__(self) -> Iterator[bytes]:
         return self
@@ -88,15 +96,26 @@ class Body:
     def __next__(self) -> bytes:
         if self._pieces is None:
             raise StopIteration
+        if not self._begun:
+            self._begun = True
+            if self._reset is not None:
+                self._reset.arm()
         try:
             return next(self._pieces)
-        except BaseException:  # StopIteration too
+        except StopIteration:
+            if self._reset is not None:
+                self._reset.disarm()
+            self.close()
+            raise
+        except BaseException:
             self.close()
             raise
 
     def close(self) -> None:
         """Stop following. The producer goes on. Idempotent."""
         self._pieces = None
+        if self._reset is not None:
+            self._reset.fire()
         if self._probe is not None:
             self._probe.close()
         if self._place is not None:
@@ -113,7 +132,7 @@ def raw_body(
     framed: bool = False,
     close: Callable[[ResumableStreamError], bytes] | None = None,
 ) -> Iterator[bytes]:
-    """The stream's bytes. Returns at the ending `done`.
+    """The stream's bytes. Returns at the ending `done`, and at the viewer's `stop`.
 
     `heartbeat` goes out in silence; where the stream is `framed`, only after the end of a line, for a frame may be
     cut where a chunk was too large for the store. `close` gives what is sent after any other ending, or raises
@@ -127,11 +146,16 @@ def raw_body(
             if viewer.gone():
                 raise ResponseAbortedError(f"a viewer of stream {stream_id} left at {batch.start}")
             data, cursor = batch.data, batch.cursor
+            beyond = -1 if viewer.stop is None else batch.offset - viewer.stop
             del batch
+            if beyond > 0:
+                data = data[:-beyond]
             between = not framed or (data.endswith(b"\n") if data else between)
             # Where empty, it is no write, but granian looks up at it.
             yield data or (heartbeat if between else b"")
             del data
+            if beyond >= 0:
+                return
             if viewer.late():
                 raise ResponseAbortedError(f"the response lasted its time; go on from {cursor}")
         return

@@ -27,6 +27,7 @@ PACKAGES = [
     "resumable_sync.sources",
     "resumable_sync.wsgi",
     "resumable_sync.client",
+    "resumable_sync.durable",
     "resumable_sync.assistant",
     "resumable_sync.testing",
 ]

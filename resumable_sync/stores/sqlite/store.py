@@ -78,7 +78,8 @@ class SQLiteStore(BaseStore):
     not transient. Beside the file lies `<path>-run/`, with a lock file for each process, by which a killed
     producer is noticed within a second (a frozen one by its lease), and with sockets for wake-ups. A process that
     is stopped in the middle of a write transaction keeps all others from writing until it goes on or is killed:
-    their calls raise StoreUnavailableError meanwhile, and what is stored can be read.
+    their calls raise StoreUnavailableError meanwhile, and what is stored can be read (but for the few microseconds
+    in which it enters or leaves SQLite's locks: stopped there, it keeps others from reading, too).
 
     `ttl`, `finished_ttl`, `grace`: seconds, as in MemoryStore. `timeout`: seconds that a write waits for other
     processes before StoreUnavailableError; under gevent that wait stops the whole process, so give a fraction of
