@@ -199,7 +199,7 @@ ENCODINGS: dict[str, Callable[[bytes, bool], tuple[str, int]]] = {
 """From bytes, and whether they are the last, to an event's data and the number of bytes it stands for."""
 
 
-class _EventWriter:
+class EventWriter:
     """Frames chunks as events. Each id is the cursor after exactly the bytes sent so far."""
 
     def __init__(self, start: Position, encoding: str, retry: float | None) -> None:
@@ -209,7 +209,13 @@ class _EventWriter:
         self._held = b""  # the beginning of a character whose end has not come
 
     @property
+    def position(self) -> Position:
+        """After the bytes sent so far."""
+        return self._position
+
+    @property
     def cursor(self) -> str:
+        """`position`, as text."""
         return str(self._position)
 
     def chunk(self, data: bytes, final: bool = False) -> bytes:
@@ -242,7 +248,7 @@ def sse_body(
     """One event per chunk, `live` where replay ends, `end` with the ending. Returns without `end` when the
     viewer should come back with the last id: after `max_seconds`, and when this process can serve no more."""
     stream_id, status, size, start, _ = viewer.snapshot
-    writer = _EventWriter(start, encoding, retry)
+    writer = EventWriter(start, encoding, retry)
     yield b""
     live = status is Status.STREAMING and size == start.offset
     if live:
@@ -274,10 +280,10 @@ def sse_body(
         logger.error("stream %s is not UTF-8 text, use encode='base64': %s", stream_id, error)
         yield writer.end("error", "The stream is not UTF-8 text.")
     except ResumableStreamError as ending:
-        yield _held_back(writer) + writer.end(*_ending(ending, format_error))
+        yield held_back(writer) + writer.end(*ending_fields(ending, format_error))
 
 
-def _held_back(writer: _EventWriter) -> bytes:
+def held_back(writer: EventWriter) -> bytes:
     """What was held back when the stream broke off: a line end goes out, a torn character does not."""
     try:
         return writer.chunk(b"", True)
@@ -285,7 +291,8 @@ def _held_back(writer: _EventWriter) -> bytes:
         return b""
 
 
-def _ending(ending: ResumableStreamError, format_error: FormatError | None) -> tuple[str, str | None]:
+def ending_fields(ending: ResumableStreamError, format_error: FormatError | None) -> tuple[str, str | None]:
+    """The status of an `end` event, and its error if it has one."""
     if isinstance(ending, (ProducerInterruptedError, StreamCancelledError, StreamLostError)):
         return ending.code, None
     if not isinstance(ending, ProducerFailedError):

@@ -46,7 +46,7 @@ RETRY_AFTER = 5
 """Seconds in `Retry-After` while the store is unavailable or a limit is reached."""
 
 _ELECTION_ROUNDS = 5  # in which a stream may be deleted between a lost election and the read of the winner's
-_REASONS = {  # the error's own text may say what only the server should know
+REASONS = {  # the error's own text may say what only the server should know
     "invalid-id": "invalid stream id",
     "invalid-cursor": "invalid cursor",
     "missing": "stream not found",
@@ -245,7 +245,7 @@ class Endpoint:
             if error.http_status >= 500:
                 logger.warning("stream %.256r cannot be served: %s", self.stream_id, error)
             retry_after = RETRY_AFTER if error.http_status == 503 else None
-            return self._refuse(error.http_status, _REASONS.get(error.code, error.code), retry_after)
+            return self._refuse(error.http_status, REASONS.get(error.code, error.code), retry_after)
         except BaseException:
             if place is not None:
                 place.release()
@@ -403,7 +403,7 @@ class Endpoint:
 
     def _missing(self, environ: dict[str, Any]) -> Answer:
         if self.options.missing_response is None:
-            return self._refuse(404, _REASONS["missing"], None)
+            return self._refuse(404, REASONS["missing"], None)
         complete = dict(environ)
         setup_testing_defaults(complete)  # fills in what is absent: a request is known only in part, perhaps
         return _run(self.options.missing_response, complete)

@@ -2,6 +2,7 @@
 
 /raw/ID /sse/ID       produce (`?source=…` names one of SOURCES) and follow
 /resume/ID /again/ID  resume as raw bytes, as events
+/several              follow those that `?id=…&id=…` names, as events
 /cancel/ID            cancel
 /viewers              how many follow in this process, and its id
 /status/ID            the stream's status
@@ -22,6 +23,7 @@ from resumable_sync.wsgi import (
     ViewerCap,
     resume_response,
     resume_sse_response,
+    several_sse_response,
     sse_response,
     stream_response,
 )
@@ -106,6 +108,8 @@ class Application:
             response = resume_response(self.context, stream_id, **self.options)
         elif route == "again":
             response = resume_sse_response(self.context, stream_id, **self.options)
+        elif route == "several":
+            response = several_sse_response(self.context, query.get("id", []), **self.options)
         else:
             answer: dict[str, int | str] = {"pid": os.getpid(), "viewers": self.cap.viewers}
             if route == "cancel":
