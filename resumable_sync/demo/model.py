@@ -17,8 +17,8 @@ from ..assistant.adapters import write_openai
 
 MODEL_VARIABLE = "DEMO_MODEL"
 WITHOUT = (
-    "No model answers here: this demo talks out of its own head. Set DEMO_MODEL to a model's name, and OPENAI_BASE_URL "
-    "and OPENAI_API_KEY to those of a server that speaks OpenAI's API, to talk to that."
+    "No model answers here: this demo talks out of its own head. Set DEMO_MODEL to a model's name, and "
+    "OPENAI_BASE_URL and OPENAI_API_KEY to those of a server that speaks OpenAI's API, to talk to that."
 )
 NOT_INSTALLED = "DEMO_MODEL names a model, but the package that asks it is not installed: pip install openai"
 

@@ -5,7 +5,7 @@
     def answer(controller, chat):
         write_openai(controller, model.chat.completions.create(model="…", messages=…, stream=True))
 
-`write_openai` takes the events of OpenAI's chat completions, of whatever speaks that API (LiteLLM, vLLM, Ollama, …),
+`write_openai` takes the events of OpenAI's chat completions, of what speaks that API (LiteLLM, vLLM, Ollama, …),
 and of its responses; `write_anthropic` those of Anthropic's messages; `write_langchain` the chunks of LangChain's
 chat models. Events are objects or plain dicts: no provider's package is imported, and the raw stream of a client
 serves as well as its helper (`with client.messages.stream(…) as stream`), which accumulates the answer meanwhile.
@@ -29,8 +29,8 @@ that had begun get an answer that says so, and no client runs them; nor those of
 length or its content. Whoever catches the exception may ask the model again.
 
 **A cancelled stream** shuts the connection to the model's server at once, in the middle of a silence too, where
-`stream` holds a response of httpx, as those of OpenAI and Anthropic do. Any other is closed by its own `close`, but
-a generator, such as LangChain's, only at its next event: Python allows no more. StreamCancelledError is raised.
+`stream` holds a response of httpx, as those of OpenAI and Anthropic do. Any other is closed by its own `close`,
+but a generator, such as LangChain's, only at its next event: Python allows no more. It raises StreamCancelledError.
 While a client still waits for the first bytes, which is before there is a stream, nothing here can break its wait.
 """
 

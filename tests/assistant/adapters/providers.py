@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import importlib
 import importlib.util
+import re
 import warnings
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
@@ -100,7 +101,7 @@ def chat_usage(inputs: int, outputs: int) -> dict[str, Any]:
 
 def chat_answer(text: str, calls: Iterable[tuple[str, str, str]] = ()) -> list[Any]:
     events = [chat_chunk({"role": "assistant", "content": ""})]
-    events += [chat_chunk({"content": word}) for word in _pieces(text)]
+    events += [chat_chunk({"content": word}) for word in _words(text)]
     for index, (call_id, name, args) in enumerate(calls):
         events.append(chat_chunk(chat_call(index, call_id, name)))
         events += [chat_chunk(chat_call(index, args=piece)) for piece in _pieces(args)]
@@ -115,7 +116,7 @@ def anthropic_answer(text: str, calls: Iterable[tuple[str, str, str]] = ()) -> l
     ]
     blocks: list[tuple[Any, list[Any]]] = []
     if text:
-        deltas: list[Any] = [{"type": "text_delta", "text": word} for word in _pieces(text)]
+        deltas: list[Any] = [{"type": "text_delta", "text": word} for word in _words(text)]
         blocks.append(({"type": "text", "text": ""}, deltas))
     for call_id, name, args in calls:
         deltas = [{"type": "input_json_delta", "partial_json": piece} for piece in ["", *_pieces(args)]]
@@ -210,11 +211,15 @@ def call_item(number: int, call_id: str, name: str, pieces: list[str]) -> tuple[
 
 
 def responses_answer(text: str, calls: Iterable[tuple[str, str, str]] = ()) -> list[Any]:
-    items = [message_item(text, _pieces(text))] if text else []
+    items = [message_item(text, _words(text))] if text else []
     items += [
         call_item(number, call_id, name, _pieces(args)) for number, (call_id, name, args) in enumerate(calls)
     ]
     return response_events(items)
+
+
+def _words(text: str) -> list[str]:
+    return re.findall(r"\S+\s*", text)
 
 
 def _pieces(text: str) -> list[str]:

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.heavy
 
 def asked(models: ModelServer, monkeypatch: pytest.MonkeyPatch, answer: Answer) -> Written:
     monkeypatch.setenv("LITELLM_LOCAL_MODEL_COST_MAP", "True")  # else its import asks the network
-    litellm: Any = package("litellm", "heavy")
+    litellm: Any = package("litellm", "models")
     models.plan(answer)
     warnings.simplefilter("ignore")  # the package's own; pytest resets it
     stream = litellm.completion(
