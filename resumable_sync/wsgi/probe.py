@@ -94,9 +94,16 @@ def _of_uwsgi(environ: dict[str, Any]) -> Probe | None:
 
 
 def _of_wsgiref(environ: dict[str, Any]) -> Probe | None:
-    """wsgiref, and what is built on it: the socket under the file that bodies are read from. No chunks."""
-    server_socket = getattr(getattr(environ.get("wsgi.input"), "raw", None), "_sock", None)
-    return Probe(server_socket) if hasattr(server_socket, "fileno") else None
+    """wsgiref, and what is built on it; cheroot, gevent's pywsgi: the socket under the file that bodies are read
+    from. The last two wrap it, and send chunks."""
+    file = environ.get("wsgi.input")
+    is_wrapped = hasattr(file, "rfile")
+    while (wrapped := getattr(file, "rfile", None)) is not None:
+        file = wrapped
+    server_socket = getattr(getattr(file, "raw", None), "_sock", None)
+    if not hasattr(server_socket, "fileno"):
+        return None
+    return Probe(server_socket, frames=is_wrapped and by_http_1_1(environ))
 
 
 PROBES: tuple[Callable[[dict[str, Any]], Probe | None], ...] = (_of_its_key, _of_waitress, _of_uwsgi, _of_wsgiref)
@@ -107,7 +114,9 @@ their order does not matter, as no two servers share them. Last comes the one th
 
 def find_probe(environ: dict[str, Any]) -> Probe | None:
     """The probe for a request, None where the server does not show its connection (granian, mod_wsgi)."""
-    for probe_of in PROBES:
+    from . import bridges  # stands on this module
+
+    for probe_of in (*PROBES, bridges.of_a2wsgi, bridges.of_hypercorn):
         probe = probe_of(environ)
         if probe is not None:
             return probe

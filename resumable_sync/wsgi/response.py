@@ -101,7 +101,7 @@ class StreamResponse:
             answer.close()
             answer.body = ()
         start_response(answer.status, answer.headers)
-        return answer.body
+        return answer.body or (b"",)  # hypercorn sends a status only with a body
 
     @property
     def status(self) -> str:
