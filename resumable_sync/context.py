@@ -47,6 +47,7 @@ from .producer import Hooks, Source, call_hook
 from .production import Production
 from .pump import Pump, check_source
 from .recovery import Recover, Recovery, waits_for_takeover
+from .several import Several, Wakers
 from .shared_writer import SharedWriter
 from .stats import Stats, Tally
 from .viewer import OpenReads, ViewerLoop
@@ -62,8 +63,8 @@ _FAILURES_KEPT = 8  # of streams, for viewers that come after the end
 
 
 class _Running:
-    """What a context has under way in one process. `lock` guards all fields but `reads`, `arrivals`, `tally`,
-    `health` and what `recovery` does."""
+    """What a context has under way in one process. `lock` guards all fields but `reads`, `arrivals`, `wakers`,
+    `tally`, `health` and what `recovery` does."""
 
     def __init__(self, store: Store) -> None:
         self.lock = threading.Lock()
@@ -77,6 +78,7 @@ class _Running:
         self.interrupted = False  # a close had to end a producer
         self.reads = OpenReads()
         self.arrivals = Arrivals()
+        self.wakers = Wakers(self.reads, self.arrivals)
         self.recovery: Recovery | None = None
         self.tally = Tally()
         self.health = HealthCheck(store)
@@ -809,6 +811,20 @@ class ResumableStreamContext:
         running = self._running.get()
         found = production or running.known.get(stream_id)  # a dict is read atomically
         return ViewerLoop(self.store, running.reads, stream_id, self._read_bytes, found, running.tally)
+
+    def _several(self, cursors: Mapping[str, str], wait: float, heartbeat: float) -> Several:
+        """One viewer of several streams, which follows what comes after these cursors ("": the start)."""
+        running = self._enter()
+        return Several(
+            self.store,
+            running.reads,
+            running.wakers,
+            cursors,
+            wait=wait,
+            heartbeat=heartbeat,
+            loop_of=self._loop,
+            refusing=lambda: running.refusing,
+        )
 
 
 def _deleted_again_and_again(stream_id: str) -> StreamNotFoundError:

@@ -52,8 +52,8 @@ class Inspector:
 
     `authorize(environ, action, stream_id)` decides about every request; there is no default. Who may `list` sees
     the ids, statuses, sizes and metadata of all streams; who may `view` one sees its error and notes, too;
-    `follow` is its bytes. It runs in the server's thread; what it raises goes to the server. Refused: 403. Records that the
-    library keeps for itself are not there.
+    `follow` is its bytes. It runs in the server's thread; what it raises goes to the server. Refused: 403. Records
+    that the library keeps for itself are not there.
 
     Changes are made by POST alone, and only from pages of this application's own origin, as the browser says
     (Sec-Fetch-Site, Origin), or of `origins`, such as `"https://ops.example.com"`, for a proxy that hides the

@@ -31,6 +31,7 @@ CORE = {
     "shared_writer",
     "arrivals",
     "viewer",
+    "several",
     "recovery",
     "context",
 }
@@ -66,6 +67,7 @@ ALLOWED: dict[str, set[str]] = {
     "recovery": {"errors", "process", "contract", "logs", "producer"},
     "arrivals": set(),
     "viewer": {"errors", "contract", "stats", "production"},
+    "several": {"errors", "process", "contract", "logs", "arrivals", "viewer"},
     "context": CORE - {"context"},
     "stores": {"errors", "process", "contract", "logs"},
     **{store: {"errors", "process", "contract", "logs", "stores"} for store in STORES},
@@ -73,6 +75,7 @@ ALLOWED: dict[str, set[str]] = {
     "assistant": {"assistant.message", "assistant.formats", "assistant.http", *CORE},
     "assistant.message": {"errors"},
     "assistant.formats": {"errors", "sse", "assistant.message"},
+    "assistant.adapters": {"errors", "assistant", "assistant.message"},
     "assistant.http": {"assistant", "assistant.message", "assistant.formats", "wsgi", *CORE},
     "testing": {"errors", "contract", "stores"},
     "durable": {"wsgi", "stores", *CORE},
@@ -80,7 +83,18 @@ ALLOWED: dict[str, set[str]] = {
     "metrics": {*CORE},
     "inspector": {"wsgi", *CORE},
     "async_source": {"producer", "errors", "logs"},
-    "demo": {"assistant", "assistant.http", "stores", "wsgi", "sse", "sources", "_version", *CORE, *OUTSIDE},
+    "demo": {
+        "assistant",
+        "assistant.adapters",
+        "assistant.http",
+        "stores",
+        "wsgi",
+        "sse",
+        "sources",
+        "_version",
+        *CORE,
+        *OUTSIDE,
+    },
     "cli": {"demo", "stores", "sources", "_version", *CORE, *OUTSIDE},
     "__init__": {"stores", "_version", *STORES, *CORE},
     "__main__": {"cli"},
@@ -177,7 +191,8 @@ def test_the_core_needs_no_optional_package() -> None:
         "import sys\n"
         "import resumable_sync, resumable_sync.wsgi, resumable_sync.cli, resumable_sync.inspector\n"
         "loaded = {name.split('.')[0] for name in sys.modules}\n"
-        "print(sorted(loaded & {'redis', 'flask', 'asyncio', 'pytest', 'hypothesis', 'prometheus_client'}))"
+        "optional = {'redis', 'flask', 'httpx', 'asyncio', 'pytest', 'hypothesis', 'prometheus_client'}\n"
+        "print(sorted(loaded & optional))"
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT.parent)
     assert out.stdout.strip() == "[]"

@@ -46,6 +46,19 @@ OF_NO_STREAM = {
     "the shared reader lost its connection",
     "the streams could not be counted",
     "the streams could not be counted: %s",
+    "%s answers over HTTP/1.0 or without chunks, on a connection that cannot be reset: a raw response that is "
+    "broken off looks complete. Let the proxy use HTTP/1.1 (nginx: proxy_http_version 1.1), or TCP instead of a Unix "
+    "socket, or have clients check x-resumable-status and x-resumable-size with HEAD",
+    "%s broke off at %s: %r",
+    "a connection is not dissolved: errno %s",
+    "a connection that has gone cannot be armed: %s",
+    "a request of the Durable Streams protocol failed: %s",
+    "closing what a model's client streamed failed",
+    "left out a state operation that cannot be applied",
+    "the body of a refusal broke off: %r",
+    "the connection of a cancelled answer was gone already",
+    "the connection was gone already: %r",
+    "what was to be called when the reader of a message goes has failed",
     "worker %d has answered %d requests: it goes",
 }
 

@@ -20,15 +20,16 @@ def freeze(pid: int, path: Path | None, more: Callable[[], object] = lambda: Non
     while True:
         os.kill(pid, signal.SIGSTOP)
         wait_until(lambda: _state(pid) == "T", what="stopped")
-        if path is None or not _holds_the_file(path):
+        if path is None or not holds_the_file(path):
             return tries
         tries += 1
         os.kill(pid, signal.SIGCONT)
         more()
 
 
-def _holds_the_file(path: Path) -> bool:
-    """Whether somebody is within a write transaction: a process frozen there keeps all others from writing."""
+def holds_the_file(path: Path) -> bool:
+    """Whether somebody is within a write transaction, or on the way into one: a process frozen there keeps all
+    others from writing."""
     connection = sqlite3.connect(path, isolation_level=None, timeout=0.1)
     try:
         connection.execute("BEGIN IMMEDIATE")

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from resumable_sync import ProducerInterruptedError, Status, StreamLostError
+from resumable_sync import ProducerInterruptedError, Status, StoreUnavailableError, StreamLostError
 from resumable_sync.stores.sqlite import SQLiteStore
 
 from ...support import Process, wait_until
 from .conftest import Report
 from .follower import Follower
-from .frozen import freeze
+from .frozen import freeze, holds_the_file
 from .rounds import rounds
 from .source import text
 
@@ -41,8 +41,11 @@ def test_frozen_producer(how: str, rounds: int, path: Path, report: Report) -> N
             within_transaction += freeze(producer.pid, path, lambda: producer.until("stored"))
             frozen_at = time.monotonic()
             follower.join()
-            assert isinstance(follower.error, ProducerInterruptedError)
             assert bytes(follower.data) == text(0, len(follower.data))
+            if isinstance(follower.error, StoreUnavailableError) and holds_the_file(path):
+                within_transaction += 1  # in a lock of SQLite's that only some meet: nobody else gets in or out
+                continue
+            assert isinstance(follower.error, ProducerInterruptedError)
             worst = max(worst, follower.ended_at - frozen_at)
             lease = None
             takeover = rng.random() < 0.8
