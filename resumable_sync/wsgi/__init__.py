@@ -13,6 +13,7 @@ from .bodies import ResponseAbortedError
 from .cap import ViewerCap
 from .headers import CURSOR_HEADER, REPLAY_HEADER, SIZE_HEADER, STATUS_HEADER, STREAM_ID_HEADER
 from .response import DEFAULT_HEARTBEAT, StreamResponse
+from .script import javascript_response
 from .shutdown import close_on_sigterm, close_with_uwsgi, close_with_worker
 from .views import resume_response, resume_sse_response, sse_response, stream_response
 
@@ -29,6 +30,7 @@ __all__ = [
     "close_on_sigterm",
     "close_with_uwsgi",
     "close_with_worker",
+    "javascript_response",
     "resume_response",
     "resume_sse_response",
     "sse_response",

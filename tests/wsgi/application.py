@@ -4,6 +4,7 @@
 /resume/ID /again/ID  resume as raw bytes, as events
 /viewers              how many follow in this process, and its id
 /status/ID            the stream's status
+/resumable.js         the JavaScript client
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from resumable_sync import ResumableStreamContext, current_producer, open_store
 from resumable_sync.wsgi import (
     StreamResponse,
     ViewerCap,
+    javascript_response,
     resume_response,
     resume_sse_response,
     sse_response,
@@ -83,6 +85,8 @@ class Application:
             response = resume_response(self.context, stream_id, **self.options)
         elif route == "again":
             response = resume_sse_response(self.context, stream_id, **self.options)
+        elif route == "resumable.js":
+            response = javascript_response()
         else:
             answer: dict[str, int | str] = {"pid": os.getpid(), "viewers": self.cap.viewers}
             if route == "status":
