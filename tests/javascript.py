@@ -18,7 +18,8 @@ from filelock import FileLock
 
 NODE = Path(__file__).parent / "node"
 OLDER = NODE / "older"
-"""The adopted and newest clients, and older ones that people still run: packages of their own."""
+AGUI = NODE / "agui"
+"""The adopted and newest clients, older ones that people still run, and those of AG-UI: packages of their own."""
 
 
 class JavaScript:
@@ -105,13 +106,13 @@ class Bundles:
 
 
 @contextmanager
-def running(driver: str, *arguments: str) -> Iterator[JavaScript | str]:
-    """A running driver of tests/node, or why there is none."""
-    missing = missing_packages()
+def running(driver: str, *arguments: str, directory: Path = NODE) -> Iterator[JavaScript | str]:
+    """A running driver of tests/node or a folder of it, or why there is none."""
+    missing = missing_packages(directory)
     if missing is not None:
         yield missing
         return
-    with started(NODE, driver, *arguments) as process:
+    with started(directory, driver, *arguments) as process:
         yield process
 
 

@@ -28,6 +28,7 @@ or a severity from 0.3.57 on; 0.3.44 drops them. `tests/assistant/formats/covera
 """
 
 from .controller import AssistantStreamController, TextPartController, ToolCallPartController
+from .formats.ag_ui import AGUIDecoder, AGUIEncoder
 from .formats.base import AssistantStreamEncoder, Pieces
 from .formats.data_stream import DataStreamDecoder, DataStreamEncoder
 from .formats.plain_text import PlainTextDecoder, PlainTextEncoder
@@ -50,6 +51,8 @@ from .read import read_assistant_message, read_ui_message
 from .stream import AssistantStream, create_assistant_stream, create_assistant_stream_controller
 
 __all__ = [
+    "AGUIDecoder",
+    "AGUIEncoder",
     "AssistantEndpoints",
     "AssistantMessage",
     "AssistantMessageAccumulator",

@@ -150,7 +150,7 @@ class Format:
     exposed: tuple[str, ...] = ()
     """Headers of the format that a page of another origin must be able to read."""
     front_end: str | None = None
-    """Which of the endpoints' front ends speaks it: "chat", "transport", or none."""
+    """Which of the endpoints' front ends speaks it: "chat", "transport", "ag-ui", or none."""
 
     def encoder_for(self, metadata: Mapping[str, str]) -> AssistantStreamEncoder:
         """The encoder that wrote a stream with this metadata."""
@@ -209,7 +209,7 @@ def event_data(pieces: Iterable[bytes], strict: bool) -> Iterator[str]:
     """
     parser = EventParser(MAX_UNITS)
     for piece in pieces:
-        for event in _events(parser, piece):
+        for event in events_of(parser, piece):
             if event.event != "message":
                 complain(strict, f"an event that this format does not know: {event.event!r:.80}")
             elif event.data == DONE:
@@ -219,7 +219,8 @@ def event_data(pieces: Iterable[bytes], strict: bool) -> Iterator[str]:
     complain(strict, "the stream ended without its [DONE] marker")
 
 
-def _events(parser: EventParser, piece: bytes) -> Iterator[Event]:
+def events_of(parser: EventParser, piece: bytes) -> Iterator[Event]:
+    """The events that `piece` completes. MalformedStreamError for one that is too long."""
     try:
         yield from parser.each(piece)
     except ValueError as error:

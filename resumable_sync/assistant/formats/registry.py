@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from . import data_stream, plain_text, transport, ui_message
+from . import ag_ui, data_stream, plain_text, transport, ui_message
 from .base import AssistantStreamEncoder, Format
 
 FORMATS: dict[str, Format] = {
-    module.FORMAT.name: module.FORMAT for module in (data_stream, transport, ui_message, plain_text)
+    module.FORMAT.name: module.FORMAT for module in (data_stream, transport, ui_message, ag_ui, plain_text)
 }
 """By name. Read by many threads; to be changed only before any of them serves."""
 

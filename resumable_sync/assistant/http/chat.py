@@ -31,7 +31,7 @@ class ChatRequest:
 
     @property
     def messages(self) -> list[Any]:
-        """The AI SDK's messages, [] where there are none."""
+        """The messages of the AI SDK or of AG-UI, [] where there are none."""
         messages = self.body.get("messages")
         return messages if isinstance(messages, list) else []
 
@@ -101,6 +101,13 @@ def call_ids(message: Mapping[str, Any] | None) -> frozenset[str]:
 def check_commands(body: Mapping[str, Any]) -> None:
     """Refusal for a body that is none of the assistant transport's."""
     _objects(body, "commands")
+
+
+def check_run_input(body: Mapping[str, Any]) -> None:
+    """Refusal for a body that is no `RunAgentInput` of AG-UI."""
+    name_of(body.get("runId"), "runId")
+    for name in ("messages", "tools", "context", "resume"):
+        _objects(body, name)
 
 
 def _objects(holder: Mapping[str, Any], name: str, *needed: str) -> list[dict[str, Any]]:

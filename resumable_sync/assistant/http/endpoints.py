@@ -1,4 +1,4 @@
-"""Ready endpoints for the two front ends that people use, as one WSGI application per chat interface.
+"""Ready endpoints for the front ends that people use, as one WSGI application per chat interface.
 
 `protocol="ui-message-stream"`, for the AI SDK's `useChat({resume: true})` and for assistant-ui's
 `AssistantChatTransport`; paths below where the application is mounted (`api` in the front end):
@@ -21,6 +21,26 @@
 
 `/resume-state` answers 204, too, where the newest stream ended before its first byte: it has no state to begin
 with, and the runtime goes on with its own, without an error.
+
+`protocol="ag-ui"`, for AG-UI's `HttpAgent`:
+
+    POST    /                   a run: the protocol's `RunAgentInput`; answers the stream
+    POST    /connect            {threadId, runId}: that run from its start, as long as it is stored; where there is
+                                none of that id, the thread's newest stream as told below, else an empty stream
+    GET     /{thread}/stream    the thread's newest stream likewise, else 204
+    POST    /stop               {threadId}: {"stopped": true or false}
+
+A `runId` is an idempotency key: a run that is sent again is not run again. A client that was cut off in the middle
+connects by it: by the thread alone it is told nothing of a run that has ended well meanwhile. `HttpAgent` leaves
+`connect` to its subclasses, and `abortRun` does not stop the run: `/stop` does. The agent's messages and state are
+told first, so that all viewers begin with the same.
+
+    class Agent extends HttpAgent {
+      connect(input) {
+        const ask = () => this.fetch(`${this.url}/connect`, this.requestInit(input));
+        return transformHttpEventStream(runHttpRequest(ask));
+      }
+    }
 
 `stop` takes a query parameter or a JSON member `stream` to stop that stream only, should it still be the newest.
 A new message does not stop the one before it; it only becomes the newest.
@@ -63,14 +83,23 @@ from ...wsgi import StreamResponse, ViewerCap
 from ..continued import CONTINUES_KEY
 from ..controller import AssistantStreamController
 from ..error_text import ErrorFormatter
+from ..formats.ag_ui import AGUIEncoder
 from ..formats.base import Format
 from ..formats.registry import FORMATS
 from ..formats.ui_message import UIMessageStreamEncoder
 from ..message.chunks import StateOperation, UpdateState
 from ..newest import ActiveStreams
-from .chat import ChatRequest, call_ids, chat_id_of, check_commands, continued_message, name_of
+from .chat import (
+    ChatRequest,
+    call_ids,
+    chat_id_of,
+    check_commands,
+    check_run_input,
+    continued_message,
+    name_of,
+)
 from .ending import Accompanied, OnFinish
-from .incoming import CrossOrigin, Refusal, Request, json_answer
+from .incoming import Refusal, Request, cross_origin, json_answer, preflight
 from .responses import (
     EncoderFactory,
     create_resumable_assistant_stream_response,
@@ -156,13 +185,14 @@ class AssistantEndpoints:
             raise ValueError(f"ending_seconds must be a number of seconds, not {ending_seconds!r}")
         self.context = context
         self._format = formats[protocol]
-        self._with_state = self._format.front_end == "transport"
-        self._route = self._route_transport if self._with_state else self._route_ui
+        self._ui = self._format.front_end == "chat"
+        routes = {"chat": self._route_ui, "transport": self._route_transport, "ag-ui": self._route_ag_ui}
+        self._route = routes[str(self._format.front_end)]
         self._answer = answer
         self._authorize = authorize
         self._scope = scope
         self._active = ActiveStreams(context.store, scope)
-        self._cross_origin = CrossOrigin(cors_origins, cors_credentials)
+        self._cross_origin = cross_origin(cors_origins, cors_credentials)
         self._prefix = prefix.rstrip("/")
         self._max_body_bytes = max_body_bytes
         self._ttl = ttl
@@ -181,7 +211,7 @@ class AssistantEndpoints:
         request = Request(environ, self._prefix, self._max_body_bytes, self._cross_origin.headers(environ))
         try:
             if request.method == "OPTIONS":
-                answer = json_answer(204, None, self._cross_origin.preflight(environ, _METHODS))
+                answer = json_answer(204, None, preflight(self._cross_origin, environ, _METHODS))
             else:
                 answer = self._route(request)
         except Refusal as refusal:
@@ -252,6 +282,31 @@ class AssistantEndpoints:
             return _nothing(request)  # it ended before it had begun
         return json_answer(200, {"state": state, "runId": stream_id}, request.headers)
 
+    def _route_ag_ui(self, request: Request) -> WSGIApplication:
+        before, _, last = request.path.rpartition("/")
+        if before and last == "stream":
+            request.allow("GET", "HEAD")
+            self._check(request, chat_id_of(before), "resume")
+            stream_id = self._resumable(before)
+            return _nothing(request) if stream_id is None else self._resume(request, stream_id, 204)
+        if request.path not in ("", "connect", "stop"):
+            raise Refusal(404, "not found")
+        request.allow("POST")
+        body = request.json()
+        thread_id = chat_id_of(body.get("threadId"))
+        if request.path == "stop":
+            return self._stop(request, thread_id, body.get("stream"))
+        if request.path == "":
+            check_run_input(body)
+            return self._send(request, thread_id, body, None)
+        user = self._check(request, thread_id, "resume")
+        run_id = body.get("runId")
+        run = None if run_id is None else self.context.info(self._id_of(name_of(run_id, "runId"), thread_id, user))
+        stream_id = self._resumable(thread_id) if run is None else run.stream_id
+        if stream_id is None:  # HttpAgent takes no 204, but an empty stream for what it is
+            return _empty_stream([*AGUIEncoder().headers.items(), *request.headers])
+        return self._resume(request, stream_id, 404)
+
     def _check(self, request: Request, chat_id: str, action: str) -> object:
         """What `authorize` says. Refusal if the request may not."""
         user = None if self._authorize is None else self._authorize(request.environ, chat_id, action)
@@ -295,17 +350,20 @@ class AssistantEndpoints:
         stream_id = self._stream_id(request, chat_id, body, user)
         message_id = None
         encoder: EncoderFactory = self._format.encoder
-        if not self._with_state:
+        if self._ui:
             message_id = f"msg-{secrets.token_hex(8)}" if continued is None else str(continued["id"])
             encoder = partial(UIMessageStreamEncoder, message_id, earlier_calls=call_ids(continued))
+        elif self._format.encoder is AGUIEncoder:
+            encoder = partial(AGUIEncoder, chat_id, body["runId"], messages=body.get("messages"))
+        with_state = self._format.front_end == "transport" or (not self._ui and "state" in body)
         chat = ChatRequest(chat_id, stream_id, body, request.environ, user, message_id)
         accompanied = Accompanied(
-            self.context, self._active, chat, continued, self._ttl, self._on_finish, ui=not self._with_state
+            self.context, self._active, chat, continued, self._ttl, self._on_finish, ui=self._ui
         )
 
         def callback(controller: AssistantStreamController) -> None:
             try:
-                if self._with_state:
+                if with_state:
                     # First of all the state as the client knows it: those who resume begin with the same.
                     operation = StateOperation("set", (), body.get("state"))
                     controller.enqueue(UpdateState(operations=(operation,)))
@@ -344,12 +402,17 @@ class AssistantEndpoints:
 
     def _stream_id(self, request: Request, chat_id: str, body: dict[str, Any], user: object) -> str:
         """A fresh id, or the one that belongs to the request's idempotency key."""
+        if self._format.encoder is AGUIEncoder:
+            return self._id_of(body["runId"], chat_id, user)
         key = request.environ.get("HTTP_IDEMPOTENCY_KEY") or None
         if key is None and self._idempotency_member is not None:
             key = body.get(self._idempotency_member)
         if key is None:
             return f"msg-{secrets.token_hex(16)}"
-        name_of(key, "the idempotency key")
+        return self._id_of(name_of(key, "the idempotency key"), chat_id, user)
+
+    def _id_of(self, key: str, chat_id: str, user: object) -> str:
+        """The id of the stream that belongs to a key."""
         whose = user if isinstance(user, (str, int)) and not isinstance(user, bool) else None
         if not chat_id and whose is None:  # anybody's key: two strangers must not read one answer
             return f"msg-{secrets.token_hex(16)}"
@@ -375,6 +438,14 @@ class AssistantEndpoints:
 
 def _nothing(request: Request) -> WSGIApplication:
     return json_answer(204, None, request.headers)
+
+
+def _empty_stream(headers: list[tuple[str, str]]) -> WSGIApplication:
+    def empty(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        start_response("200 OK", [*headers, ("Content-Length", "0")])
+        return []
+
+    return empty
 
 
 def _initial_state(context: ResumableStreamContext, stream_id: str, format: Format) -> Any:

@@ -7,7 +7,9 @@
 /viewers                  how many follow in this process, and its id
 
 An answer streams half of its words and then waits until the test has made a file with the chat's name in
-TEST_GATES, in whichever process it runs.
+TEST_GATES, in whichever process it runs. A client of AG-UI can send what is to be done instead, as the `program`
+of its `forwardedProps`, in which `wait` waits so; a file with the chat's name and `.pid` says then which process
+it is.
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ from resumable_sync.assistant import (
 from resumable_sync.assistant.formats.registry import FORMATS
 from resumable_sync.wsgi import ViewerCap
 
-from ..formats.programs import CASES, ENCODERS, callback_of
+from ..formats.programs import CASES, ENCODERS, Program, callback_of, perform
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
@@ -66,7 +68,10 @@ class Application:
         return not chat_id.startswith("forbidden")
 
     def answer(self, controller: AssistantStreamController, request: ChatRequest) -> None:
-        producer = current_producer()
+        program = (request.body.get("forwardedProps") or {}).get("program")
+        if program is not None:
+            self.perform(controller, request.chat_id, program)
+            return
         with_state = isinstance(request.body.get("state"), dict)
         if with_state:
             controller.state["said"] = ""
@@ -76,14 +81,30 @@ class Application:
                 controller.state["said"] += word
         args = {"chat": request.chat_id}
         call = controller.add_tool_call_part(tool_call_id="call-1", tool_name="wait", args=args)
-        while not (self.gates / request.chat_id).exists():
-            if producer.cancelled.wait(0.01):
-                return
+        if not self.wait(request.chat_id):
+            return
         call.set_response({"waited": True})
         for word in WORDS[HALF:]:
             controller.append_text(word)
             if with_state:
                 controller.state["said"] += word
+
+    def wait(self, chat_id: str) -> bool:
+        """Until the gate is open; False if the stream is stopped."""
+        while not (self.gates / chat_id).exists():
+            if current_producer().cancelled.wait(0.01):
+                return False
+        return True
+
+    def perform(self, controller: AssistantStreamController, chat_id: str, program: Program) -> None:
+        handles: dict[str, Any] = {}
+        for name, *args in program:
+            if name != "wait":
+                perform(controller, handles, name, args)
+                continue
+            (self.gates / f"{chat_id}.pid").write_text(str(os.getpid()))
+            if not self.wait(chat_id):
+                return
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         path = environ["PATH_INFO"]
