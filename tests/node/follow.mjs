@@ -1,9 +1,11 @@
 // node follow.mjs CLIENT: follows streams with the file CLIENT, resumable.js, one JSON request and answer per line.
+import { readFile } from "node:fs/promises";
 import { createInterface } from "node:readline";
-import { pathToFileURL } from "node:url";
 import { recorder } from "./followed.mjs";
 
-const client = recorder(await import(pathToFileURL(process.argv[2])));
+// Not by its path: no package.json beside it says that it is a module, and older Nodes do not see that.
+const source = await readFile(process.argv[2], "base64");
+const client = recorder(await import(`data:text/javascript;base64,${source}`));
 process.on("uncaughtException", () => {}); // what a page's callback raises is told so
 
 for await (const line of createInterface({ input: process.stdin })) {
