@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from .runner import Contestant, Scenario
@@ -260,5 +262,31 @@ SCENARIOS = [
         rounds=2,
         comparable=False,
         headline=("first_byte_ms", "chunks_per_s", "p50_ms", "p99_ms", "viewers"),
+    ),
+    Scenario(
+        "durable",
+        "Durable Streams: appends to one stream over 8 connections; a reader's latency meanwhile",
+        [
+            *(
+                replace(
+                    each, name=f"{each.name}, workers: {workers}", arguments={**each.arguments, "workers": workers}
+                )
+                for each, workers in zip(_ours("durable.serve"), (1, 2, 2))
+            ),
+            *(
+                Contestant(
+                    f"npm @durable-streams/server, {name}",
+                    ("durable",),
+                    {"files": files, "client": [sys.executable, "-m", "benchmarks.programs", "durable.load"]},
+                    "node",
+                )
+                for name, files in (("in files", True), ("in memory", False))
+            ),
+        ],
+        {"connections": 8, "appends": 6_000},
+        {"connections": 8, "appends": 300},
+        rounds=3,
+        comparable=False,
+        headline=("appends_per_s", "p50_ms", "p99_ms", "reader_p50_ms", "reader_p99_ms"),
     ),
 ]

@@ -45,6 +45,7 @@ from .producer import Hooks, Source, call_hook
 from .production import Production
 from .pump import Pump, check_source
 from .recovery import Recover, Recovery, waits_for_takeover
+from .several import Several, Wakers
 from .shared_writer import SharedWriter
 from .viewer import OpenReads, ViewerLoop
 from .writer import Writer
@@ -59,8 +60,8 @@ _FAILURES_KEPT = 8  # of streams, for viewers that come after the end
 
 
 class _Running:
-    """What a context has under way in one process. `lock` guards all fields but `reads`, `arrivals` and what
-    `recovery` does."""
+    """What a context has under way in one process. `lock` guards all fields but `reads`, `arrivals`, `wakers` and
+    what `recovery` does."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
@@ -74,6 +75,7 @@ class _Running:
         self.interrupted = False  # a close had to end a producer
         self.reads = OpenReads()
         self.arrivals = Arrivals()
+        self.wakers = Wakers(self.reads, self.arrivals)
         self.recovery: Recovery | None = None
 
     @property
@@ -751,6 +753,20 @@ class ResumableStreamContext:
         running = self._running.get()
         found = production or running.known.get(stream_id)  # a dict is read atomically
         return ViewerLoop(self.store, running.reads, stream_id, self._read_bytes, found)
+
+    def _several(self, cursors: Mapping[str, str], wait: float, heartbeat: float) -> Several:
+        """One viewer of several streams, which follows what comes after these cursors ("": the start)."""
+        running = self._enter()
+        return Several(
+            self.store,
+            running.reads,
+            running.wakers,
+            cursors,
+            wait=wait,
+            heartbeat=heartbeat,
+            loop_of=self._loop,
+            refusing=lambda: running.refusing,
+        )
 
 
 def _deleted_again_and_again(stream_id: str) -> StreamNotFoundError:

@@ -181,3 +181,13 @@ class MalformedStreamError(ResumableStreamError, ValueError):
 
     code = "malformed"
     http_status = 502
+
+
+class UpstreamError(ResumableStreamError):
+    """A model's server reported an error in the middle of an answer, or the answer broke off.
+
+    What came before stays. Asking the model again may help.
+    """
+
+    code = "upstream"
+    http_status = 502

@@ -6,6 +6,7 @@ import atexit
 import itertools
 import logging
 import os
+import sys
 import threading
 import weakref
 from collections.abc import Callable
@@ -39,6 +40,12 @@ def _count_fork() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_count_fork)
+
+
+def runs_greenlets() -> bool:
+    """Whether gevent has replaced threads: then a call that blocks stops them all, unless it is gevent's."""
+    monkey = sys.modules.get("gevent.monkey")
+    return monkey is not None and bool(monkey.is_module_patched("threading"))
 
 
 def start_thread(target: Callable[[], object], name: str) -> threading.Thread:

@@ -12,6 +12,7 @@ from .errors import (
     InvalidCursorError,
     ProducerFailedError,
     ProducerInterruptedError,
+    ResumableStreamError,
     StoreUnavailableError,
     StreamCancelledError,
     StreamLostError,
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
 WAIT_SLICE = 15.0
 """Seconds that one wait of a viewer lasts at most before it reads again by itself."""
 
-_RETRY_SECONDS = 0.2  # between reads of a store that is unavailable
+RETRY_SECONDS = 0.2
+"""Seconds between reads of a store that is unavailable."""
 
 
 class OpenReads:
@@ -102,7 +104,9 @@ class ViewerLoop:
                 yield batch
                 yielded_at = time.monotonic()
             elif batch.status.ended:
-                _raise_unless_done(self._stream_id, batch, self._cause(batch))
+                ending = self.ending(batch)
+                if ending is not None:
+                    raise ending
                 return
             elif heartbeat is not None and time.monotonic() - yielded_at >= heartbeat:
                 yield batch
@@ -135,9 +139,20 @@ class ViewerLoop:
             while entries:
                 yield entries.pop()
 
-    def _cause(self, ended: Batch) -> BaseException | None:
+    def ending(self, ended: Batch) -> ResumableStreamError | None:
+        """The error of an ending; None for `done`."""
+        stream_id, cursor = self._stream_id, ended.cursor
+        if ended.status is Status.CANCELLED:
+            return StreamCancelledError(f"stream {stream_id} was cancelled at {cursor}")
+        if ended.status is Status.INTERRUPTED:
+            return ProducerInterruptedError(f"the producer of stream {stream_id} was lost at {cursor}")
+        if ended.status is not Status.ERROR:
+            return None
+        failed = ProducerFailedError(ended.error or f"the source of stream {stream_id} failed at {cursor}")
         production = self._production
-        return production.failure if production is not None and production.generation == ended.generation else None
+        if production is not None and production.generation == ended.generation:
+            failed.__cause__ = production.failure
+        return failed
 
     def _read(self, cursor: str, wait: float) -> Batch:
         """One read, repeated for the grace time while the store is unavailable."""
@@ -157,15 +172,4 @@ class ViewerLoop:
                     raise
             finally:
                 self._reads.leave(self)
-            self._reads.closed.wait(_RETRY_SECONDS)
-
-
-def _raise_unless_done(stream_id: str, batch: Batch, cause: BaseException | None) -> None:
-    """The error of an ending that is not `done`."""
-    if batch.status is Status.CANCELLED:
-        raise StreamCancelledError(f"stream {stream_id} was cancelled at {batch.cursor}")
-    if batch.status is Status.INTERRUPTED:
-        raise ProducerInterruptedError(f"the producer of stream {stream_id} was lost at {batch.cursor}")
-    if batch.status is Status.ERROR:
-        text = batch.error or f"the source of stream {stream_id} failed at {batch.cursor}"
-        raise ProducerFailedError(text) from cause
+            self._reads.closed.wait(RETRY_SECONDS)

@@ -34,6 +34,8 @@ from resumable_sync import ResumableStreamContext, Status, Store
 from resumable_sync.cli.main import build_parser
 from resumable_sync.wsgi import close_with_worker, resume_sse_response
 
+from .assistant.adapters.providers import anthropic_answer, chat_answer
+from .assistant.adapters.server import sse
 from .javascript import cannot
 from .support import ROOT
 
@@ -131,16 +133,15 @@ def model_server() -> Iterator[str]:
         asked = json.loads(environ["wsgi.input"].read(int(environ["CONTENT_LENGTH"])))
         assert asked["stream"] and asked["messages"][-1] == {"role": "user", "content": "hi"}, asked
         start_response("200 OK", [("Content-Type", "text/event-stream")])
-        deltas = [{"delta": {"content": text}, "index": 0} for text in ("an ", "answer")]
-        chunks = [{"object": "chat.completion.chunk", "choices": [delta]} for delta in deltas]
-        chunks.append({"object": "chat.completion.chunk", "choices": []})  # as providers tell of the usage
-        return [b"data: %b\n\n" % data for data in [*(json.dumps(each).encode() for each in chunks), b"[DONE]"]]
+        if environ["PATH_INFO"].endswith("/messages"):
+            return [sse(*anthropic_answer("an answer"), named=True)]
+        return [sse(*chat_answer("an answer"), done=True)]
 
     server = make_server("127.0.0.1", 0, application)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     try:
-        yield f"http://127.0.0.1:{server.port}/v1"
+        yield f"http://127.0.0.1:{server.port}"
     finally:
         server.shutdown()
         thread.join()
@@ -184,9 +185,23 @@ def test_python(block: Block, names: dict[str, Any], monkeypatch: pytest.MonkeyP
         if "from openai" in block.text:
             if importlib.util.find_spec("openai") is None:
                 cannot("the chat with a model", "install the extra: ci")
-            monkeypatch.setenv("OPENAI_BASE_URL", stack.enter_context(model_server()))
+            monkeypatch.setenv("OPENAI_BASE_URL", f"{stack.enter_context(model_server())}/v1")
             monkeypatch.setenv("OPENAI_API_KEY", "none")
         run_block(block, names, given)
+
+
+def test_the_chat_with_anthropic(names: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The line that stands there as a comment, in place of the one before it."""
+    if importlib.util.find_spec("anthropic") is None:
+        cannot("the chat with Anthropic's model", "install the extra: ci")
+    (block,) = (block for block in BLOCKS if "write_anthropic" in block.text)
+    text = re.sub(r"( *)write_openai.*\n *# (write_anthropic)", r"\1\2", block.text)
+    text = text.replace("OpenAI", "Anthropic").replace("openai", "anthropic")
+    given = set(names)
+    with model_server() as url:
+        monkeypatch.setenv("ANTHROPIC_BASE_URL", url)
+        monkeypatch.setenv("ANTHROPIC_API_KEY", "none")
+        run_block(block._replace(text=text), names, given)
 
 
 def run_block(block: Block, names: dict[str, Any], given: set[str]) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-_NPM = ("assistant-stream", "resumable-stream", "ioredis", "redis")
+_NPM = ("assistant-stream", "resumable-stream", "ioredis", "redis", "@durable-streams/server")
 _PYPI = ("assistant-stream", "resumable-stream", "resumable-sse", "redis", "hiredis")
 
 

@@ -1,4 +1,5 @@
 // The peers on Node: `node peer.mjs PROGRAM JOB`, with the same programs, chunks and figures as benchmarks/programs.
+import { spawn } from "node:child_process";
 import { createHash } from "node:crypto";
 import { createInterface } from "node:readline";
 import { readFileSync } from "node:fs";
@@ -292,6 +293,19 @@ const programs = {
     times.sort((a, b) => a - b);
     const metrics = { p50_ms: times[times.length >> 1], p99_ms: times[Math.floor(times.length * 0.99)] };
     return { metrics };
+  },
+
+  // The reference server of Durable Streams, under the very client that measures ours.
+  async durable() {
+    const { DurableStreamTestServer } = await import("@durable-streams/server");
+    const files = job.files ? { dataDir: job.directory } : {};
+    const server = new DurableStreamTestServer({ host: "127.0.0.1", port: 0, ...files });
+    const url = await server.start();
+    const [command, ...args] = [...job.client, JSON.stringify({ ...job, port: Number(new URL(url).port) })];
+    const client = spawn(command, args, { stdio: ["ignore", "pipe", "inherit"] });
+    let out = "";
+    for await (const piece of client.stdout) out += piece;
+    return JSON.parse(out);
   },
 };
 

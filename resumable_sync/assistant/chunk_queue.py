@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from types import TracebackType
 
 from ..errors import ProducerInterruptedError, StreamCancelledError, StreamFinalizedError
 from .message.builder import ChunkBuilder
-from .message.chunks import AssistantStreamChunk
+from .message.chunks import AssistantStreamChunk, MessageFinish
 from .message.jsontext import JsonValue
 
 MAX_QUEUED = 64
@@ -33,8 +33,11 @@ class ChunkQueue:
         self._finished = False  # nothing more will be written
         self._cancelled = False  # nothing more will be read
         self._abandoned = False  # nobody is left who could write
+        self._hooks: list[Callable[[], object]] = []  # to be called when the reader has gone
         self.state: JsonValue = None
         """What update-state chunks have made of the state. Written inside a `with` block alone."""
+        self.ending: MessageFinish | None = None
+        """Said when all parts are closed, unless cut off. Read and written inside a `with` block alone."""
 
     def __enter__(self) -> ChunkBuilder:
         self._changed.acquire()
@@ -76,16 +79,38 @@ class ChunkQueue:
             self._builder.finish(cut_off=cut_off, to_be_run=True)
             for chunk in last:
                 self._builder.enqueue(chunk)
+            if self.ending is not None and not cut_off:
+                # Calls that are all answered ask for nothing more, whatever the model has ended for.
+                if self.ending.finish_reason != "tool-calls" or self._builder.unanswered():
+                    self._builder.enqueue(self.ending)
             self._finished = True
             self._changed.notify_all()
             return True
 
-    def cancel(self) -> None:
-        """The reader goes: queued chunks are dropped, every waiting and later write raises. Idempotent."""
+    def cancel(self) -> list[Callable[[], object]]:
+        """The reader goes: queued chunks are dropped, every waiting and later write raises. Idempotent.
+
+        What `add_hook` was given is the caller's to call, outside the lock.
+        """
         with self._changed:
             self._cancelled = True
             self._chunks.clear()
             self._changed.notify_all()
+            hooks, self._hooks = self._hooks, []
+            return hooks
+
+    def add_hook(self, hook: Callable[[], object]) -> bool:
+        """Have `hook` called when the reader goes; False if it has gone already."""
+        with self._changed:
+            if not self._cancelled:
+                self._hooks.append(hook)
+            return not self._cancelled
+
+    def remove_hook(self, hook: Callable[[], object]) -> None:
+        """It is not wanted any more. Nothing happens if it was taken to be called."""
+        with self._changed:
+            if hook in self._hooks:
+                self._hooks.remove(hook)
 
     @property
     def cancelled(self) -> bool:
@@ -140,6 +165,23 @@ class WriteEnd:
     ) -> bool:
         """As of ChunkQueue."""
         return self._queue.finish(first, last, cut_off=cut_off)
+
+    def add_hook(self, hook: Callable[[], object]) -> bool:
+        """As of ChunkQueue."""
+        return self._queue.add_hook(hook)
+
+    def remove_hook(self, hook: Callable[[], object]) -> None:
+        """As of ChunkQueue."""
+        self._queue.remove_hook(hook)
+
+    @property
+    def ending(self) -> MessageFinish | None:
+        """As of ChunkQueue."""
+        return self._queue.ending
+
+    @ending.setter
+    def ending(self, value: MessageFinish | None) -> None:
+        self._queue.ending = value
 
     @property
     def state(self) -> JsonValue:

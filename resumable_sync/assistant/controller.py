@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
 
@@ -336,6 +337,38 @@ class AssistantStreamController:
             builder.end_implicit()
             builder.enqueue(UIFrame(frame=frame))
 
+    def set_finish(self, finish_reason: str, usage: Mapping[str, Any] | None = None) -> None:
+        """Why the message ends, and what it has used, told at its end: the latest reason counts, numbers add up.
+
+        Nothing is told where it ends by an exception or `abort`, or where the reason is "tool-calls" and all
+        calls are answered. TypeError for what JSON cannot hold.
+        """
+        given: Any = None if usage is None else jsonable(usage)
+        with self._queue:
+            before = self._queue.ending
+            total = _sum(None if before is None else before.usage, given)
+            self._queue.ending = MessageFinish(finish_reason=_text(finish_reason), usage=total)
+
+    def has_tool_call(self, tool_call_id: str) -> bool:
+        """Whether the message has a call of this id, which no other call of it may have then."""
+        with self._queue as builder:
+            return builder.has_call(tool_call_id)
+
+    @contextmanager
+    def on_cancel(self, callback: Callable[[], object]) -> Iterator[None]:
+        """Within the `with` block: call `callback()` once, in another thread, when the reader has gone.
+
+        For breaking a wait, such as that for a model's server: a callback that blocks elsewhere would notice
+        only at its next call of this controller. At once, in this thread, if the reader has gone before. It may
+        still be called, or run, right after the block. It must not block; what it raises is logged.
+        """
+        if not self._queue.add_hook(callback):
+            callback()
+        try:
+            yield
+        finally:
+            self._queue.remove_hook(callback)
+
     def abort(self, reason: str | None = None) -> None:
         """End the stream as one that was stopped: clients show the message as incomplete, without an error.
 
@@ -530,6 +563,18 @@ def _text(value: object) -> str:
     if not isinstance(value, str):
         raise TypeError(f"expected text, not {type(value).__name__}")
     return join_surrogates(value)
+
+
+def _sum(old: Any, new: Any) -> Any:
+    """Both usages together: what both count is added."""
+    if old is None or new is None:
+        return new if old is None else old
+    shared = {key: old[key] + new[key] for key in old.keys() & new.keys() if _counts(old[key], new[key])}
+    return {**old, **new, **shared}
+
+
+def _counts(*values: object) -> bool:
+    return all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in values)
 
 
 def _without_none(**fields: object) -> dict[str, Any]:

@@ -101,7 +101,11 @@ class AssistantStream(Iterator[AssistantStreamChunk]):
         Returns at once. Idempotent.
         """
         if os.getpid() == self._pid:  # a lock may have been held while the process was forked
-            self._queue.cancel()
+            for hook in self._queue.cancel():
+                try:
+                    hook()
+                except Exception:
+                    logger.exception("what was to be called when the reader of a message goes has failed")
 
     def __enter__(self) -> AssistantStream:
         return self
@@ -112,7 +116,9 @@ class AssistantStream(Iterator[AssistantStreamChunk]):
         self.close()
 
     def __del__(self) -> None:
-        self.close()
+        # Without the hooks: the garbage collector may come by while this thread holds locks that they need.
+        if os.getpid() == self._pid:
+            self._queue.cancel()
 
 
 def _write(

@@ -1,4 +1,4 @@
-"""Which store the command line works on."""
+"""Which store, or which address, the command line works on."""
 
 from __future__ import annotations
 
@@ -13,6 +13,11 @@ from ..stores.base import BaseStore
 from .exits import CommandError, Exit
 
 ENVIRONMENT_VARIABLE = "RESUMABLE_STORE"
+
+
+def is_address(stream_id: str) -> bool:
+    """Whether this names a stream by the address of its response. No id of a store has a slash."""
+    return stream_id.startswith(("http://", "https://"))
 
 
 def default_url() -> str:

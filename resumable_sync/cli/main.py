@@ -70,11 +70,15 @@ examples:
   {PROGRAM} follow dump-7 > dump.sql || echo "incomplete: $?"
   {PROGRAM} follow dump-7 --after 1843022336139264-4096 >> dump.sql
   {PROGRAM} follow tomorrow --wait 600
+  {PROGRAM} follow https://example.com/answers/7 -H "Authorization: Bearer $TOKEN"
 
 Exit code 0 means that the stream is done and every byte was written; no other
 exit code does. With 4 the message tells whether the producer was stopped (by Ctrl-C,
 say) or was lost: killed, or cut off. Ctrl-C stops this follower only, which then prints the cursor
 to continue from.
+
+An address is that of a response of resumable_sync.wsgi, of bytes or of events. A connection
+that breaks is made anew, at the very byte. Needs the extra: client.
 
 {EXIT_HELP}"""
 
@@ -303,7 +307,7 @@ def _add_publish(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_follow(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("id", metavar="ID", help="the stream to write")
+    parser.add_argument("id", metavar="ID", help="the stream to write, or its address: https://...")
     parser.add_argument("--after", metavar="CURSOR", default="", help="write only the bytes after this cursor")
     parser.add_argument(
         "--wait",
@@ -311,6 +315,22 @@ def _add_follow(parser: argparse.ArgumentParser) -> None:
         metavar="SECONDS",
         default=5.0,
         help="wait so long for a stream to begin (default: %(default)g)",
+    )
+    parser.add_argument(
+        "-H",
+        "--header",
+        type=_header,
+        metavar="'NAME: VALUE'",
+        action="append",
+        default=[],
+        help="send this with each request to an address; may be repeated",
+    )
+    parser.add_argument(
+        "--patience",
+        type=_seconds,
+        metavar="SECONDS",
+        default=120.0,
+        help="give an address up after so long without an answer (default: %(default)g)",
     )
 
 
@@ -329,6 +349,13 @@ def _key_and_value(text: str) -> tuple[str, str]:
     if not key or not separator:
         raise argparse.ArgumentTypeError(f"{text!r} is not KEY=VALUE")
     return key, value
+
+
+def _header(text: str) -> tuple[str, str]:
+    name, separator, value = text.partition(":")
+    if not name.strip() or not separator:
+        raise argparse.ArgumentTypeError(f"{text!r} is not 'NAME: VALUE'")
+    return name.strip(), value.strip()
 
 
 def _statuses(text: str) -> frozenset[Status]:

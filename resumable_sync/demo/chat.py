@@ -1,4 +1,7 @@
-"""A chat that answers out of its own head: a Markov chain over the demo's text, and two tools; one asks first."""
+"""A chat that answers out of its own head: a Markov chain over the demo's text, and two tools; one asks first.
+
+Where the environment names a model, that answers instead: see `model.py`.
+"""
 
 from __future__ import annotations
 
@@ -14,12 +17,14 @@ from ..assistant import AssistantEndpoints, AssistantStreamController, ChatReque
 from ..context import ResumableStreamContext
 from ..producer import current_producer
 from ..wsgi import ViewerCap
+from .model import WITHOUT, answer_with_model, model_name
 
 WORDS_PER_SECOND = 12.0
 _TOOL_SECONDS = 0.6
 _ANSWER_WORDS = 70
 _POST = "send_postcard"
 _POSTCARD = re.compile(r"\b(post)?cards?\b", re.IGNORECASE)
+_MODEL = re.compile(r"\b(which|what) model\b", re.IGNORECASE)
 _ASKED_CHARACTERS = 2000  # of a question that are looked at
 
 
@@ -42,8 +47,12 @@ def answer(controller: AssistantStreamController, request: ChatRequest, *, rate:
     """Count what was asked, then talk about something else, `rate` words a second, until somebody stops it.
 
     Who wants a postcard sent is asked first. The decision comes with the next request, which goes on with the
-    message that has asked.
+    message that has asked. Where the environment names a model, all of it is the model's to answer.
     """
+    model = model_name()
+    if model:
+        answer_with_model(controller, request, model)
+        return
     asked = question_of(request)
     decision = decision_of(request)
     if decision is not None:
@@ -52,6 +61,8 @@ def answer(controller: AssistantStreamController, request: ChatRequest, *, rate:
         controller.append_text("A postcard costs a stamp. ")
         tool = controller.add_tool_call_part(_POST, args={"text": asked})
         tool.set_approval({"id": f"approval-{secrets.token_hex(8)}"})
+    elif _MODEL.search(asked):
+        _say(controller, WITHOUT, rate)
     else:
         _count(controller, asked, rate)
 

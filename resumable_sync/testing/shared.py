@@ -571,6 +571,21 @@ class CommitContract(AdditionKit):
             assert (batch.data, batch.status) == (b"".join(chunks), Status.DONE if ending else Status.STREAMING)
             cursor = batch.cursor
 
+    @guarantee("G12")
+    @pytest.mark.parametrize("across", [False, True], ids=["same store", "second store"])
+    def test_bytes_and_ending_of_one_commit_are_read_together(self, across: bool) -> None:
+        """Also by whoever waits for them: never the bytes of a stream that seems to go on."""
+        store = self.full()
+        watching = self.second(store) if across else store
+        infos = [created(store, f"s{number}") for number in range(20)]
+        readers = [call(watching.read, info.stream_id, info.cursor, timeout=PATIENCE) for info in infos]
+        with pytest.raises(FutureTimeoutError):
+            readers[0].result(PAUSE)
+        for info, reader in zip(infos, readers):
+            store.commit(info.stream_id, b"last", ending="done")
+            batch = reader.result(PATIENCE)
+            assert (batch.data, batch.status) == (b"last", Status.DONE)
+
     @guarantee("G9")
     def test_a_shared_stream_is_cancelled(self) -> None:
         store = self.full()

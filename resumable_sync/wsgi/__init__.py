@@ -7,12 +7,30 @@ In Flask return the response from the view. In a bare WSGI application return
     return StreamingHttpResponse(response, status=response.status_code, headers=dict(response.headers))
 
 What the two formats promise, the options that all functions share, and what is refused how: `views`.
+
+**Several streams on one connection.** A browser allows a host six connections under HTTP/1.1, and EventSource
+holds each for as long as its stream runs. `several_sse_response` follows up to 100 streams on one:
+
+    @app.get("/answers")
+    def follow_all():
+        ids = [each for each in request.args.getlist("id") if may_read(current_user, each)]
+        return several_sse_response(context, ids, wait=30)
+
+    const source = new EventSource("/answers?id=a-1&id=a-2");       // to follow others: close it, make another
+    for (const id of ["a-1", "a-2"]) {
+      source.addEventListener(`chunk:${id}`, (event) => show(id, event.data));
+      source.addEventListener(`end:${id}`, (event) => finish(id, JSON.parse(event.data).status));
+    }
+    source.addEventListener("end", () => source.close());           // all have ended
+
+Each event carries one cursor for all the streams, with which EventSource comes back by itself. See its docstring.
 """
 
 from .bodies import ResponseAbortedError
 from .cap import ViewerCap
 from .headers import CURSOR_HEADER, REPLAY_HEADER, SIZE_HEADER, STATUS_HEADER, STREAM_ID_HEADER
 from .response import DEFAULT_HEARTBEAT, StreamResponse
+from .several import several_sse_response
 from .shutdown import close_on_sigterm, close_with_uwsgi, close_with_worker
 from .views import resume_response, resume_sse_response, sse_response, stream_response
 
@@ -31,6 +49,7 @@ __all__ = [
     "close_with_worker",
     "resume_response",
     "resume_sse_response",
+    "several_sse_response",
     "sse_response",
     "stream_response",
 ]

@@ -27,6 +27,7 @@ from ..errors import (
 from .cap import Place
 from .headers import Snapshot
 from .probe import Probe
+from .reset import Reset
 
 logger = logging.getLogger("resumable_sync")
 
@@ -60,6 +61,8 @@ class Viewer:
     batches: Iterator[Batch]
     probe: Probe | None
     max_seconds: float | None
+    stop: int | None = None
+    """The offset at which a body of bytes ends although the stream goes on."""
 
     def __post_init__(self) -> None:
         self._deadline = None if self.max_seconds is None else time.monotonic() + self.max_seconds
@@ -75,12 +78,17 @@ class Viewer:
 
 class Body:
     """An iterator over `pieces` that gives back the viewer's place and the probe at its end, on close, and at
-    the latest when it is collected. One thread at a time."""
+    the latest when it is collected. If it has begun and does not come to its end, it fires `reset`. One thread at
+    a time."""
 
-    def __init__(self, pieces: Iterator[bytes], place: Place | None, probe: Probe | None) -> None:
+    def __init__(
+        self, pieces: Iterator[bytes], place: Place | None, probe: Probe | None, reset: Reset | None = None
+    ) -> None:
         self._pieces: Iterator[bytes] | None = pieces
         self._place = place
         self._probe = probe
+        self._reset = reset
+        self._begun = False
 
     def __iter__(self) -> Iterator[bytes]:
         return self
@@ -88,15 +96,26 @@ class Body:
     def __next__(self) -> bytes:
         if self._pieces is None:
             raise StopIteration
+        if not self._begun:
+            self._begun = True
+            if self._reset is not None:
+                self._reset.arm()
         try:
             return next(self._pieces)
-        except BaseException:  # StopIteration too
+        except StopIteration:
+            if self._reset is not None:
+                self._reset.disarm()
+            self.close()
+            raise
+        except BaseException:
             self.close()
             raise
 
     def close(self) -> None:
         """Stop following. The producer goes on. Idempotent."""
         self._pieces = None
+        if self._reset is not None:
+            self._reset.fire()
         if self._probe is not None:
             self._probe.close()
         if self._place is not None:
@@ -113,7 +132,7 @@ def raw_body(
     framed: bool = False,
     close: Callable[[ResumableStreamError], bytes] | None = None,
 ) -> Iterator[bytes]:
-    """The stream's bytes. Returns at the ending `done`.
+    """The stream's bytes. Returns at the ending `done`, and at the viewer's `stop`.
 
     `heartbeat` goes out in silence; where the stream is `framed`, only after the end of a line, for a frame may be
     cut where a chunk was too large for the store. `close` gives what is sent after any other ending, or raises
@@ -127,11 +146,16 @@ def raw_body(
             if viewer.gone():
                 raise ResponseAbortedError(f"a viewer of stream {stream_id} left at {batch.start}")
             data, cursor = batch.data, batch.cursor
+            beyond = -1 if viewer.stop is None else batch.offset - viewer.stop
             del batch
+            if beyond > 0:
+                data = data[:-beyond]
             between = not framed or (data.endswith(b"\n") if data else between)
             # Where empty, it is no write, but granian looks up at it.
             yield data or (heartbeat if between else b"")
             del data
+            if beyond >= 0:
+                return
             if viewer.late():
                 raise ResponseAbortedError(f"the response lasted its time; go on from {cursor}")
         return
@@ -175,7 +199,7 @@ ENCODINGS: dict[str, Callable[[bytes, bool], tuple[str, int]]] = {
 """From bytes, and whether they are the last, to an event's data and the number of bytes it stands for."""
 
 
-class _EventWriter:
+class EventWriter:
     """Frames chunks as events. Each id is the cursor after exactly the bytes sent so far."""
 
     def __init__(self, start: Position, encoding: str, retry: float | None) -> None:
@@ -185,7 +209,13 @@ class _EventWriter:
         self._held = b""  # the beginning of a character whose end has not come
 
     @property
+    def position(self) -> Position:
+        """After the bytes sent so far."""
+        return self._position
+
+    @property
     def cursor(self) -> str:
+        """`position`, as text."""
         return str(self._position)
 
     def chunk(self, data: bytes, final: bool = False) -> bytes:
@@ -218,7 +248,7 @@ def sse_body(
     """One event per chunk, `live` where replay ends, `end` with the ending. Returns without `end` when the
     viewer should come back with the last id: after `max_seconds`, and when this process can serve no more."""
     stream_id, status, size, start, _ = viewer.snapshot
-    writer = _EventWriter(start, encoding, retry)
+    writer = EventWriter(start, encoding, retry)
     yield b""
     live = status is Status.STREAMING and size == start.offset
     if live:
@@ -250,10 +280,10 @@ def sse_body(
         logger.error("stream %s is not UTF-8 text, use encode='base64': %s", stream_id, error)
         yield writer.end("error", "The stream is not UTF-8 text.")
     except ResumableStreamError as ending:
-        yield _held_back(writer) + writer.end(*_ending(ending, format_error))
+        yield held_back(writer) + writer.end(*ending_fields(ending, format_error))
 
 
-def _held_back(writer: _EventWriter) -> bytes:
+def held_back(writer: EventWriter) -> bytes:
     """What was held back when the stream broke off: a line end goes out, a torn character does not."""
     try:
         return writer.chunk(b"", True)
@@ -261,7 +291,8 @@ def _held_back(writer: _EventWriter) -> bytes:
         return b""
 
 
-def _ending(ending: ResumableStreamError, format_error: FormatError | None) -> tuple[str, str | None]:
+def ending_fields(ending: ResumableStreamError, format_error: FormatError | None) -> tuple[str, str | None]:
+    """The status of an `end` event, and its error if it has one."""
     if isinstance(ending, (ProducerInterruptedError, StreamCancelledError, StreamLostError)):
         return ending.code, None
     if not isinstance(ending, ProducerFailedError):

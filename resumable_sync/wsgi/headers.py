@@ -104,6 +104,13 @@ def error_headers(own: Headers, length: int) -> Headers:
     ] + kept
 
 
+def unchanged_headers(own: Headers) -> Headers:
+    """`own` without what describes a body, for 304."""
+    kept = [(name, value) for name, value in own if not name.lower().startswith("content-")]
+    names = {name.lower() for name, _ in kept}
+    return kept if "cache-control" in names else [_STREAMING["cache-control"], *kept]
+
+
 def position_headers(snapshot: Snapshot) -> Headers:
     """Where the stream stands and where this body begins."""
     headers = [(STREAM_ID_HEADER, snapshot.stream_id), (STATUS_HEADER, str(snapshot.status))]

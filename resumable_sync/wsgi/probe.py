@@ -10,11 +10,16 @@ import os
 import select
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 _RDHUP: int = getattr(select, "POLLRDHUP", 0)  # Linux: the peer closed, even with unread bytes before that
 _GONE: int = select.POLLERR | select.POLLHUP | select.POLLNVAL | _RDHUP if hasattr(select, "poll") else 0
+
+
+def by_http_1_1(environ: Mapping[str, Any]) -> bool:
+    """Whether the request came by HTTP/1.1 or later, as far as is known."""
+    return environ.get("SERVER_PROTOCOL", "HTTP/1.1") not in ("HTTP/0.9", "HTTP/1.0")
 
 
 class Probe:
@@ -23,8 +28,10 @@ class Probe:
     A peer that shuts down only its sending half counts as gone; HTTP clients do not do that.
     """
 
-    def __init__(self, connection: Any, *, owned: bool = False) -> None:
-        self._connection = connection
+    def __init__(self, connection: Any, *, owned: bool = False, frames: bool = False) -> None:
+        self.connection = connection
+        self.frames = frames
+        """Whether the server tells the viewer where a body of unknown length ends."""
         self._owned = owned
 
     def gone(self) -> bool:
@@ -34,7 +41,7 @@ class Probe:
             return False
         poller = poll()
         try:
-            poller.register(self._connection.fileno(), select.POLLIN | _RDHUP)
+            poller.register(self.connection.fileno(), select.POLLIN | _RDHUP)
             events = sum(found for _, found in poller.poll(0))
             if events & _GONE:
                 return True
@@ -45,11 +52,15 @@ class Probe:
     def close(self) -> None:
         """Free what the probe itself has opened. Idempotent."""
         if self._owned:
-            self._connection.close()
+            self.connection.close()
+
+    def resettable(self) -> bool:
+        """Whether the viewer can tell a reset of it from its end: TCP, no Unix socket."""
+        return getattr(self.connection, "family", None) in (socket.AF_INET, socket.AF_INET6)
 
     def _at_end(self) -> bool:
         """Whether a readable connection is readable because it has ended."""
-        raw = getattr(self._connection, "_sock", self._connection)  # gevent's recv would wait
+        raw = getattr(self.connection, "_sock", self.connection)  # gevent's recv would wait
         # Past SSLSocket.recv, which refuses flags: bytes of the TLS layer say as well that the peer is there.
         receive = socket.socket.recv if isinstance(raw, socket.socket) else type(raw).recv
         try:
@@ -59,10 +70,11 @@ class Probe:
 
 
 def _of_its_key(environ: dict[str, Any]) -> Probe | None:
-    """gunicorn, werkzeug: the socket has a key of the environ."""
-    for name in ("gunicorn.socket", "werkzeug.socket"):
+    """gunicorn, werkzeug: the socket has a key of the environ. A werkzeug with one thread sends no chunks."""
+    several = bool(environ.get("wsgi.multithread") or environ.get("wsgi.multiprocess"))
+    for name, sends_chunks in (("gunicorn.socket", True), ("werkzeug.socket", several)):
         if hasattr(environ.get(name), "fileno"):
-            return Probe(environ[name])
+            return Probe(environ[name], frames=sends_chunks and by_http_1_1(environ))
     return None
 
 
@@ -70,11 +82,11 @@ def _of_waitress(environ: dict[str, Any]) -> Probe | None:
     """waitress tells of a disconnect only with channel_request_lookahead > 0; its channel's socket always does."""
     channel = getattr(environ.get("waitress.client_disconnected"), "__self__", None)
     channel_socket = getattr(channel, "socket", None)
-    return Probe(channel_socket) if hasattr(channel_socket, "fileno") else None
+    return Probe(channel_socket, frames=by_http_1_1(environ)) if hasattr(channel_socket, "fileno") else None
 
 
 def _of_uwsgi(environ: dict[str, Any]) -> Probe | None:
-    """uWSGI: its module names the descriptor."""
+    """uWSGI: its module names the descriptor. It sends no chunks, unless its router does."""
     if "uwsgi.version" not in environ or "uwsgi" not in sys.modules:
         return None
     descriptor = os.dup(sys.modules["uwsgi"].connection_fd())
@@ -82,9 +94,16 @@ def _of_uwsgi(environ: dict[str, Any]) -> Probe | None:
 
 
 def _of_wsgiref(environ: dict[str, Any]) -> Probe | None:
-    """wsgiref, and what is built on it: the socket under the file that bodies are read from."""
-    server_socket = getattr(getattr(environ.get("wsgi.input"), "raw", None), "_sock", None)
-    return Probe(server_socket) if hasattr(server_socket, "fileno") else None
+    """wsgiref, and what is built on it; cheroot, gevent's pywsgi: the socket under the file that bodies are read
+    from. The last two wrap it, and send chunks."""
+    file = environ.get("wsgi.input")
+    is_wrapped = hasattr(file, "rfile")
+    while (wrapped := getattr(file, "rfile", None)) is not None:
+        file = wrapped
+    server_socket = getattr(getattr(file, "raw", None), "_sock", None)
+    if not hasattr(server_socket, "fileno"):
+        return None
+    return Probe(server_socket, frames=is_wrapped and by_http_1_1(environ))
 
 
 PROBES: tuple[Callable[[dict[str, Any]], Probe | None], ...] = (_of_its_key, _of_waitress, _of_uwsgi, _of_wsgiref)
@@ -95,7 +114,9 @@ their order does not matter, as no two servers share them. Last comes the one th
 
 def find_probe(environ: dict[str, Any]) -> Probe | None:
     """The probe for a request, None where the server does not show its connection (granian, mod_wsgi)."""
-    for probe_of in PROBES:
+    from . import bridges  # stands on this module
+
+    for probe_of in (*PROBES, bridges.of_a2wsgi, bridges.of_hypercorn):
         probe = probe_of(environ)
         if probe is not None:
             return probe

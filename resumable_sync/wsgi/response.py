@@ -28,8 +28,11 @@ from .headers import (
     error_headers,
     position_headers,
     streaming_headers,
+    unchanged_headers,
 )
 from .probe import find_probe
+from .ranges import Part, part_headers
+from .reset import find_reset
 from .threads import warn_of_single_thread
 
 if TYPE_CHECKING:
@@ -43,7 +46,7 @@ RETRY_AFTER = 5
 """Seconds in `Retry-After` while the store is unavailable or a limit is reached."""
 
 _ELECTION_ROUNDS = 5  # in which a stream may be deleted between a lost election and the read of the winner's
-_REASONS = {  # the error's own text may say what only the server should know
+REASONS = {  # the error's own text may say what only the server should know
     "invalid-id": "invalid stream id",
     "invalid-cursor": "invalid cursor",
     "missing": "stream not found",
@@ -52,6 +55,8 @@ _REASONS = {  # the error's own text may say what only the server should know
     "taken": "stream taken",
     "unavailable": "stream store unavailable",
 }
+
+_PARTS_REFUSED = {409: "range beyond what is stored", 416: "range not satisfiable"}
 
 
 @dataclass
@@ -96,7 +101,7 @@ class StreamResponse:
             answer.close()
             answer.body = ()
         start_response(answer.status, answer.headers)
-        return answer.body
+        return answer.body or (b"",)  # hypercorn sends a status only with a body
 
     @property
     def status(self) -> str:
@@ -199,6 +204,14 @@ class Endpoint:
         """The number of bytes in the body, where it is known."""
         return snapshot.size - snapshot.start.offset if snapshot.status is Status.DONE else None
 
+    def part(self, environ: Mapping[str, Any], snapshot: Snapshot) -> Part | None:
+        """What the request gets of the body that begins with `snapshot`, for endpoints that know parts."""
+        return None
+
+    def goes_on(self, environ: Mapping[str, Any]) -> bool:
+        """Whether the viewer goes on with what it has, although it has no cursor: nothing may begin for it."""
+        return False
+
     def over(self, snapshot: Snapshot, seen_end: bool) -> bool:
         """Whether a viewer that came with a cursor has everything and must be told to stop (204)."""
         return False
@@ -215,7 +228,9 @@ class Endpoint:
                 if place is None:
                     return self._refuse(503, "too many viewers", viewers.retry_after)
             answer = (
-                self._answer_head(position, seen_end) if head else self._open(environ, position, seen_end, place)
+                self._answer_head(environ, position, seen_end)
+                if head
+                else self._open(environ, position, seen_end, place)
             )
             if place is not None and not isinstance(answer.body, Body):
                 place.release()
@@ -230,7 +245,7 @@ class Endpoint:
             if error.http_status >= 500:
                 logger.warning("stream %.256r cannot be served: %s", self.stream_id, error)
             retry_after = RETRY_AFTER if error.http_status == 503 else None
-            return self._refuse(error.http_status, _REASONS.get(error.code, error.code), retry_after)
+            return self._refuse(error.http_status, REASONS.get(error.code, error.code), retry_after)
         except BaseException:
             if place is not None:
                 place.release()
@@ -254,7 +269,7 @@ class Endpoint:
         # The suffix alone is no cursor: whoever has seen an ending has seen where it was.
         return parse_cursor(bare or cursor), bare != cursor
 
-    def _answer_head(self, position: Position | None, seen_end: bool) -> Answer:
+    def _answer_head(self, environ: dict[str, Any], position: Position | None, seen_end: bool) -> Answer:
         """Where the stream stands. StreamNotFoundError if there is none and this would not begin it."""
         info = self.context.info(self.stream_id)
         if info is None:
@@ -265,8 +280,14 @@ class Endpoint:
             self.context.store.read(self.stream_id, str(position), max_bytes=1)
         start = position or Position(info.generation, 0)
         snapshot = Snapshot(self.stream_id, info.status, info.size, start, info.metadata)
-        over = position is not None and self.over(snapshot, seen_end)
-        return self._over(snapshot) if over else self._ok(snapshot)
+        if position is not None and self.over(snapshot, seen_end):
+            return self._over(snapshot)
+        part = self.part(environ, snapshot)
+        if part is not None and part.status == 304:
+            return self._without_body(part, snapshot)
+        # The length that is announced for what did not end well is not its length.
+        length = self.length(snapshot) if snapshot.status is Status.DONE else None
+        return self._ok(snapshot, [] if part is None else part_headers(part, snapshot), length)
 
     def _open(
         self, environ: dict[str, Any], position: Position | None, seen_end: bool, place: Place | None
@@ -278,13 +299,27 @@ class Endpoint:
             return self._over(snapshot)
         if self.context.closed:
             raise StoreUnavailableError("the context is closed", transient=False)
+        part = self.part(environ, snapshot)
+        length, stop, status = self.length(snapshot), None, 200
+        headers: Headers = []
+        if part is not None:
+            if part.status not in (200, 206):
+                return self._without_body(part, snapshot)
+            headers, status = part_headers(part, snapshot), part.status
+            length, stop = part.length, None if part.stop is None else start.offset + part.stop
+            if part.first:  # what was read lies before it
+                snapshot = snapshot._replace(start=Position(start.generation, start.offset + part.first))
+                first = self.context._require_open(self.stream_id, str(snapshot.start))
         batches = self.context._loop(self.stream_id).batches(first, self.options.heartbeat)
-        viewer = Viewer(snapshot, batches, find_probe(environ), self.options.max_seconds)
-        return self._ok(snapshot, Body(self.body(viewer), place, viewer.probe))
+        probe = find_probe(environ)
+        viewer = Viewer(snapshot, batches, probe, self.options.max_seconds, stop)
+        reset = find_reset(environ, probe) if length is None and not self.events else None
+        body = Body(self.body(viewer), place, probe, reset)
+        return self._ok(snapshot, headers, length, body, status)
 
     def _fetch(self, environ: dict[str, Any], position: Position | None) -> tuple[Batch, Mapping[str, str]]:
         """Begin the stream if that was asked for, and read what the viewer gets first. StreamNotFoundError."""
-        begin = self.begin if position is None else None
+        begin = self.begin if position is None and not self.goes_on(environ) else None
         for _ in range(_ELECTION_ROUNDS):
             started = begin.start() if begin is not None else None
             try:
@@ -334,12 +369,27 @@ class Endpoint:
             if probe is not None:
                 probe.close()
 
-    def _ok(self, snapshot: Snapshot, body: Iterable[bytes] = ()) -> Answer:
-        headers = self._headers(snapshot)
-        length = self.length(snapshot)
+    def _ok(
+        self,
+        snapshot: Snapshot,
+        more: Headers,
+        length: int | None,
+        body: Iterable[bytes] = (),
+        status: int = 200,
+    ) -> Answer:
+        headers = self._headers(snapshot) + more
         if length is not None:
             headers.append(("Content-Length", str(length)))
-        return Answer(_status_line(200), headers, body)
+        return Answer(_status_line(status), headers, body)
+
+    def _without_body(self, part: Part, snapshot: Snapshot) -> Answer:
+        headers = part_headers(part, snapshot)
+        if part.status == 304:
+            own = unchanged_headers(self.own_headers())
+            return Answer(_status_line(304), own + headers + position_headers(snapshot))
+        refused = self._refuse(part.status, _PARTS_REFUSED[part.status], None)
+        refused.headers += headers + position_headers(snapshot)[1:]  # the stream is named already
+        return refused
 
     def _over(self, snapshot: Snapshot) -> Answer:
         own = [pair for pair in self.own_headers() if not pair[0].lower().startswith("content-")]
@@ -353,7 +403,7 @@ class Endpoint:
 
     def _missing(self, environ: dict[str, Any]) -> Answer:
         if self.options.missing_response is None:
-            return self._refuse(404, _REASONS["missing"], None)
+            return self._refuse(404, REASONS["missing"], None)
         complete = dict(environ)
         setup_testing_defaults(complete)  # fills in what is absent: a request is known only in part, perhaps
         return _run(self.options.missing_response, complete)

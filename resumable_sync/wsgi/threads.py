@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
+from ..process import runs_greenlets
+
 logger = logging.getLogger("resumable_sync")
 
 
@@ -15,11 +17,12 @@ def warn_of_single_thread(environ: Mapping[str, Any]) -> None:
     """Log one warning for each process if the server that calls answers one request at a time.
 
     A request that a test client made up says so too, but names no server. Neither does wsgiref know better where
-    `socketserver.ThreadingMixIn` gives each request a thread, but that shows in the thread's name.
+    `socketserver.ThreadingMixIn` gives each request a thread, but that shows in the thread's name. Nor does
+    gevent's own server, which gives each a greenlet.
     """
     if environ.get("wsgi.multithread", True) or not ("SERVER_SOFTWARE" in environ or "uwsgi.version" in environ):
         return
-    if threading.current_thread().name.endswith("(process_request_thread)"):
+    if threading.current_thread().name.endswith("(process_request_thread)") or runs_greenlets():
         return
     _warn(str(environ.get("SERVER_SOFTWARE") or "uWSGI"))
 

@@ -1,10 +1,18 @@
 """The functions that make responses, and what they promise.
 
 Two formats. **Raw** responses carry the stream's bytes as they are; a viewer that was cut comes back with the
-cursor it has reached (the response's `x-resumable-cursor` plus the bytes received). HTTP often cannot tell an end
-from a cut. So a raw response whose stream did not end as `done` is broken off; and where the server cannot do
-even that (HTTP/1.0, granian, mod_wsgi, uWSGI) HEAD tells: whoever has `x-resumable-size` bytes of a stream with
+cursor it has reached (the response's `x-resumable-cursor` plus the bytes received), or, like `curl -C -`,
+`wget -c` and browsers' downloads, with a Range (`ranges` has the rules). A raw response whose stream did not end
+as `done` is broken off: what had ended before announces a byte that never comes; what is followed live ends
+without its last chunk, and where there are no chunks (HTTP/1.0, which nginx asks by, wsgiref, uWSGI) by a reset
+(`reset`). Where a server does not show its connection (granian and mod_wsgi over HTTP/1.0), or that is a Unix
+socket, one warning is logged, and HEAD tells: whoever has `x-resumable-size` bytes of a stream with
 `x-resumable-status: done` has it all. **Server-sent events** say in band how the stream ended.
+
+A Range without If-Range does not say which life of the stream it goes on with. Nothing begins anew for it; but to
+a file of a life before, it adds the rest of a stream that somebody else began anew. Browsers send If-Range; for
+curl and wget let each life have an id of its own. There are no ranges with `heartbeat_bytes`, for POST, and where
+`headers` has an Accept-Ranges, ETag or Last-Modified.
 
 The keyword options that several functions share:
 
@@ -25,8 +33,9 @@ The keyword options that several functions share:
                 where a worker is about to produce it, before it is answered 404.
 
 Refusals, before anything was started, as JSON `{"error": …}`: 400 malformed id or cursor, 404 missing stream,
-410 a cursor of a life of the stream that is gone, 503 with `Retry-After` when the cap or a store's limit is
-reached or the store is unavailable. EventSource gives up at any status but 200: make a new one after a while.
+409 and 416 a Range (`ranges`), 410 a cursor of a life of the stream that is gone, 503 with `Retry-After` when the
+cap or a store's limit is reached or the store is unavailable. EventSource gives up at any status but 200: make a
+new one after a while.
 HEAD starts nothing, takes no place under a cap, and answers where the stream stands.
 
 For a page of another origin add `Access-Control-Expose-Headers` with the `x-resumable-*` headers it reads. With
@@ -48,6 +57,7 @@ from ..pump import check_source
 from .bodies import ENCODINGS, FormatError, Viewer, raw_body, sse_body
 from .cap import ViewerCap
 from .headers import CONTENT_TYPE_KEY, HeaderInput, Headers, Snapshot, checked_headers, kept_content_type
+from .ranges import APPLICATION_S, Part, goes_on, select, whole_length
 from .response import Begin, Endpoint, Options, StreamResponse
 
 if TYPE_CHECKING:
@@ -72,7 +82,19 @@ class RawEndpoint(Endpoint):
         return raw_body(viewer, self.heartbeat_bytes)
 
     def length(self, snapshot: Snapshot) -> int | None:
-        return None if self.heartbeat_bytes else super().length(snapshot)
+        return None if self.heartbeat_bytes else whole_length(snapshot)
+
+    def part(self, environ: Mapping[str, Any], snapshot: Snapshot) -> Part | None:
+        """None where bytes cannot be counted, for POST and its like, and where the application sees to it."""
+        return select(environ, snapshot) if self._has_parts(environ) else None
+
+    def goes_on(self, environ: Mapping[str, Any]) -> bool:
+        return self._has_parts(environ) and goes_on(environ)
+
+    def _has_parts(self, environ: Mapping[str, Any]) -> bool:
+        own = {name.lower() for name, _ in self.own_headers()}
+        reads = environ.get("REQUEST_METHOD", "GET") in ("GET", "HEAD")
+        return reads and not self.heartbeat_bytes and not own & APPLICATION_S
 
 
 @dataclass
@@ -177,7 +199,8 @@ def resume_response(
 
     The cursor is `after`, or the Last-Event-ID header, or the query parameter `after`, or the start. The content
     type is the one the stream began with, unless given. `missing_response`: a WSGI application (a Flask Response
-    is one) that answers when there is no such stream. When the stream is `done` the length is known and sent.
+    is one) that answers when there is no such stream. When the stream is `done` the length is known and sent. A
+    Range counts from the cursor.
     """
     if content_type is not None:
         checked_headers({"Content-Type": content_type})

@@ -26,6 +26,8 @@ PACKAGES = [
     *(found.name for found in pkgutil.iter_modules(stores.__path__, f"{stores.__name__}.") if found.ispkg),
     "resumable_sync.sources",
     "resumable_sync.wsgi",
+    "resumable_sync.client",
+    "resumable_sync.durable",
     "resumable_sync.assistant",
     "resumable_sync.testing",
 ]

@@ -2,6 +2,8 @@
 
 /raw/ID /sse/ID       produce (`?source=…` names one of SOURCES) and follow
 /resume/ID /again/ID  resume as raw bytes, as events
+/several              follow those that `?id=…&id=…` names, as events
+/cancel/ID            cancel
 /viewers              how many follow in this process, and its id
 /status/ID            the stream's status
 """
@@ -10,6 +12,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs
@@ -20,6 +23,7 @@ from resumable_sync.wsgi import (
     ViewerCap,
     resume_response,
     resume_sse_response,
+    several_sse_response,
     sse_response,
     stream_response,
 )
@@ -44,6 +48,26 @@ def slow() -> Iterator[bytes]:
             return
 
 
+EXPORT = random.Random(1).randbytes(60_000)
+
+
+def export() -> Iterator[bytes]:
+    """EXPORT, over a tenth of a second or more."""
+    stopped = current_producer().cancelled
+    for begin in range(0, len(EXPORT), 1000):
+        yield EXPORT[begin : begin + 1000]
+        if stopped.wait(0.002):
+            return
+
+
+def failing_export() -> Iterator[bytes]:
+    """The first half of EXPORT, as `export`, and an error."""
+    for number, chunk in enumerate(export()):
+        if number == 30:
+            raise ValueError("secret")
+        yield chunk
+
+
 def silent() -> Iterator[bytes]:
     """A few bytes, then nothing until it is stopped."""
     yield b"hello"
@@ -62,6 +86,7 @@ def failing() -> Iterator[bytes]:
 
 
 SOURCES = {"whole": whole, "slow": slow, "silent": silent, "mute": mute, "failing": failing}
+SOURCES |= {"export": export, "failing_export": failing_export}
 
 
 class Application:
@@ -83,8 +108,12 @@ class Application:
             response = resume_response(self.context, stream_id, **self.options)
         elif route == "again":
             response = resume_sse_response(self.context, stream_id, **self.options)
+        elif route == "several":
+            response = several_sse_response(self.context, query.get("id", []), **self.options)
         else:
             answer: dict[str, int | str] = {"pid": os.getpid(), "viewers": self.cap.viewers}
+            if route == "cancel":
+                answer["cancelled"] = self.context.cancel(stream_id)
             if route == "status":
                 answer["status"] = self.context.status(stream_id)
             body = json.dumps(answer).encode()

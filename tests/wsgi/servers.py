@@ -15,7 +15,7 @@ import sys
 import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 import werkzeug.serving
@@ -25,6 +25,9 @@ from resumable_sync.wsgi import ViewerCap
 
 from .application import Application
 from .support import wait_until
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIApplication
 
 HEARTBEAT = 1.0
 """Seconds. Short, and long against what a busy machine takes to run a thread."""
@@ -112,7 +115,17 @@ def in_process(kind: str) -> Iterator[Server]:
     """wsgiref (threading), werkzeug or waitress in a thread of this process, on a MemoryStore."""
     store = MemoryStore()
     context = ResumableStreamContext(store)
-    application = Application(context, ViewerCap(VIEWERS), HEARTBEAT)
+    with serving(kind, Application(context, ViewerCap(VIEWERS), HEARTBEAT)) as port:
+        try:
+            yield Server(port, kind)
+        finally:
+            context.close()
+    store.close()
+
+
+@contextlib.contextmanager
+def serving(kind: str, application: WSGIApplication) -> Iterator[int]:
+    """The port at which wsgiref (threading), werkzeug or waitress serves this, in a thread of this process."""
     server: Any
     if kind == "wsgiref":
         server = make_server("127.0.0.1", 0, application, _ThreadingServer, _QuietHandler)
@@ -137,9 +150,8 @@ def in_process(kind: str) -> Iterator[Server]:
     thread = threading.Thread(target=serve, daemon=True)
     thread.start()
     try:
-        yield Server(port, kind)
+        yield port
     finally:
-        context.close()
         stop()
         thread.join(10)  # first: it would wait for sockets that are closed
         if kind == "waitress":
@@ -148,7 +160,6 @@ def in_process(kind: str) -> Iterator[Server]:
                 dispatcher.close()
         else:
             server.server_close()
-        store.close()
     assert not thread.is_alive()
 
 

@@ -99,7 +99,7 @@ def server(tmp_path: Path) -> Iterator[UWSGI]:
 
 def test_a_reload_in_a_chain_interrupts_no_answer(server: UWSGI, report: Callable[..., None]) -> None:
     with asking(server) as asked:
-        # As events: here nothing tells a client that bytes are cut (see `views`).
+        # As events: they say whether they were cut.
         answers = begin(server, range(1, 20, 2), 15.0)  # longer than the reload of both workers takes
         server.reload()
         for answer in answers:

@@ -99,7 +99,7 @@ from .chat import (
     name_of,
 )
 from .ending import Accompanied, OnFinish
-from .incoming import CrossOrigin, Refusal, Request, json_answer
+from .incoming import Refusal, Request, cross_origin, json_answer, preflight
 from .responses import (
     EncoderFactory,
     create_resumable_assistant_stream_response,
@@ -192,7 +192,7 @@ class AssistantEndpoints:
         self._authorize = authorize
         self._scope = scope
         self._active = ActiveStreams(context.store, scope)
-        self._cross_origin = CrossOrigin(cors_origins, cors_credentials)
+        self._cross_origin = cross_origin(cors_origins, cors_credentials)
         self._prefix = prefix.rstrip("/")
         self._max_body_bytes = max_body_bytes
         self._ttl = ttl
@@ -211,7 +211,7 @@ class AssistantEndpoints:
         request = Request(environ, self._prefix, self._max_body_bytes, self._cross_origin.headers(environ))
         try:
             if request.method == "OPTIONS":
-                answer = json_answer(204, None, self._cross_origin.preflight(environ, _METHODS))
+                answer = json_answer(204, None, preflight(self._cross_origin, environ, _METHODS))
             else:
                 answer = self._route(request)
         except Refusal as refusal:

@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterable
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
+from ...wsgi.cross_origin import CrossOrigin
 from ...wsgi.headers import STREAM_ID_HEADER, Headers
 from ..formats.registry import FORMATS
 from .responses import REPLAY_CONTENT_LENGTH_HEADER
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 _HEADER_LIST = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z, \t-]{1,2000}")
-_PREFLIGHT_SECONDS = 600
 
 
 def _exposed_headers() -> list[str]:
@@ -35,46 +35,15 @@ class Refusal(Exception):
         self.headers = headers or []
 
 
-class CrossOrigin:
-    """Which other origins' pages may use the endpoints. `origins`: such as `https://example.com`, or "*"."""
+def cross_origin(origins: Collection[str] | str | None, credentials: bool) -> CrossOrigin:
+    """Cross-origin rules whose pages can read what formats and responses set."""
+    return CrossOrigin(origins, credentials, _exposed_headers())
 
-    def __init__(self, origins: Collection[str] | str | None, credentials: bool) -> None:
-        self._any = origins == "*" or (origins is not None and "*" in origins)
-        if self._any and credentials:
-            raise ValueError("credentials need a list of origins: every page could act as its user otherwise")
-        given = [origins] if isinstance(origins, str) else list(origins or ())
-        self._origins = frozenset(origin.rstrip("/") for origin in given)
-        self._credentials = credentials
-        self._used = bool(given)
 
-    def headers(self, environ: WSGIEnvironment) -> Headers:
-        """What lets the page that asks read the answer."""
-        if not self._used:
-            return []
-        origin = environ.get("HTTP_ORIGIN", "")
-        vary = [] if self._any else [("Vary", "Origin")]
-        if not (self._any or origin in self._origins):
-            return vary
-        headers = [
-            ("Access-Control-Allow-Origin", "*" if self._any else origin),
-            ("Access-Control-Expose-Headers", ", ".join(_exposed_headers())),
-            *vary,
-        ]
-        if self._credentials:
-            headers.append(("Access-Control-Allow-Credentials", "true"))
-        return headers
-
-    def preflight(self, environ: WSGIEnvironment, methods: Iterable[str]) -> Headers:
-        """What lets the page send the request it asks about."""
-        headers = self.headers(environ)
-        if any(name == "Access-Control-Allow-Origin" for name, _ in headers):
-            asked = environ.get("HTTP_ACCESS_CONTROL_REQUEST_HEADERS", "")
-            headers += [
-                ("Access-Control-Allow-Methods", ", ".join(methods)),
-                ("Access-Control-Allow-Headers", asked if _HEADER_LIST.fullmatch(asked) else "content-type"),
-                ("Access-Control-Max-Age", str(_PREFLIGHT_SECONDS)),
-            ]
-        return headers
+def preflight(rules: CrossOrigin, environ: WSGIEnvironment, methods: Iterable[str]) -> Headers:
+    """What lets a page send the request it asks about, with the headers that it asks for."""
+    asked = environ.get("HTTP_ACCESS_CONTROL_REQUEST_HEADERS", "")
+    return rules.preflight(environ, methods, asked if _HEADER_LIST.fullmatch(asked) else "content-type")
 
 
 class Request:

@@ -74,6 +74,14 @@ class ChunkBuilder:
         self._parts[index].reopened = True
         return index
 
+    def has_call(self, tool_call_id: str) -> bool:
+        """Whether a part is a call of this id."""
+        return tool_call_id in self._calls
+
+    def unanswered(self) -> bool:
+        """Whether a call has no answer, or a preliminary one alone."""
+        return any(part.is_call and not part.answered for part in self._parts)
+
     def end_implicit(self) -> None:
         """End the implicit part, if there is one."""
         if self._implicit is not None:

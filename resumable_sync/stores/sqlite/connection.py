@@ -14,7 +14,7 @@ from types import FrameType, TracebackType
 import filelock
 
 from ...errors import StoreUnavailableError
-from ...process import PerProcess, pause_at_fork
+from ...process import PerProcess, pause_at_fork, runs_greenlets
 from .files import Files, FileSet
 from .handles import Connection, check, is_current, opened, refuse_inherited, refuse_set
 from .turns import Place, Turns
@@ -25,6 +25,7 @@ APPLICATION_ID = 0x52535331  # "RSS1": tells our files from those of other progr
 _INCREMENTAL = 2  # as PRAGMA auto_vacuum answers
 _READERS = 8  # connections of a process that read at once; more would only wait for the interpreter's lock
 _SLICE_SECONDS = 0.25  # of a wait for other processes' transactions
+_GREENLET_SECONDS = 0.005  # between tries where a wait in SQLite would stop all greenlets
 _EXACT_SECONDS = 0.01  # to which such a wait is
 _SQLITE_BUSY = 5
 _FORK_SECONDS = 2.0  # that a fork waits for the present transactions
@@ -465,8 +466,9 @@ class _WriteTransaction(_Transaction):
     def _begin(self, connection: Connection, deadline: float) -> bool:
         """Wait for other processes, in slices. False if this process is about to fork: that goes first, since the
         wait may be longer than its patience."""
+        greenlets = runs_greenlets()
         while True:
-            wait = min(_SLICE_SECONDS, max(0.0, deadline - time.monotonic()))
+            wait = 0.0 if greenlets else min(_SLICE_SECONDS, max(0.0, deadline - time.monotonic()))
             if abs(wait - connection.busy_seconds) > _EXACT_SECONDS:
                 connection.busy_seconds = wait
                 connection.execute(f"PRAGMA busy_timeout = {round(wait * 1000):d}")
@@ -476,6 +478,8 @@ class _WriteTransaction(_Transaction):
             except sqlite3.OperationalError as error:
                 if time.monotonic() >= deadline or not _is_busy(error):
                     raise
+            if greenlets:
+                time.sleep(_GREENLET_SECONDS)  # gevent's: SQLite's own wait would stop all others
             self._turns.close_lost()
             if self._pool.forking:
                 return False

@@ -82,10 +82,9 @@ class SQLiteStore(BaseStore):
     in which it enters or leaves SQLite's locks: stopped there, it keeps others from reading, too).
 
     `ttl`, `finished_ttl`, `grace`: seconds, as in MemoryStore. `timeout`: seconds that a write waits for other
-    processes before StoreUnavailableError; under gevent that wait stops the whole process, so give a fraction of
-    a second there (producers try again by themselves). `max_file_bytes`: a bound of the file; beyond it appends
-    fail as on a full disk. Raises StoreUnavailableError if the file cannot be opened, is damaged, belongs to
-    another program, or was made by a newer version.
+    processes before StoreUnavailableError; under gevent other greenlets go on meanwhile. `max_file_bytes`: a bound
+    of the file; beyond it appends fail as on a full disk. Raises StoreUnavailableError if the file cannot be
+    opened, is damaged, belongs to another program, or was made by a newer version.
     """
 
     def __init__(
@@ -263,11 +262,14 @@ class SQLiteStore(BaseStore):
                 row, written = self._steps.commit(connection, commit, row)
                 ended = ended or commit.ending is not None
         # Committed: only now may the readers know.
-        if written and row is not None:
+        if written and ended:  # the store alone gives them both in one snapshot
+            process.watcher.publish([stream_id])
+        elif written and row is not None:
             process.watcher.publish_pages({stream_id: (row.generation, written)})
-            process.upkeep.wrote(commit.length)
-        if ended and row is not None:
+        elif ended and row is not None:
             process.publish_ending(stream_id, row)
+        if written:
+            process.upkeep.wrote(commit.length)
         if refused is not None or row is None:
             raise refused or StreamLostError(f"stream {stream_id} is gone")
         return f"{row.generation}-{row.size}"

@@ -17,9 +17,10 @@ from resumable_sync.assistant import (
     UIMessageStreamEncoder,
     create_assistant_stream,
 )
-from resumable_sync.assistant.formats.ui_message.writer import NO_JSON_TEXT, file_url, finish_reason
+from resumable_sync.assistant.formats.ui_message.writer import NO_JSON_TEXT, file_url
 from resumable_sync.assistant.message.builder import ChunkBuilder
 from resumable_sync.assistant.message.chunks import MessageFinish, Result, ToolCallApproval, UIFrame
+from resumable_sync.assistant.message.finish_reasons import finish_reason
 from resumable_sync.assistant.message.parts import FilePart, ReasoningPart, SourcePart, TextPart, ToolCallPart
 from resumable_sync.assistant.message.ui_message import UIMessageAccumulator
 from resumable_sync.errors import MalformedStreamError

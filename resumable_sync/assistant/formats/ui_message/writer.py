@@ -25,6 +25,7 @@ from ...message.chunks import (
     UIFrame,
     UpdateState,
 )
+from ...message.finish_reasons import finish_reason
 from ...message.jsontext import JsonValue, join_surrogates, parse_json, stringify, wire_json
 from ...message.parts import UNSET, DataPart, FilePart, Part, ReasoningPart, SourcePart, TextPart, ToolCallPart
 from ..base import DONE, PartTypes
@@ -33,27 +34,10 @@ from .frames import Steps, frame_bytes, present
 NO_JSON_TEXT = "The arguments of this tool call are not complete JSON."
 """What a `tool-input-error` frame says."""
 
-_REASONS: Mapping[str, str | None] = {
-    **{reason: reason for reason in ("stop", "length", "content-filter", "tool-calls", "error", "other")},
-    "unknown": None,  # AI SDK 6 and later refuse it
-    **dict.fromkeys(("end-turn", "stop-sequence", "eos", "eos-token", "end", "complete", "completed"), "stop"),
-    **dict.fromkeys(("max-tokens", "max-output-tokens", "max-length", "model-length"), "length"),
-    "model-context-window-exceeded": "length",
-    **dict.fromkeys(("safety", "refusal", "recitation", "blocklist", "prohibited-content"), "content-filter"),
-    **dict.fromkeys(("content-filtered", "guardrail-intervened", "spii", "image-safety"), "content-filter"),
-    **dict.fromkeys(("tool-call", "tool-use", "function-call"), "tool-calls"),
-    **dict.fromkeys(("failed", "malformed-function-call"), "error"),
-}
-
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 _BASE64 = re.compile(r"[A-Za-z0-9+/]+={0,2}")
 _WHITE_SPACE = re.compile(r"[ \t\r\n]+")
 _PATH_LENGTH = 100  # what begins with a slash and is shorter is rather a path than base64
-
-
-def finish_reason(reason: str) -> str | None:
-    """The reason as all versions of the AI SDK read it; None where it is to be left out."""
-    return _REASONS.get(reason.strip().lower().replace("_", "-").replace(" ", "-"), "other")
 
 
 def file_url(data: str, media_type: str) -> str:
@@ -114,6 +98,7 @@ class Writer:
         self._failed = False
         self._aborted = False
         self._has_metadata = False  # whether the application has set any
+        self._cut_off = False  # whether a call was told to have no complete input, ever
         self._finish: MessageFinish | None = None
         self._out: list[bytes] = []
 
@@ -128,7 +113,7 @@ class Writer:
     def end(self) -> bytes:
         """The last frames."""
         self._end_blocks()
-        if not (self._failed or self._app_steps) and self._steps.asks_again:
+        if not self._failed and (self._cut_off or not self._app_steps) and self._steps.asks_again:
             self._begin_step()
             if "messageId" in self._start:
                 self._write(self._start)  # without it the client would not see the new step
@@ -398,6 +383,12 @@ class Writer:
             self._write(frame)
         elif kind == "reset-step":
             self._end_blocks()
+            self._write(frame)
+        elif kind == "tool-input-error":
+            # No client runs the call, and none asks the model again by itself: it would be cut off again.
+            self._cut_off = True
+            for call in self._calls.values():
+                call.closed = call.closed or call.part.tool_call_id == frame.get("toolCallId")
             self._write(frame)
         else:
             self._content()
