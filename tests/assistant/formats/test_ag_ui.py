@@ -35,7 +35,7 @@ from .test_random_programs import cut_anywhere, json_values, programs, quick
 
 ENCODER = AGUIEncoder("thread", "run")
 
-each_size = pytest.mark.parametrize("examples", [80, pytest.param(5000, marks=pytest.mark.heavy)])
+each_size = pytest.mark.parametrize("examples", [50, pytest.param(1500, marks=pytest.mark.heavy)])
 
 
 def written(chunks: Any, encoder: AGUIEncoder = ENCODER) -> list[dict[str, Any]]:
@@ -113,8 +113,8 @@ def in_order(events: list[dict[str, Any]]) -> None:
 
 
 def comparable(message: Any) -> Any:
-    """Without what the format loses: whether a call that nobody answered was cut off, which came first, a call's end
-    or its answer, and how bad an error is."""
+    """Without what the format loses: whether a call that nobody answered was cut off, whether a call ended before
+    its answer or after it, and how bad an error is."""
     open_states = {"call": "call", "partial-call": "call"}
     parts = [
         (
@@ -257,8 +257,9 @@ def call(
 ENDED = ToolCallArgsTextFinish(path=(0,))
 
 
-def test_a_call_that_waits_is_named_at_the_end() -> None:
-    assert written(call("c", "{}", ENDED))[-1]["outcome"] == {"type": "success", "pendingToolCallIds": ["c"]}
+def test_a_call_that_waits_ends_and_has_no_result() -> None:
+    events = written(call("c", "{}", ENDED))
+    assert types(events)[-2:] == ["TOOL_CALL_END", "RUN_FINISHED"] and "outcome" not in events[-1]
 
 
 def test_arguments_that_are_no_json_are_answered_before_they_end() -> None:
@@ -301,7 +302,7 @@ def test_an_approval_interrupts_the_run(protocol: Any) -> None:
     asked = {"id": "ap", "reason": "tool_call", "toolCallId": "c", "message": "Pay?"}
     assert events[-1]["outcome"] == {"type": "interrupt", "interrupts": [asked]}
     given_now = written(chunks_of([*program, ["tool.set_approval", "t", {"id": "ap", "approved": True}]]))
-    assert given_now[-1]["outcome"] == {"type": "success", "pendingToolCallIds": ["c"]}
+    assert "outcome" not in given_now[-1]
 
 
 def test_a_call_of_an_earlier_run_is_only_answered() -> None:
