@@ -354,7 +354,10 @@ class AssistantEndpoints:
             message_id = f"msg-{secrets.token_hex(8)}" if continued is None else str(continued["id"])
             encoder = partial(UIMessageStreamEncoder, message_id, earlier_calls=call_ids(continued))
         elif self._format.encoder is AGUIEncoder:
-            encoder = partial(AGUIEncoder, chat_id, body["runId"], messages=body.get("messages"))
+            before_1 = body.get("protocolVersion") is None
+            encoder = partial(
+                AGUIEncoder, chat_id, body["runId"], messages=body.get("messages"), before_1=before_1
+            )
         with_state = self._format.front_end == "transport" or (not self._ui and "state" in body)
         chat = ChatRequest(chat_id, stream_id, body, request.environ, user, message_id)
         accompanied = Accompanied(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import http.client
 import itertools
 import json
-from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -14,7 +13,6 @@ import pytest
 from resumable_sync import ResumableStreamContext, open_store
 from resumable_sync.assistant import AssistantEndpoints
 
-from ...backends import BACKEND_PARAMS, BACKENDS
 from ...javascript import JavaScript
 from ...wsgi.support import wait_until
 from .application import HALF, WORDS
@@ -23,14 +21,6 @@ from .servers import ChatServer, wire
 CLIENTS = ["ai-5", "ai-6", "ai-7", "assistant-ui"]
 MARK = b'"toolName":"wait","input"'  # behind the first half of an answer
 numbers = itertools.count()
-
-
-@pytest.fixture(scope="module", params=BACKEND_PARAMS)
-def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ChatServer]:
-    directory = tmp_path_factory.mktemp("chat")
-    kind = BACKENDS[request.param]
-    with ChatServer(directory, kind.url(directory), workers=2 if kind.shared else 1) as running:
-        yield running
 
 
 def post(server: ChatServer, method: str, path: str, body: object = None) -> tuple[int, Any]:

@@ -20,11 +20,14 @@ that grows in the state is sent whole each time: let it grow in few steps, or sa
 the answer drops it before it reads it again. Reasoning alone outlives that in HttpAgent, unless the client has
 sent some: clear the agent's messages before it connects.
 
-Clients before 1.0 drop the outcome `cancelled`, and take a stopped run for a complete one. An error is told as the
-last event, for nothing may follow it. Lossy: UIFrames but `abort`; the second of two calls with one id; whether a
-result is absent or empty; the severity `critical`; state operations that cannot be applied; the name of a step
-that had none. Read are also events that are not written here: `*_CHUNK`, `ACTIVITY_DELTA`, encrypted reasoning
-(as provider metadata), `THINKING_*`. Not read: `RAW`, `SUBAGENT_*`, `MESSAGES_SNAPSHOT`, messages of other roles.
+Clients before 1.0 (HttpAgent 0.0.59) fail at the outcome `cancelled`, and at calls that the end of the run names.
+So the latter is left to clients, who know which calls have no result; and a client whose input has no
+`protocolVersion` is told of a stop as of a call that was cut off then. An error is told as the last event, for
+nothing may follow it. Lossy: UIFrames but `abort`; the second of two calls
+with one id; whether a result is absent or empty; the severity `critical`; state operations that cannot be applied;
+the name of a step that had none. Read are also events that are not written here: `*_CHUNK`, `ACTIVITY_DELTA`,
+encrypted reasoning (as provider metadata), `THINKING_*`. Not read: `RAW`, `SUBAGENT_*`, `MESSAGES_SNAPSHOT`,
+messages of other roles. `tests/assistant/formats/coverage_ag_ui.json` has every field.
 """
 
 from __future__ import annotations
@@ -44,14 +47,17 @@ from .writer import Writer, stopped_run
 THREAD_KEY = "assistant-thread"
 RUN_KEY = "assistant-run"
 """Where a stream's metadata keeps the ids that the encoder gave the run."""
+BEFORE_1_KEY = "assistant-run-before-1"
+"""Where it keeps that the client is older than version 1.0."""
 
 
 class AGUIEncoder:
     """Encodes chunks for AG-UI's `HttpAgent` and its like. `thread_id` and `run_id`: those of the client's input.
 
     Made up where they are left out. The ids of messages begin with the run's. `messages`: those of the input, with
-    which the run begins, so that it can be read again; left out where they are too long for an event. Holds no
-    state of a stream: thread-safe and reusable.
+    which the run begins, so that it can be read again; left out where they are too long for an event. `before_1`:
+    the client is older than version 1.0, as one whose input has no `protocolVersion`. Holds no state of a stream:
+    thread-safe and reusable.
     """
 
     def __init__(
@@ -60,10 +66,12 @@ class AGUIEncoder:
         run_id: str | None = None,
         *,
         messages: Sequence[Mapping[str, Any]] | None = None,
+        before_1: bool = False,
     ) -> None:
         self.thread_id = f"thread-{secrets.token_hex(8)}" if thread_id is None else thread_id
         self.run_id = f"run-{secrets.token_hex(8)}" if run_id is None else run_id
         self.messages = messages
+        self.before_1 = before_1
 
     heartbeat = HEARTBEAT
     """What keeps a silent connection alive, sent between pieces and never stored."""
@@ -94,16 +102,16 @@ class AGUIEncoder:
                 begin += event_bytes({"type": "MESSAGES_SNAPSHOT", "messages": self.messages})
             except MalformedStreamError:
                 pass  # the client has them; only half an answer would be read twice
-        writer = Writer(self._ids)
+        writer = Writer(self._ids, self.before_1)
         return Pieces(chunks, writer.encode, writer.end, begin=begin)
 
     def closing_frames(self, stored: Iterable[bytes], status: str, text: str = INTERRUPTED_TEXT) -> bytes:
         """What to send after `stored`, all bytes of a stream that ended as `status`, to end the run.
 
         The ends of open texts, reasonings and steps; `RUN_ERROR` with `text`, or `RUN_FINISHED` with the outcome
-        `cancelled` for a cancelled stream, unless a call was cut off there: then `RUN_ERROR` with the code
-        `cancelled`. Such a call stays as it is, so that no client runs it. Nothing after a stream that is `done`
-        or has its last event.
+        `cancelled` for a cancelled stream. Where a call was cut off there, or the client is an older one, it is
+        `RUN_ERROR` with the code `cancelled`. Such a call stays as it is, so that no client runs it. Nothing after
+        a stream that is `done` or has its last event.
         """
         if status == "done":
             return b""
@@ -112,7 +120,7 @@ class AGUIEncoder:
             return b""
         ids = opened.ids or self._ids
         begin = [] if opened.started else [{"type": "RUN_STARTED", **ids}]
-        last = stopped_run(opened, ids) if status == "cancelled" else run_error(text)
+        last = stopped_run(opened, ids, self.before_1) if status == "cancelled" else run_error(text)
         return (b"\n\n" if cut else b"") + b"".join(map(event_bytes, [*begin, *opened.ending(last)]))
 
 
@@ -143,11 +151,13 @@ class AGUIDecoder:
 
 
 def _keep(encoder: AGUIEncoder) -> Mapping[str, str]:
-    return {THREAD_KEY: encoder.thread_id, RUN_KEY: encoder.run_id}
+    before_1 = {BEFORE_1_KEY: "1"} if encoder.before_1 else {}
+    return {THREAD_KEY: encoder.thread_id, RUN_KEY: encoder.run_id, **before_1}
 
 
 def _restore(metadata: Mapping[str, str]) -> AGUIEncoder:
-    return AGUIEncoder(metadata.get(THREAD_KEY), metadata.get(RUN_KEY))
+    ids = metadata.get(THREAD_KEY), metadata.get(RUN_KEY)
+    return AGUIEncoder(*ids, before_1=BEFORE_1_KEY in metadata)
 
 
 FORMAT = Format(

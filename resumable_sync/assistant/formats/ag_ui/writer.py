@@ -36,7 +36,7 @@ logger = logging.getLogger("resumable_sync")
 NO_JSON_TEXT = "The arguments of this tool call are not complete JSON."
 """What a call whose arguments are none is answered with."""
 STOPPED_TEXT = "The run was stopped."
-"""The message of a stopped run that leaves a tool call cut off."""
+"""The message of a run that was stopped, where that is an error."""
 FAILED_TEXT = "The run ended with an error."
 """The message of a run whose model says that it failed, and no more."""
 
@@ -54,13 +54,13 @@ _COUNTS = (
 _MAX_COUNT = 2**53 - 1
 
 
-def stopped_run(opened: Opened, ids: Mapping[str, str]) -> dict[str, Any]:
+def stopped_run(opened: Opened, ids: Mapping[str, str], before_1: bool) -> dict[str, Any]:
     """The last event of a run that was stopped.
 
-    The protocol knows such an end, but not while a call is open; and to end the call would be to say that its
-    arguments are complete.
+    The protocol knows such an end from 1.0 on, but not while a call is open; and to end the call would be to say
+    that its arguments are complete.
     """
-    if opened.cut:
+    if opened.cut or before_1:
         return run_error(STOPPED_TEXT, code="cancelled")
     return {"type": "RUN_FINISHED", **ids, "outcome": {"type": "cancelled"}}
 
@@ -106,8 +106,9 @@ class _Call:
 class Writer:
     """The state of one encoding. One thread at a time."""
 
-    def __init__(self, ids: Mapping[str, str]) -> None:
+    def __init__(self, ids: Mapping[str, str], before_1: bool = False) -> None:
         self._ids = ids
+        self._before_1 = before_1
         self._opened = Opened()
         self._parts = PartTypes()
         self._out: list[bytes] = []
@@ -153,22 +154,24 @@ class Writer:
                 self._answer(call, {"content": NO_JSON_TEXT, "metadata": {INVALID_ARGUMENTS: True}})
                 self._end_call(call)
         if self._aborted:
-            return stopped_run(self._opened, self._ids)
+            return stopped_run(self._opened, self._ids, self._before_1)
         if self._opened.cut:
             return run_error(INTERRUPTED_TEXT)
         last = {"type": "RUN_FINISHED", **self._ids, **usage, **present(metadata=metadata or None)}
         return {**last, **present(outcome=self._outcome())}
 
     def _outcome(self) -> dict[str, Any] | None:
-        """What a client has to do before the next run, if anything."""
-        waiting = [call for call in self._calls.values() if call.part.tool_name and not call.answered]
-        asked = [call for call in waiting if call.approval and not isinstance(call.approval.get("approved"), bool)]
-        if asked:
-            interrupts = {call.approval["id"]: _interrupt(call) for call in asked}
-            return {"type": "interrupt", "interrupts": list(interrupts.values())}
-        if waiting:
-            return {"type": "success", "pendingToolCallIds": [call.part.tool_call_id for call in waiting]}
-        return None
+        """What is asked of the user. Which calls the client has to answer it knows: they have no result."""
+        asked = [
+            call
+            for call in self._calls.values()
+            if call.part.tool_name
+            and not call.answered
+            and call.approval
+            and not isinstance(call.approval.get("approved"), bool)
+        ]
+        interrupts = {call.approval["id"]: _interrupt(call) for call in asked}
+        return {"type": "interrupt", "interrupts": list(interrupts.values())} if interrupts else None
 
     def _taken(self) -> bytes:
         taken = b"".join(self._out)
