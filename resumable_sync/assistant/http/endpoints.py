@@ -19,6 +19,9 @@
     POST    /resume             {commands: [], threadId, runId}: that stream from its start
     POST    /stop               {threadId}: {"stopped": true or false}
 
+`/resume-state` answers 204, too, where the newest stream ended before its first byte: it has no state to begin
+with, and the runtime goes on with its own, without an error.
+
 `protocol="ag-ui"`, for AG-UI's `HttpAgent`:
 
     POST    /                   a run: the protocol's `RunAgentInput`; answers the stream
@@ -27,9 +30,10 @@
     GET     /{thread}/stream    the thread's newest stream likewise, else 204
     POST    /stop               {threadId}: {"stopped": true or false}
 
-A `runId` is an idempotency key: a run that is sent again is not run again. `HttpAgent` leaves `connect` to its
-subclasses; `abortRun` only leaves, and the run goes on: `/stop` stops it. The agent's state and messages are told
-first, so that all viewers begin with the same.
+A `runId` is an idempotency key: a run that is sent again is not run again. A client that was cut off in the middle
+connects by it: by the thread alone it is told nothing of a run that has ended well meanwhile. `HttpAgent` leaves
+`connect` to its subclasses, and `abortRun` does not stop the run: `/stop` does. The agent's messages and state are
+told first, so that all viewers begin with the same.
 
     class Agent extends HttpAgent {
       connect(input) {
@@ -37,9 +41,6 @@ first, so that all viewers begin with the same.
         return transformHttpEventStream(runHttpRequest(ask));
       }
     }
-
-`/resume-state` answers 204, too, where the newest stream ended before its first byte: it has no state to begin
-with, and the runtime goes on with its own, without an error.
 
 `stop` takes a query parameter or a JSON member `stream` to stop that stream only, should it still be the newest.
 A new message does not stop the one before it; it only becomes the newest.

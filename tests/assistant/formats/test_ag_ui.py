@@ -265,9 +265,12 @@ def test_a_call_that_was_never_closed_never_ends(args: str) -> None:
 
 
 def test_a_stopped_run_is_told_as_such_where_no_call_is_cut() -> None:
-    text = [["append_text", "a"], ["abort"]]
+    text: Program = [["append_text", "a"], ["abort"]]
     assert written(chunks_of(text))[-1]["outcome"] == {"type": "cancelled"}
-    cut = [["add_tool_call_part", "t", {"toolCallId": "c", "toolName": "n"}], ["tool.args_append", "t", "{}"]]
+    cut: Program = [
+        ["add_tool_call_part", "t", {"toolCallId": "c", "toolName": "n"}],
+        ["tool.args_append", "t", "{}"],
+    ]
     events = written(chunks_of([*cut, ["abort"]]))
     assert (events[-1]["type"], events[-1]["code"]) == ("RUN_ERROR", "cancelled")
     for program in (text, [*cut, ["abort"]]):

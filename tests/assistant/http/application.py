@@ -7,8 +7,9 @@
 /viewers                  how many follow in this process, and its id
 
 An answer streams half of its words and then waits until the test has made a file with the chat's name in
-TEST_GATES, in whichever process it runs. A client of AG-UI can send what is to be done instead, as the `program` of
-its `forwardedProps`, in which `wait` waits so; a file with the chat's name and `.pid` says then which process it is.
+TEST_GATES, in whichever process it runs. A client of AG-UI can send what is to be done instead, as the `program`
+of its `forwardedProps`, in which `wait` waits so; a file with the chat's name and `.pid` says then which process
+it is.
 """
 
 from __future__ import annotations

@@ -94,6 +94,15 @@ class Agent:
         return self.ask("finish", run=self.name + run)
 
 
+def over(server: ChatServer, agent: Agent) -> bool:
+    """Whether the thread's run has ended well, which is stored a moment after its last event."""
+    connection = server.get(f"{API}/{agent.thread}/stream", "HEAD")
+    try:
+        return connection.status == 204
+    finally:
+        connection.leave()
+
+
 def text_of(report: Any) -> str:
     said = [message for message in report["messages"] if message["role"] == "assistant"]
     return "".join(message.get("content") or "" for message in said)
@@ -127,8 +136,7 @@ def test_sent_and_followed(agents: JavaScript, server: ChatServer) -> None:
     later = Agent(agents, server, agent.thread)
     later.connect("by-run", runId="one")
     assert same(later.finish("by-run"), live)
-    # The last event is stored a moment before the ending.
-    wait_until(lambda: post(server, "GET", f"{API}/{agent.thread}/stream")[0] == 204)
+    wait_until(lambda: over(server, agent))
     later.connect("none")
     nothing = later.finish("none")
     assert (nothing["types"], nothing["failed"], nothing["messages"]) == ([], None, live["messages"])
@@ -136,18 +144,19 @@ def test_sent_and_followed(agents: JavaScript, server: ChatServer) -> None:
 
 @pytest.mark.parametrize("version", ["1.0.0", "0.0.59"])
 def test_cut_in_the_middle_and_connected_again(agents: JavaScript, server: ChatServer, version: str) -> None:
-    """Also where the agent holds half of the answer."""
+    """By the thread while it runs; by the run also where it has ended, and the agent holds half of the answer."""
     with wire(server, b'"TOOL_CALL_END"') as cable:
         agent = Agent(agents, server, port=cable.port, version=version)
-        agent.run()
+        agent.run(runId=f"cut-{agent.name}")
         cut = agent.finish()
         assert cable.cuts == 1 and cut["failed"] is not None and text_of(cut) == "".join(WORDS[:HALF])
     fresh = Agent(agents, server, agent.thread, version=version)
     fresh.connect()
+    fresh.reached("TOOL_CALL_END", "again")
     half = Agent(agents, server, agent.thread, version=version)
     for message in cut["messages"][1:]:
         half.ask("say", message=message)
-    half.connect()
+    half.connect(runId=f"cut-{agent.name}")
     server.open_gate(agent.thread)
     for resumed in (fresh.finish("again"), half.finish("again")):
         assert (resumed["failed"], resumed["told"]) == (None, None)
@@ -165,6 +174,7 @@ def test_left_and_sent_again_is_one_run(agents: JavaScript, server: ChatServer) 
     again = Agent(agents, server, agent.thread)
     again.run("second", runId="mine")
     assert text_of(again.finish("second")) == "".join(WORDS)
+    wait_until(lambda: over(server, agent))
     assert post(server, "POST", f"{API}/stop", {"threadId": agent.thread}) == (200, {"stopped": False})
 
 
