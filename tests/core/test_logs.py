@@ -47,8 +47,8 @@ OF_NO_STREAM = {
     "the streams could not be counted",
     "the streams could not be counted: %s",
     "%s answers over HTTP/1.0 or without chunks, on a connection that cannot be reset: a raw response that is "
-    "broken off looks complete. Let the proxy use HTTP/1.1 (nginx: proxy_http_version 1.1), or TCP instead of a Unix "
-    "socket, or have clients check x-resumable-status and x-resumable-size with HEAD",
+    "broken off looks complete. Let the proxy use HTTP/1.1 (nginx: proxy_http_version 1.1), or TCP instead of a "
+    "Unix socket, or have clients check x-resumable-status and x-resumable-size with HEAD",
     "%s broke off at %s: %r",
     "a connection is not dissolved: errno %s",
     "a connection that has gone cannot be armed: %s",
