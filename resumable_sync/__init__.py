@@ -29,8 +29,10 @@ from .errors import (
     StreamTakenError,
     UnsupportedError,
 )
+from .health import Health
 from .producer import Producer, current_producer
 from .shared_writer import SharedWriter
+from .stats import Stats
 from .stores import open_store
 from .stores.memory import MemoryStore
 from .writer import Writer
@@ -43,6 +45,7 @@ __all__ = [
     "Batch",
     "ConflictError",
     "Entry",
+    "Health",
     "InvalidCursorError",
     "InvalidStreamIdError",
     "Lease",
@@ -56,6 +59,7 @@ __all__ = [
     "ResumableStreamError",
     "SQLiteStore",
     "SharedWriter",
+    "Stats",
     "Status",
     "Store",
     "StoreUnavailableError",

@@ -63,6 +63,11 @@ class Arrivals:
                 if self._awaited.get(stream_id) is awaited and (awaited.arrived or not awaited.waiting):
                     del self._awaited[stream_id]  # who comes now waits for another life of the id
 
+    def waiting(self) -> int:
+        """How many wait."""
+        with self._lock:
+            return sum(awaited.waiting for awaited in self._awaited.values())
+
     def tell(self, stream_id: str) -> None:
         """The stream has begun in this process. Cheap where nobody waits for it."""
         if stream_id in self._awaited:  # a dict is read atomically: who comes later asks the store first

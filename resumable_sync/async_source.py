@@ -15,6 +15,7 @@ import traceback
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from typing import Any
 
+from .logs import Extra, about
 from .producer import Source, current_producer
 
 logger = logging.getLogger("resumable_sync")
@@ -214,7 +215,9 @@ class _Run:
         shutdown = asyncio.create_task(self._loop.shutdown_asyncgens())
         _, unwilling = await asyncio.wait({*left, shutdown}, timeout=_LEFT_SECONDS)
         if unwilling:
-            logger.warning("an asynchronous source left what does not end when it is cancelled: %s", unwilling)
+            logger.warning(
+                "an asynchronous source left what does not end when it is cancelled: %s", unwilling, extra=_about()
+            )
 
 
 def _iterate(made: object) -> AsyncIterator[Chunk]:
@@ -234,4 +237,9 @@ async def _close(iterator: object) -> None:
         try:
             await close()
         except Exception:  # what the source made counts; a failing close must not hide how it ended
-            logger.warning("closing an asynchronous source failed", exc_info=True)
+            logger.warning("closing an asynchronous source failed", exc_info=True, extra=_about())
+
+
+def _about() -> Extra:
+    producer = current_producer()  # a task has the contextvars of the thread that began it
+    return about("source-close-failed", producer.stream_id, producer.generation)

@@ -65,7 +65,9 @@ from typing import Any, NamedTuple
 from .contract import Lease, Routed, Store, shared_store
 from .errors import ResumableStreamError, StoreUnavailableError
 from .heartbeat import Heartbeat, Pulse
+from .logs import about
 from .process import PerProcess, start_thread
+from .stats import Figures
 
 logger = logging.getLogger("resumable_sync")
 
@@ -117,9 +119,11 @@ class Outbox:
         on_stop: Callable[[], None],
         room: threading.Condition,
         owner: weakref.ref[Any] | None = None,
+        figures: Figures | None = None,
     ) -> None:
         self.lease = lease
-        self.pulse = Pulse(lease, interval, owner)
+        self.figures = figures or Figures()
+        self.pulse = Pulse(lease, interval, owner, self.figures)
         self.max_pending_bytes = max_pending_bytes
         self.on_stop = on_stop
         self.room = room  # notified when there is more room, less in flight, or an error
@@ -136,6 +140,7 @@ class Outbox:
         self.refusal: ResumableStreamError | None = None  # why no more chunks are taken
         self.put_ended_at = -math.inf
         self.unavailable_since: float | None = None
+        self.blocked = False  # `put` waits for room
 
 
 class Turn(NamedTuple):
@@ -216,8 +221,10 @@ class Schedule:
         stopped, away = [], False
         for outbox, result in zip(writes, results):
             outbox.place = Place.IDLE
+            if isinstance(result, StoreUnavailableError):
+                outbox.figures.failed_appends += 1
             if isinstance(result, str):
-                self._record_stored(outbox)
+                self._record_stored(outbox, now)
                 self.retry_at, self.retry_pause = -math.inf, _RETRY_SECONDS[0]
             elif self._may_retry(outbox, result, now):
                 self._enqueue(outbox)
@@ -280,12 +287,15 @@ class Schedule:
             taken.append(outbox)
         return taken
 
-    def _record_stored(self, outbox: Outbox) -> None:
+    def _record_stored(self, outbox: Outbox, now: float) -> None:
+        chunks = len(outbox.in_flight)
         outbox.acknowledged.extend(map(len, outbox.in_flight))
         outbox.in_flight, outbox.in_flight_notes = [], {}
         outbox.unavailable_since = None
+        began = now
         if self.turn is not None:
-            outbox.pulse.signed_at = self.turn.began
+            began = outbox.pulse.signed_at = self.turn.began
+        outbox.figures.stored(chunks, outbox.lease.offset - outbox.begin, now - began)
         if outbox.pending:
             self._enqueue(outbox)
 
@@ -307,7 +317,8 @@ class Committer:
     without it.
     """
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, route: str = "") -> None:
+        self.route = route
         self._store = store
         self._lock = threading.Lock()
         self._work = threading.Condition(self._lock)  # notified when the thread has something to do sooner
@@ -322,15 +333,18 @@ class Committer:
         on_stop: Callable[[], None],
         max_pending_bytes: int = MAX_PENDING_BYTES,
         owner: weakref.ref[Any] | None = None,
+        figures: Figures | None = None,
     ) -> Outbox:
         """Begin to write and to renew for `lease`, every `heartbeat` seconds or as often as lease and ttl need it.
 
         `on_stop` is called once, without locks, when the store refuses the lease or `tell` stops it. `put` waits
         while more than `max_pending_bytes` are not stored yet. Once `owner` is collected the lease is not renewed
-        any more, and the outbox is stopped. StoreUnavailableError if no thread can be started.
+        any more, and the outbox is stopped. `figures`: where appends are counted, under this committer's lock.
+        StoreUnavailableError if no thread can be started.
         """
         interval = min(heartbeat, self._schedule.grace / 3, lease.ttl / 3)
-        outbox = Outbox(lease, interval, max_pending_bytes, on_stop, threading.Condition(self._lock), owner)
+        room = threading.Condition(self._lock)
+        outbox = Outbox(lease, interval, max_pending_bytes, on_stop, room, owner, figures)
         self._heartbeat.add(outbox.pulse, functools.partial(self._stop, outbox))
         try:
             with self._lock:
@@ -358,7 +372,9 @@ class Committer:
             slow = now - outbox.put_ended_at >= _SLOW_SOURCE_SECONDS
             offer = self._schedule.offer(outbox, chunk, now, slow, notes)
             while offer is _FULL:
+                outbox.blocked = True
                 outbox.room.wait(self._schedule.grace)
+                outbox.blocked = False
                 now = time.monotonic()
                 offer = self._schedule.offer(outbox, chunk, now, slow, notes)
             outbox.put_ended_at = now
@@ -437,7 +453,11 @@ class Committer:
                 self._execute(turn)
             except BaseException:
                 with contextlib.suppress(BaseException):  # logging may be what failed
-                    logger.exception("the committer of %r goes on after an unexpected error", self._store)
+                    logger.exception(
+                        "the committer of %r goes on after an unexpected error",
+                        self._store,
+                        extra=about("store-fault"),
+                    )
                 time.sleep(_RETRY_SECONDS[0])  # an error that comes again and again must not keep a core busy
 
     def _execute(self, turn: Turn) -> None:
@@ -470,7 +490,7 @@ class Committer:
         except ResumableStreamError as error:
             return [error] * len(writes)
         except Exception as error:  # a fault in a store must stop its streams, not this thread
-            logger.exception("append_many failed")
+            logger.exception("append_many failed", extra=about("store-fault"))
             return [StoreUnavailableError(f"the store failed: {error!r}", transient=False)] * len(writes)
 
 
@@ -507,7 +527,7 @@ def committer_for(store: Store, stream_id: str) -> Committer:
     with registry.lock:
         committer = registry.committers.get((id(store), route))
         if committer is None:
-            committer = registry.committers[id(store), route] = Committer(store)
+            committer = registry.committers[id(store), route] = Committer(store, route)
         return committer
 
 

@@ -40,6 +40,8 @@ from .errors import (
     StreamTakenError,
     UnsupportedError,
 )
+from .health import Health, HealthCheck
+from .logs import about
 from .process import PerProcess, at_exit, start_thread
 from .producer import Hooks, Source, call_hook
 from .production import Production
@@ -47,6 +49,7 @@ from .pump import Pump, check_source
 from .recovery import Recover, Recovery, waits_for_takeover
 from .several import Several, Wakers
 from .shared_writer import SharedWriter
+from .stats import Stats, Tally
 from .viewer import OpenReads, ViewerLoop
 from .writer import Writer
 
@@ -60,10 +63,10 @@ _FAILURES_KEPT = 8  # of streams, for viewers that come after the end
 
 
 class _Running:
-    """What a context has under way in one process. `lock` guards all fields but `reads`, `arrivals`, `wakers` and
-    what `recovery` does."""
+    """What a context has under way in one process. `lock` guards all fields but `reads`, `arrivals`, `wakers`,
+    `tally`, `health` and what `recovery` does."""
 
-    def __init__(self) -> None:
+    def __init__(self, store: Store) -> None:
         self.lock = threading.Lock()
         self.changed = threading.Condition(self.lock)  # notified when a production goes, and by a close
         self.producers: set[Production] = set()
@@ -77,6 +80,8 @@ class _Running:
         self.arrivals = Arrivals()
         self.wakers = Wakers(self.reads, self.arrivals)
         self.recovery: Recovery | None = None
+        self.tally = Tally()
+        self.health = HealthCheck(store)
 
     @property
     def refusing(self) -> bool:
@@ -177,7 +182,7 @@ class ResumableStreamContext:
         self._recover = recover
         if recover is not None:
             self._takeover_store()
-        self._running = PerProcess(_Running)
+        self._running = PerProcess(functools.partial(_Running, store))
         # Registered here, after the store's own exit handlers and so run before them.
         at_exit(self, _close_at_exit)
 
@@ -330,9 +335,12 @@ class ResumableStreamContext:
         StreamNotFoundError without it, StreamTakenError if the stream has a producer, ValueError for a bad name,
         UnsupportedError if the store has no shared streams, StoreUnavailableError. See SharedWriter.
         """
-        if self._enter().refusing:
+        running = self._enter()
+        if running.refusing:
             raise StoreUnavailableError("the context is closed", transient=False)
-        return SharedWriter(self.store, stream_id, name, create=create, ttl=self._ttl, metadata=metadata)
+        return SharedWriter(
+            self.store, stream_id, name, create=create, ttl=self._ttl, metadata=metadata, tally=running.tally
+        )
 
     def resume(self, stream_id: str, after: str = "", *, wait: float = 0.0) -> Iterator[bytes] | None:
         """Follow a stream from cursor `after` ("" is the start); None if there is no such stream.
@@ -418,9 +426,58 @@ class ResumableStreamContext:
         """
         if self._hooks.on_error is None:
             logger.error(
-                "the source of stream %s failed", stream_id, exc_info=(type(error), error, error.__traceback__)
+                "the source of stream %s failed",
+                stream_id,
+                exc_info=(type(error), error, error.__traceback__),
+                extra=about("source-failed", stream_id),
             )
         call_hook(self._hooks.on_error, stream_id, error)
+
+    def stats(self) -> Stats:
+        """What runs in this process at this moment, and what has happened here since the context's first use.
+
+        No I/O, and no lock that is held during any; its cost grows with the producers and routes of this
+        process. Each figure is exact, and two of them may be of moments some microseconds apart. Thread-safe; also
+        after `close`. In a forked child it begins at zero.
+        """
+        running = self._running.get()
+        with running.lock:
+            producers = list(running.producers)
+            starting, recovery = running.starting, running.recovery
+            closed, draining = running.closed, running.draining_until is not None
+        pending = [each.pending() for each in producers]
+        return Stats(
+            producers=len(producers),
+            starting=starting,
+            handover=sum(each.has_handover for each in producers),
+            stalled=sum(each.stalled for each in producers),
+            blocked=sum(each.blocked for each in producers),
+            pending_chunks=sum(chunks for chunks, _ in pending),
+            pending_bytes=sum(size for _, size in pending),
+            viewers=len(running.reads.following),
+            reading=len(running.reads.viewers),
+            awaiting=running.arrivals.waiting(),
+            orphans=0 if recovery is None else recovery.orphans,
+            draining=draining and not closed,
+            closed=closed,
+            totals=running.tally.totals(),
+        )
+
+    def check_health(self, timeout: float = 5.0) -> Health:
+        """Whether this process can begin a stream, append to it, read it back and delete it.
+
+        Returns within about `timeout` seconds, even if the store hangs: the check has a thread of its own, one at
+        a time; calls that come meanwhile share what it finds. Raises nothing of the store's, see `Health`; a
+        context that is closed or draining is not healthy. The record is internal, so listings do not have it. It
+        is deleted by the check, or where that hung as soon as the store answers; should the process be killed in
+        between, it expires within minutes. It counts as a stream: a store that holds `max_streams` fails at
+        `acquire`, with the code `limit`. ValueError for a bad timeout. Thread-safe.
+        """
+        running = self._enter()
+        if running.refusing:
+            closed = StoreUnavailableError("the context is closed or draining", transient=False)
+            return Health(False, "context", closed.code, closed)
+        return running.health.check(timeout)
 
     @property
     def closed(self) -> bool:
@@ -620,6 +677,7 @@ class ResumableStreamContext:
                 self.store,
                 lease,
                 self._hooks,
+                running.tally,
                 heartbeat=self._heartbeat,
                 max_pending_bytes=self._max_pending_bytes,
                 idle_timeout=idle_timeout,
@@ -752,7 +810,7 @@ class ResumableStreamContext:
     def _loop(self, stream_id: str, production: Production | None = None) -> ViewerLoop:
         running = self._running.get()
         found = production or running.known.get(stream_id)  # a dict is read atomically
-        return ViewerLoop(self.store, running.reads, stream_id, self._read_bytes, found)
+        return ViewerLoop(self.store, running.reads, stream_id, self._read_bytes, found, running.tally)
 
     def _several(self, cursors: Mapping[str, str], wait: float, heartbeat: float) -> Several:
         """One viewer of several streams, which follows what comes after these cursors ("": the start)."""

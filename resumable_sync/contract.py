@@ -67,6 +67,7 @@ __all__ = [
     "DEFAULT_TTL",
     "ENDINGS",
     "Entry",
+    "HEALTH_PREFIX",
     "INTERNAL_PREFIXES",
     "Lease",
     "Listing",
@@ -137,7 +138,10 @@ class Status(str, enum.Enum):
 Notes = Mapping[str, "str | None"]
 """Values of notes by name; None: absent."""
 
-INTERNAL_PREFIXES = ("chat.",)
+HEALTH_PREFIX = "resumable_sync.health."
+"""Ids of the records of health checks begin so."""
+
+INTERNAL_PREFIXES = ("chat.", HEALTH_PREFIX)
 """Ids of records that the library keeps for itself begin so."""
 
 ENDINGS = frozenset({Status.DONE, Status.ERROR, Status.CANCELLED, Status.INTERRUPTED})

@@ -29,7 +29,9 @@ from typing import Any
 
 from .contract import Lease, Store, shared_store
 from .errors import ProducerInterruptedError, ResumableStreamError, StoreUnavailableError, StreamLostError
+from .logs import about
 from .process import start_thread
+from .stats import Figures
 
 logger = logging.getLogger("resumable_sync")
 
@@ -43,8 +45,15 @@ class Pulse:
     """One producer's lease, or the id of a shared stream, which has none, and when it must be renewed. Guarded by
     the heartbeat's lock, but for `signed_at`."""
 
-    def __init__(self, lease: Lease | str, interval: float, owner: weakref.ref[Any] | None = None) -> None:
+    def __init__(
+        self,
+        lease: Lease | str,
+        interval: float,
+        owner: weakref.ref[Any] | None = None,
+        figures: Figures | None = None,
+    ) -> None:
         self.lease = lease
+        self.figures = figures  # where renewals that failed are counted
         self.owner = owner  # once it is collected nothing is renewed any more; None: there is none to look at
         self.interval = interval  # seconds from one sign of life to the next
         self.signed_at = -math.inf  # when the last successful append began
@@ -135,7 +144,11 @@ class Heartbeat:
                 self._renew(due)
             except BaseException:
                 with contextlib.suppress(BaseException):  # logging may be what failed
-                    logger.exception("the heartbeat of %r goes on after an unexpected error", self._store)
+                    logger.exception(
+                        "the heartbeat of %r goes on after an unexpected error",
+                        self._store,
+                        extra=about("store-fault"),
+                    )
                 time.sleep(_FAULT_SECONDS)  # an error that comes again and again must not keep a core busy
 
     def _renew(self, pulses: Sequence[Pulse]) -> None:
@@ -153,6 +166,8 @@ class Heartbeat:
             elif isinstance(result, StoreUnavailableError) and result.transient:
                 with self._lock:
                     pulse.retry(time.monotonic())
+                    if pulse.figures is not None:
+                        pulse.figures.failed_renewals += 1
             else:
                 self._refuse(pulse, result)
 
@@ -168,7 +183,7 @@ class Heartbeat:
         except ResumableStreamError as error:
             return [error] * len(leases)
         except Exception as error:  # its streams' next append will tell whether the fault stays
-            logger.exception("renew failed")
+            logger.exception("renew failed", extra=about("store-fault"))
             return [StoreUnavailableError(f"the store failed: {error!r}")] * len(leases)
 
     def _touch(self, stream_id: str) -> ResumableStreamError | None:
@@ -180,5 +195,5 @@ class Heartbeat:
         except ResumableStreamError as error:
             return error
         except Exception as error:
-            logger.exception("touch failed")
+            logger.exception("touch failed", extra=about("store-fault", stream_id))
             return StoreUnavailableError(f"the store failed: {error!r}")

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from .contract import Lease, Notes, Status, check_notes
 from .errors import UnsupportedError
+from .logs import Extra, about
 
 logger = logging.getLogger("resumable_sync")
 
@@ -39,7 +40,7 @@ def call_hook(hook: Callable[..., object] | None, *arguments: object) -> None:
         try:
             hook(*arguments)
         except Exception:
-            logger.exception("a hook of resumable_sync raised")
+            logger.exception("a hook of resumable_sync raised", extra=_about_hook(arguments))
 
 
 def call_hook_in_thread(hook: Callable[..., object] | None, *arguments: object) -> None:
@@ -47,7 +48,12 @@ def call_hook_in_thread(hook: Callable[..., object] | None, *arguments: object) 
     try:
         call_hook(hook, *arguments)
     except BaseException:
-        logger.exception("a hook of resumable_sync raised")
+        logger.exception("a hook of resumable_sync raised", extra=_about_hook(arguments))
+
+
+def _about_hook(arguments: tuple[object, ...]) -> Extra:
+    """All hooks begin with the stream's id; callbacks of a source take nothing."""
+    return about("hook-failed", str(arguments[0]) if arguments else "")
 
 
 def current_producer() -> Producer:

@@ -22,8 +22,10 @@ from .errors import (
     StreamFinalizedError,
     StreamLostError,
 )
+from .logs import about
 from .process import start_thread
 from .producer import Hooks, Producer, call_hook_in_thread
+from .stats import Tally
 
 logger = logging.getLogger("resumable_sync")
 
@@ -55,6 +57,7 @@ class Production:
         store: Store,
         lease: Lease,
         hooks: Hooks,
+        tally: Tally,
         *,
         heartbeat: float,
         max_pending_bytes: int,
@@ -78,6 +81,7 @@ class Production:
         self.hooks = hooks
         self._store = store
         self._lease = lease
+        self._tally = tally
         self._lock = threading.Lock()
         self._ending_claimed = False
         self._forks = process.forks
@@ -87,13 +91,37 @@ class Production:
         self._owner = None if owner is None else weakref.ref(owner)
         self._on_abandoned = on_abandoned
         self._committer = committer_for(store, lease.stream_id)
-        self._outbox = self._committer.open(lease, heartbeat, self._stopped, max_pending_bytes, owner=self._owner)
+        self._outbox = self._committer.open(
+            lease,
+            heartbeat,
+            self._stopped,
+            max_pending_bytes,
+            owner=self._owner,
+            figures=tally.figures(self._committer.route),
+        )
         if idle_timeout is not None:
             try:
                 start_thread(self._watch_idle, f"resumable-sync-idle-{self.stream_id}")
             except BaseException:
                 self._committer.close(self._outbox)
                 raise
+        tally.count("elected" if lease.term == 1 else "taken-over")
+
+    @property
+    def stalled(self) -> bool:
+        """Whether appends are being repeated because the store is away."""
+        return self._outbox.unavailable_since is not None
+
+    @property
+    def blocked(self) -> bool:
+        """Whether the source waits because too much of it is not stored yet."""
+        return self._outbox.blocked
+
+    def pending(self) -> tuple[int, int]:
+        """Chunks and bytes that are not stored yet. Takes no lock: each is of this moment, more or less."""
+        outbox = self._outbox
+        in_flight = outbox.in_flight  # a list that nobody changes any more
+        return len(outbox.pending) + len(in_flight), outbox.pending_bytes + sum(map(len, in_flight))
 
     @property
     def forked(self) -> bool:
@@ -174,6 +202,7 @@ class Production:
             "the source of stream %s failed",
             self.stream_id,
             exc_info=(type(failure), failure, failure.__traceback__),
+            extra=about("source-failed", self.stream_id, self.generation),
         )
         call_hook_in_thread(self.hooks.on_error, self.stream_id, failure)
 
@@ -183,6 +212,7 @@ class Production:
         if self._owner is not None and self._owner() is None:
             self._committer.close(self._outbox)  # the lease runs out
             self.producer._end()
+            self._tally.count("lost")
             if self._on_abandoned is not None:
                 self._on_abandoned(self)
 
@@ -258,18 +288,27 @@ class Production:
             # `interrupted`.
             superseded = self.has_handover and isinstance(refused, LeaseLostError)  # as it is meant to be
             level = logging.INFO if superseded else logging.WARNING
-            logger.log(level, "stream %s could not be ended as %s: %s", self.stream_id, status, refused)
+            extra = about("not-ended", self.stream_id, self.generation)
+            logger.log(
+                level, "stream %s could not be ended as %s: %s", self.stream_id, status, refused, extra=extra
+            )
+            if isinstance(refused, StoreUnavailableError):
+                self._tally.count("store-error.end")
+            self._tally.count("superseded" if superseded else "lost")
             if not told:
                 call_hook_in_thread(self.hooks.on_error, self.stream_id, refused)
             self.failure = refused
             return
         except Exception as fault:  # a fault in the store: the same
-            logger.exception("stream %s could not be ended as %s", self.stream_id, status)
+            extra = about("not-ended", self.stream_id, self.generation)
+            logger.exception("stream %s could not be ended as %s", self.stream_id, status, extra=extra)
+            self._tally.count("lost")
             if not told:
                 call_hook_in_thread(self.hooks.on_error, self.stream_id, fault)
             self.failure = fault
             return
         self.status = status
+        self._tally.count(f"ended.{status}")
         call_hook_in_thread(self.hooks.on_finalize, self.stream_id, status, error)
 
     def _finalize(self, status: Status, error: str | None, deadline: float) -> None:
@@ -288,7 +327,13 @@ class Production:
         self.released = True
         reason = self.failure or ProducerInterruptedError(f"stream {self.stream_id} was released: {SHUT_DOWN}")
         self.failure = reason
-        logger.info("stream %s was released at offset %d", self.stream_id, self._lease.offset)
+        self._tally.count("released")
+        logger.info(
+            "stream %s was released at offset %d",
+            self.stream_id,
+            self._lease.offset,
+            extra=about("released", self.stream_id, self.generation),
+        )
         if not told:
             call_hook_in_thread(self.hooks.on_error, self.stream_id, reason)
 

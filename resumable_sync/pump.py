@@ -11,6 +11,7 @@ from typing import Any
 
 from .contract import Status
 from .errors import LeaseLostError, ProducerInterruptedError, ResumableStreamError
+from .logs import about
 from .producer import Source, current
 from .production import SHUT_DOWN, Production, Stopped, describe
 
@@ -72,13 +73,13 @@ class Pump:
             status, error, failure = self._pump()
         except BaseException as broken:  # such as a logging handler that raises
             failure = broken
-            self._log("the producer of stream %s failed")
+            self._log("the producer of stream %s failed", "producer-failed")
         finally:
             try:
                 self.production.end(status, error, failure)
             except BaseException as broken:
                 self.production.failure = self.production.failure or broken
-                self._log("stream %s could not be ended")
+                self._log("stream %s could not be ended", "not-ended")
 
     def result(self) -> Status:
         """After `run`: the ending that is stored. Raises what kept the stream from its end, unless it was
@@ -100,9 +101,10 @@ class Pump:
             ) from failure
         raise failure or LeaseLostError(f"stream {production.stream_id} is not this producer's any more")
 
-    def _log(self, message: str) -> None:
+    def _log(self, message: str, code: str) -> None:
+        extra = about(code, self.production.stream_id, self.production.generation)
         with contextlib.suppress(BaseException):  # logging may be what failed
-            logger.exception(message, self.production.stream_id)
+            logger.exception(message, self.production.stream_id, extra=extra)
 
     def _pump(self) -> tuple[Status, str | None, BaseException | None]:
         """Pump the source, close it, and return how the stream is to end, and why if it is not done."""
@@ -150,7 +152,9 @@ class Pump:
                 close()
         except BaseException as raised:  # the ending is decided; a failing close must not hide it
             if not self.production.forked:
-                logger.warning("closing the source of stream %s failed", self.production.stream_id, exc_info=True)
+                stream_id = self.production.stream_id
+                extra = about("source-close-failed", stream_id, self.production.generation)
+                logger.warning("closing the source of stream %s failed", stream_id, exc_info=True, extra=extra)
                 self.production.report_failure(raised, loud=False)
 
 

@@ -11,6 +11,7 @@ from typing import Protocol
 
 from .contract import Status, Store, StreamInfo, TakeoverStore
 from .errors import ResumableStreamError, StoreUnavailableError
+from .logs import about
 from .process import start_thread
 from .producer import Source
 
@@ -55,6 +56,8 @@ class Recovery:
         self._route: Callable[[str], str] = getattr(store, "route", lambda stream_id: "")
         self._answers: OrderedDict[tuple[str, int, int], Source | None] = OrderedDict()
         self._failed: OrderedDict[tuple[str, int], None] = OrderedDict()  # generations
+        self.orphans = 0
+        """Streams that waited to be taken over when the store was last asked. Assigned by the thread alone."""
         self._pause = threading.Event()  # never set: a wait that a fork or an exit cannot leave locked
 
     def start(self) -> None:
@@ -78,6 +81,7 @@ class Recovery:
 
     def _ask(self, context: Recovering) -> None:
         away: set[str] = set()  # servers that did not answer: their other streams wait, so that the rest need not
+        waiting = 0
         for stream_id in self._takeover.orphans():
             if not context._may_continue():
                 return
@@ -87,22 +91,28 @@ class Recovery:
             try:
                 info = self._store.info(stream_id)
                 if info is not None and waits_for_takeover(info):
-                    self._ask_about(context, info)
+                    waiting += not self._ask_about(context, info)
             except ResumableStreamError as error:
-                logger.debug("recovery asks about %s again: %s", stream_id, error)
+                waiting += 1
+                extra = about("recovery-delayed", stream_id)
+                logger.debug("recovery asks about %s again: %s", stream_id, error, extra=extra)
                 # Otherwise it is this stream's matter, which is damaged.
                 if isinstance(error, StoreUnavailableError) and error.transient:
                     away.add(route)
+        self.orphans = waiting
 
-    def _ask_about(self, context: Recovering, info: StreamInfo) -> None:
+    def _ask_about(self, context: Recovering, info: StreamInfo) -> bool:
+        """True if this process goes on with it now."""
         if (info.stream_id, info.generation) in self._failed:
-            return
+            return False
         make_stream = self._answer(info)
         if make_stream is None:
-            return
+            return False
         try:
             if context._continue(info, make_stream):
-                logger.info("stream %s goes on here at offset %d", info.stream_id, info.size)
+                extra = about("recovered", info.stream_id, info.generation)
+                logger.info("stream %s goes on here at offset %d", info.stream_id, info.size, extra=extra)
+                return True
             # Otherwise somebody else goes on with it, or its producer, which may yet be lost in the same term.
         except StoreUnavailableError:
             raise  # with the same answer once more
@@ -111,7 +121,9 @@ class Recovery:
             self._failed[info.stream_id, info.generation] = None
             if len(self._failed) > _ANSWERS_KEPT:
                 self._failed.popitem(last=False)
-            logger.exception("stream %s could not be recovered", info.stream_id)
+            extra = about("recovery-failed", info.stream_id, info.generation)
+            logger.exception("stream %s could not be recovered", info.stream_id, extra=extra)
+        return False
 
     def _answer(self, info: StreamInfo) -> Source | None:
         """What `recover` says about this term, or has said: it is asked once."""
@@ -124,7 +136,8 @@ class Recovery:
         try:
             self._answers[term] = self._recover(info)
         except Exception:
-            logger.exception("stream %s could not be recovered", info.stream_id)
+            extra = about("recovery-failed", info.stream_id, info.generation)
+            logger.exception("stream %s could not be recovered", info.stream_id, extra=extra)
         return self._answers[term]
 
 

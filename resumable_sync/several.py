@@ -37,6 +37,7 @@ from .errors import (
     StreamLostError,
     StreamNotFoundError,
 )
+from .logs import about
 from .process import start_thread
 from .viewer import RETRY_SECONDS, WAIT_SLICE, OpenReads, ViewerLoop
 
@@ -143,7 +144,7 @@ class Wakers:
                     self._ring(stream_id, waker)
                 cursor = f"{batch.generation}-{batch.size}"
         except Exception:
-            logger.exception("waiting for stream %s failed", stream_id)
+            logger.exception("waiting for stream %s failed", stream_id, extra=about("viewer-failed", stream_id))
             self._reads.closed.wait(RETRY_SECONDS)  # those that still follow it start another waker
         finally:
             self._retire(stream_id, waker)

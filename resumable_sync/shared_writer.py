@@ -20,6 +20,7 @@ from .errors import (
 )
 from .production import retry_while_away
 from .pump import as_bytes
+from .stats import Tally
 
 _NAME = re.compile(r"[\x21-\x7e]{1,200}")
 _PREFIX = "writer."  # of the names of notes
@@ -57,6 +58,7 @@ class SharedWriter:
         create: bool = False,
         ttl: float | None = None,
         metadata: Mapping[str, str] | None = None,
+        tally: Tally | None = None,
     ) -> None:
         shared = shared_store(store)
         if shared is None:
@@ -68,6 +70,7 @@ class SharedWriter:
         self.stream_id = stream_id
         self._store = shared
         self._grace = store.grace
+        self._tally = tally
         self._note = _PREFIX + name
         info = self._find(store, create, ttl, metadata)
         self.generation = info.generation
@@ -132,7 +135,8 @@ class SharedWriter:
                 self._given_up[attempt.value] = attempt.total
             attempt = self._attempt(chunks, ending, error)
         self._unknown = attempt
-        deadline = time.monotonic() + self._grace
+        began = time.monotonic()
+        deadline = began + self._grace
         while True:
             try:
                 retry_while_away(functools.partial(self._send, attempt), deadline)
@@ -154,6 +158,8 @@ class SharedWriter:
                 raise
             self._value, self.count, self._unknown = attempt.value, attempt.total, None
             self._given_up = {}
+            if chunks and self._tally is not None:
+                self._tally.shared_commit(len(chunks), sum(map(len, chunks)), time.monotonic() - began)
             return
 
     def _attempt(self, chunks: tuple[bytes, ...], ending: Status | None, error: str | None) -> _Attempt:

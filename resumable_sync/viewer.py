@@ -21,6 +21,7 @@ from .errors import (
 
 if TYPE_CHECKING:
     from .production import Production
+    from .stats import Tally
 
 WAIT_SLICE = 15.0
 """Seconds that one wait of a viewer lasts at most before it reads again by itself."""
@@ -66,13 +67,20 @@ class ViewerLoop:
     """
 
     def __init__(
-        self, store: Store, reads: OpenReads, stream_id: str, read_bytes: int, production: Production | None = None
+        self,
+        store: Store,
+        reads: OpenReads,
+        stream_id: str,
+        read_bytes: int,
+        production: Production | None = None,
+        tally: Tally | None = None,
     ) -> None:
         self._store = store
         self._reads = reads
         self._stream_id = stream_id
         self._read_bytes = read_bytes
         self._production = production  # of this process: it knows why the stream failed
+        self._tally = tally
 
     def batches(self, first: Batch, heartbeat: float | None = None) -> Iterator[Batch]:
         """Yield what each read found. With `heartbeat`, an empty batch is yielded whenever that many seconds
@@ -165,6 +173,8 @@ class ViewerLoop:
                 # The cursor was good when it was given out: what it points at is gone.
                 raise StreamLostError(f"stream {self._stream_id} was lost after {cursor}: {lost}") from lost
             except StoreUnavailableError as unavailable:
+                if self._tally is not None:
+                    self._tally.count("store-error.read")
                 now = time.monotonic()
                 if unavailable_since is None:
                     unavailable_since = now

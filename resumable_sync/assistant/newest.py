@@ -34,6 +34,7 @@ from ..errors import (
     StreamNotFoundError,
     UnsupportedError,
 )
+from ..logs import about
 from ..production import retry_while_away
 
 logger = logging.getLogger("resumable_sync")
@@ -91,7 +92,8 @@ class Claim:
         try:
             retry_while_away(commit, time.monotonic() + patience)
         except ResumableStreamError as error:  # another has the place; it is noted; the store is away
-            logger.debug("%s was not noted in %s: %s", name, record_id, error)
+            extra = about("not-noted", record_id, self.record.generation)
+            logger.debug("%s was not noted in %s: %s", name, record_id, error, extra=extra)
 
 
 class ActiveStreams:

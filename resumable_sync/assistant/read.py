@@ -9,6 +9,7 @@ from typing import Any
 from ..context import ResumableStreamContext
 from ..contract import Status, StreamInfo
 from ..errors import MalformedStreamError, StreamNotFoundError
+from ..logs import about
 from .continued import kept_message
 from .error_text import DEFAULT_ERROR_TEXT
 from .formats import ui_message
@@ -84,7 +85,8 @@ def read_ui(
             if isinstance(frame, Mapping):
                 accumulator.add(frame)
         except (ValueError, MalformedStreamError) as error:  # the client reads no further either
-            logger.warning("stream %s holds what no client reads: %s", info.stream_id, error)
+            extra = about("unreadable", info.stream_id, info.generation)
+            logger.warning("stream %s holds what no client reads: %s", info.stream_id, error, extra=extra)
             break
     if not accumulator.message["id"]:
         accumulator.message["id"] = info.stream_id

@@ -82,6 +82,27 @@ that breaks is made anew, at the very byte. Needs the extra: client.
 
 {EXIT_HELP}"""
 
+_MANY_HELP = """
+Instead of an ID, --prefix and the like choose many; --prefix "" chooses all.
+Records that the library keeps for itself are never among them. It asks first;
+without a terminal it needs --yes, or exits with 2. A stream that was begun
+anew, or has ended, between the list and its turn is left as it is.
+"""
+
+_CANCEL_HELP = f"""\
+examples:
+  {PROGRAM} cancel build
+  {PROGRAM} cancel --prefix export- --dry-run
+  {PROGRAM} cancel --metadata owner=ada --yes
+{_MANY_HELP}"""
+
+_DELETE_HELP = f"""\
+examples:
+  {PROGRAM} delete build
+  {PROGRAM} delete --prefix build- --status error,interrupted --dry-run
+  {PROGRAM} delete --status done --yes
+{_MANY_HELP}"""
+
 _DEMO_HELP = f"""\
 examples:
   {PROGRAM} demo
@@ -214,14 +235,50 @@ def build_parser() -> argparse.ArgumentParser:
     listing = add("ls", _run_streams("ls"), "list the streams")
     listing.add_argument("--json", action="store_true", help="print one JSON object per line")
     listing.add_argument("--count", action="store_true", help="print only how many there are")
-    listing.add_argument("--prefix", metavar="TEXT", default="", help="only those whose id begins so")
+    _add_prefix(listing, "")
+    _add_status(listing)
+    _add_metadata(listing)
     listing.add_argument(
+        "--internal", action="store_true", help="also the records that the library keeps for itself"
+    )
+    single = add("status", _run_streams("status"), "show one stream")
+    single.add_argument("id", metavar="ID", help="the stream to show")
+    single.add_argument("--json", action="store_true", help="print a JSON object")
+    for name, text, epilog in (
+        ("cancel", "stop running streams, wherever their publishers run", _CANCEL_HELP),
+        ("delete", "remove streams; their followers exit with 6", _DELETE_HELP),
+    ):
+        command = add(name, _run_streams(name), text, epilog)
+        command.add_argument("id", metavar="ID", nargs="?", help=f"the stream to {name}")
+        _add_prefix(command, None)
+        if name == "delete":
+            _add_status(command)
+        else:
+            command.set_defaults(status=None)
+        _add_metadata(command)
+        command.add_argument("--yes", action="store_true", help="do not ask first")
+        command.add_argument("--dry-run", action="store_true", help=f"print what it would {name}, and how many")
+    add("sweep", _run_streams("sweep"), "remove expired streams, end those of dead publishers")
+    add("check", _run_streams("check"), "verify the store and every stream in it")
+    _add_demo(add("demo", _run_demo, "try it in a browser, on this machine only", _DEMO_HELP))
+    return parser
+
+
+def _add_prefix(parser: argparse.ArgumentParser, default: str | None) -> None:
+    parser.add_argument("--prefix", metavar="TEXT", default=default, help="only those whose id begins so")
+
+
+def _add_status(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
         "--status",
         type=_statuses,
         metavar="STATUS[,STATUS]",
         help="only those that stand so: streaming, done, error, cancelled, interrupted",
     )
-    listing.add_argument(
+
+
+def _add_metadata(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
         "--metadata",
         type=_key_and_value,
         metavar="KEY=VALUE",
@@ -229,21 +286,6 @@ def build_parser() -> argparse.ArgumentParser:
         default=[],
         help="only those with this metadata; may be repeated",
     )
-    listing.add_argument(
-        "--internal", action="store_true", help="also the records that the library keeps for itself"
-    )
-    single = add("status", _run_streams("status"), "show one stream")
-    single.add_argument("id", metavar="ID", help="the stream to show")
-    single.add_argument("--json", action="store_true", help="print a JSON object")
-    for name, text in (
-        ("cancel", "stop a running stream, wherever its publisher runs"),
-        ("delete", "remove a stream; its followers exit with 6"),
-    ):
-        add(name, _run_streams(name), text).add_argument("id", metavar="ID", help=f"the stream to {name}")
-    add("sweep", _run_streams("sweep"), "remove expired streams, end those of dead publishers")
-    add("check", _run_streams("check"), "verify the store and every stream in it")
-    _add_demo(add("demo", _run_demo, "try it in a browser, on this machine only", _DEMO_HELP))
-    return parser
 
 
 def _add_common(parser: argparse.ArgumentParser, default: str | None) -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import time
+from collections.abc import Callable, Collection
 
-from ..contract import Maintenance, Status, StreamInfo
+from ..contract import Maintenance, Status, Store, StreamInfo
 from .exits import CommandError, Exit, say
 from .location import named_store
 from .progress import human_bytes
@@ -72,7 +74,10 @@ def status(arguments: argparse.Namespace) -> int:
 
 
 def cancel(arguments: argparse.Namespace) -> int:
-    """Stop a running stream; returns the exit code."""
+    """Stop a running stream, or many; returns the exit code."""
+    if arguments.id is None:
+        return _many(arguments, "cancel", "cancelled", lambda store: store.cancel, {Status.STREAMING})
+    _check_single(arguments)
     with named_store(arguments.store) as store:
         if store.cancel(arguments.id):
             say(f"stream {arguments.id} is cancelled")
@@ -85,12 +90,76 @@ def cancel(arguments: argparse.Namespace) -> int:
 
 
 def delete(arguments: argparse.Namespace) -> int:
-    """Remove a stream; returns the exit code."""
+    """Remove a stream, or many; returns the exit code."""
+    if arguments.id is None:
+        return _many(arguments, "delete", "deleted", lambda store: store.delete, arguments.status)
+    _check_single(arguments)
     with named_store(arguments.store) as store:
         if not store.delete(arguments.id):
             raise _missing(arguments.id)
     say(f"stream {arguments.id} is deleted")
     return Exit.DONE
+
+
+def _check_single(arguments: argparse.Namespace) -> None:
+    if _selects(arguments) or arguments.dry_run:
+        arguments.parser.error("name one ID, or choose streams by --prefix or the like; not both")
+
+
+def _selects(arguments: argparse.Namespace) -> bool:
+    return arguments.prefix is not None or arguments.status is not None or bool(arguments.metadata)
+
+
+def _many(
+    arguments: argparse.Namespace,
+    verb: str,
+    done: str,
+    act: Callable[[Store], Callable[[str], bool]],
+    statuses: Collection[Status] | None,
+) -> int:
+    """Do it to all that were chosen, after a question. Records that the library keeps for itself are never among
+    them."""
+    if not _selects(arguments):
+        arguments.parser.error("name one ID, or choose streams by --prefix or the like")
+    with named_store(arguments.store) as store:
+        prefix, metadata = arguments.prefix or "", dict(arguments.metadata)
+        chosen = list(store.streams(prefix=prefix, status=statuses, metadata=metadata))
+        if arguments.dry_run:
+            for info in chosen:
+                print(f"{printable(info.stream_id)}  {info.status}")
+            say(f"{_streams(len(chosen))} would be {done}")
+            return Exit.DONE
+        if not chosen:
+            say(f"no stream is chosen; nothing is {done}")
+            return Exit.DONE
+        if not arguments.yes and not _agreed(arguments, f"{verb} {_streams(len(chosen))}", chosen):
+            say(f"nothing is {done}")
+            return Exit.FAILED
+        changed = 0
+        for info in chosen:
+            # Somebody may have answered an hour ago: what was begun anew, or stands otherwise by now, is kept.
+            now = store.info(info.stream_id)
+            same = now is not None and now.generation == info.generation
+            if not (same and now is not None and now.status is info.status and act(store)(info.stream_id)):
+                changed += 1
+    print(f"{done} {_streams(len(chosen) - changed)}")
+    if changed:
+        say(f"{_streams(changed)} had changed meanwhile, and {'is' if changed == 1 else 'are'} kept")
+    return Exit.DONE
+
+
+def _agreed(arguments: argparse.Namespace, question: str, chosen: list[StreamInfo]) -> bool:
+    if not (sys.stdin is not None and sys.stdin.isatty()):
+        arguments.parser.error(
+            f"this would {question}, and there is no terminal to ask at: add --yes, or --dry-run"
+        )
+    names = ", ".join(printable(info.stream_id) for info in chosen[:3])
+    sys.stderr.write(f"{question} ({names}{', ...' if len(chosen) > 3 else ''})? [y/N] ")
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+
+def _streams(number: int) -> str:
+    return f"{number} stream{'' if number == 1 else 's'}"
 
 
 def sweep(arguments: argparse.Namespace) -> int:

@@ -12,7 +12,7 @@ from ..assistant.http.endpoints import CHAT_KEY
 from ..context import ResumableStreamContext
 from ..contract import Store, StreamInfo
 from ..stores import open_store
-from ..wsgi import ViewerCap, resume_response, resume_sse_response, sse_response
+from ..wsgi import ViewerCap, javascript_response, resume_response, resume_sse_response, sse_response
 from .answers import AnswerSource, own_text_source
 from .chat import WORDS_PER_SECOND, chat_endpoints
 
@@ -53,6 +53,10 @@ def create_app(
 
     chatting = chat_endpoints(context, viewers, _HEARTBEAT_SECONDS, rate)
     app.register_blueprint(assistant_blueprint(chatting), url_prefix="/api/chat")
+
+    @app.get("/resumable.js")
+    def client() -> Any:
+        return javascript_response()
 
     @app.get("/<name>.<any(css, js):kind>")
     def asset(name: str, kind: str) -> Response:

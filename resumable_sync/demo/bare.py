@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from ..context import ResumableStreamContext
-from ..wsgi import resume_response, resume_sse_response, sse_response
+from ..wsgi import javascript_response, resume_response, resume_sse_response, sse_response
 from .answers import AnswerSource
 
 if TYPE_CHECKING:
@@ -21,6 +21,8 @@ def create_bare_app(context: ResumableStreamContext, source: AnswerSource) -> WS
     """A WSGI application that answers what the story asks for."""
 
     def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        if environ.get("PATH_INFO") == "/resumable.js":
+            return javascript_response()(environ, start_response)
         address = _ADDRESS.fullmatch(environ.get("PATH_INFO", ""))
         if address is None:
             start_response("404 Not Found", [("Content-Type", "text/plain")])

@@ -1,11 +1,14 @@
-// The page's own viewer reads with fetch and keeps the cursor itself, so that a cut can be made and shown.
+// The page's own viewer is resumable.js, the package's client; here a connection can be cut by hand, and it is shown.
 // The second viewer is a plain EventSource: the browser does the same by itself.
+
+import { follow } from "./resumable.js";
 
 const byId = (id) => document.getElementById(id);
 const address = (id, action = "") => `answers/${encodeURIComponent(id)}${action}`;
 const number = new Intl.NumberFormat("en");
 const ENDINGS = { done: "done", error: "error", cancelled: "stopped", interrupted: "interrupted", lost: "lost" };
-const RETRY_MILLISECONDS = 1000;
+const UNKNOWN = { status: "lost", error: "no such stream" }; // where there never was one
+const TIMEOUT_MILLISECONDS = 15_000; // five heartbeats of the server
 let expectedBytes = new Map(); // by stream id, from the list
 
 class Panel {
@@ -73,30 +76,12 @@ class Panel {
   }
 }
 
-class EventParser { // the part of the event stream format that the server uses: LF, one line of data
-  constructor() { this.buffer = ""; }
-
-  *feed(text) {
-    this.buffer += text;
-    const blocks = this.buffer.split("\n\n");
-    this.buffer = blocks.pop();
-    for (const block of blocks) {
-      const event = { event: "message", data: "", id: "" };
-      for (const line of block.split("\n")) {
-        const colon = line.indexOf(":");
-        if (colon > 0) event[line.slice(0, colon)] = line.slice(colon + 1).trimStart();
-      }
-      if (event.data) yield event;
-    }
-  }
-}
-
-class FetchViewer {
+class ClientViewer {
   constructor(panel, changed) {
     this.panel = panel;
     this.changed = changed;
     this.state = "idle"; // idle, open, dropped, ended
-    this.round = 0; // which call of connect is the valid one
+    this.stream = null;
   }
 
   begin(id, start) {
@@ -114,82 +99,62 @@ class FetchViewer {
     this.changed();
   }
 
+  disconnect() {
+    if (this.stream) this.stream.close();
+  }
+
+  // Follows until the stream has ended, whatever happens to the connection.
   reconnect(start = false) {
     this.state = "open";
     this.changed();
-    this.connect(start);
-  }
-
-  disconnect() {
-    this.round += 1;
-    if (this.abort) this.abort.abort();
-  }
-
-  async connect(start) {
-    const round = ++this.round;
-    const resumed = this.cursor !== "";
+    let live = start;
+    let resumed = this.cursor !== "";
     if (resumed) this.panel.mark("the connection was cut here");
     this.panel.status("replay", start ? "starting" : "catching up");
-    while (this.round === round) {
-      try {
-        if (await this.read(round, start)) return;
-      } catch (error) {
-        if (this.round !== round) return;
-      }
-      if (this.round !== round) return;
-      start = false; // it was begun, or somebody else did: from here on resume only
-      this.panel.status("retrying", "reconnecting");
-      await new Promise((resolve) => setTimeout(resolve, RETRY_MILLISECONDS));
-    }
-  }
-
-  // One connection; true when the viewer is through.
-  async read(round, start) {
-    this.abort = new AbortController();
-    const response = await fetch(address(this.id), {
+    this.stream = follow(address(this.id), {
       method: start ? "POST" : "GET",
-      headers: this.cursor ? { "Last-Event-ID": this.cursor } : {},
-      cache: "no-store",
-      signal: this.abort.signal,
-    });
-    if (this.round !== round) return true;
-    if (response.status === 204) return this.end("done");
-    if (response.status === 404 && !start) return this.end("lost", "no such stream");
-    if (response.status === 410) return this.end("lost");
-    if (!response.ok) throw new Error(`${response.status}`);
-    let live = start;
-    const resumed = this.cursor !== "";
-    if (live) this.panel.status("streaming", "live");
-    const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
-    const parser = new EventParser();
-    for (;;) {
-      const { value, done } = await reader.read();
-      if (this.round !== round) return true;
-      if (done) return false; // without an `end` event: cut
-      for (const event of parser.feed(value)) {
-        if (event.event === "live") {
+      cursor: this.cursor || undefined,
+      cancelUrl: address(this.id, "/cancel"),
+      encoding: "json",
+      timeout: TIMEOUT_MILLISECONDS,
+      maxRetryDelay: 2000,
+      onStatus: ({ state, attempt }) => {
+        if (state === "waiting") {
+          if (attempt === 1) this.panel.mark("the connection was cut here");
+          resumed = this.cursor !== "";
+          live = false;
+          this.panel.status("retrying", "reconnecting");
+        } else if (state === "replaying") {
+          if (!live) this.panel.status("replay", "catching up");
+        } else if (state === "live") {
           if (!live) this.panel.mark("from here on live");
           live = true;
           this.panel.status("streaming", "live");
-        } else if (event.event === "end") {
-          const ending = JSON.parse(event.data);
-          return this.end(ending.status, ending.error);
-        } else {
-          this.cursor = event.id;
-          this.panel.append(JSON.parse(event.data), resumed && !live);
         }
-      }
-      this.panel.position(this.id, this.cursor);
-    }
+      },
+      onChunk: (text, cursor) => {
+        this.cursor = cursor;
+        this.panel.append(text, resumed && !live);
+        this.panel.position(this.id, cursor);
+      },
+      onEnding: (ending) => {
+        if (ending.status !== "aborted") this.end(ending.status === "missing" ? UNKNOWN : ending);
+      },
+    });
   }
 
-  end(status, why) {
+  // Ask the server to stop the stream; whoever has dropped the connection fetches how it ended.
+  async stop() {
+    await this.stream.cancel().catch(() => {}); // the connection itself shows that the server is away
+    if (this.state === "dropped") this.reconnect();
+  }
+
+  end({ status, error }) {
     this.state = "ended";
-    this.panel.note = why ? ` · ${why}` : "";
+    this.panel.note = error ? ` · ${error}` : "";
     this.panel.status(status, ENDINGS[status] || status);
     this.panel.position(this.id, this.cursor);
     this.changed();
-    return true;
   }
 }
 
@@ -232,7 +197,7 @@ class SourceViewer {
   close() { if (this.source) this.source.close(); }
 }
 
-const first = new FetchViewer(new Panel("first"), showButtons);
+const first = new ClientViewer(new Panel("first"), showButtons);
 const second = new SourceViewer(new Panel("second"));
 
 function showButtons() {
@@ -267,8 +232,7 @@ byId("start").onclick = () => {
 byId("drop").onclick = () => (first.state === "dropped" ? first.reconnect() : first.drop());
 byId("second").onclick = () => showSecond(byId("second-panel").hidden);
 byId("stop").onclick = async () => {
-  await fetch(address(first.id, "/cancel"), { method: "POST" }).catch(() => {});
-  if (first.state === "dropped") first.reconnect();
+  await first.stop();
   list();
 };
 window.onhashchange = () => {

@@ -29,7 +29,9 @@ Each event carries one cursor for all the streams, with which EventSource comes 
 from .bodies import ResponseAbortedError
 from .cap import ViewerCap
 from .headers import CURSOR_HEADER, REPLAY_HEADER, SIZE_HEADER, STATUS_HEADER, STREAM_ID_HEADER
+from .health import health_response
 from .response import DEFAULT_HEARTBEAT, StreamResponse
+from .script import javascript_response
 from .several import several_sse_response
 from .shutdown import close_on_sigterm, close_with_uwsgi, close_with_worker
 from .views import resume_response, resume_sse_response, sse_response, stream_response
@@ -47,6 +49,8 @@ __all__ = [
     "close_on_sigterm",
     "close_with_uwsgi",
     "close_with_worker",
+    "health_response",
+    "javascript_response",
     "resume_response",
     "resume_sse_response",
     "several_sse_response",

@@ -24,6 +24,7 @@ from ..errors import (
     StreamCancelledError,
     StreamLostError,
 )
+from ..logs import about
 from .cap import Place
 from .headers import Snapshot
 from .probe import Probe
@@ -138,7 +139,7 @@ def raw_body(
     cut where a chunk was too large for the store. `close` gives what is sent after any other ending, or raises
     ResponseAbortedError, as happens without it.
     """
-    stream_id = viewer.snapshot.stream_id
+    stream_id, generation = viewer.snapshot.stream_id, viewer.snapshot.start.generation
     between = not framed or viewer.snapshot.start.offset == 0
     yield b""  # lets the server send the headers before the first byte is made
     try:
@@ -160,18 +161,21 @@ def raw_body(
                 raise ResponseAbortedError(f"the response lasted its time; go on from {cursor}")
         return
     except ResponseAbortedError as aborted:
-        logger.debug("%s", aborted)
+        logger.debug("%s", aborted, extra=about("viewer-left", stream_id, generation))
         raise
     except ResumableStreamError as raised:
         if close is None:
-            raise broken_off(stream_id, raised) from raised
+            raise broken_off(stream_id, raised, generation) from raised
         ending = raised
     yield close(ending)
 
 
-def broken_off(stream_id: str, ending: ResumableStreamError) -> ResponseAbortedError:
+def broken_off(
+    stream_id: str, ending: ResumableStreamError, generation: int | None = None
+) -> ResponseAbortedError:
     """What a body raises, from `ending`, that has no way to tell of it."""
-    logger.info("a response of stream %s is broken off: %s", stream_id, ending)
+    extra = about("response-cut", stream_id, generation)
+    logger.info("a response of stream %s is broken off: %s", stream_id, ending, extra=extra)
     return ResponseAbortedError(f"stream {stream_id} did not end as done: {ending.code}")
 
 
@@ -275,12 +279,14 @@ def sse_body(
                 return
         yield writer.chunk(b"", True) + writer.end("done", None)
     except StoreUnavailableError as unavailable:
-        logger.info("a response of stream %s ends early: %s", stream_id, unavailable)
+        extra = about("response-cut", stream_id, start.generation)
+        logger.info("a response of stream %s ends early: %s", stream_id, unavailable, extra=extra)
     except UnicodeDecodeError as error:
-        logger.error("stream %s is not UTF-8 text, use encode='base64': %s", stream_id, error)
+        extra = about("not-text", stream_id, start.generation)
+        logger.error("stream %s is not UTF-8 text, use encode='base64': %s", stream_id, error, extra=extra)
         yield writer.end("error", "The stream is not UTF-8 text.")
     except ResumableStreamError as ending:
-        yield held_back(writer) + writer.end(*ending_fields(ending, format_error))
+        yield held_back(writer) + writer.end(*ending_fields(stream_id, start.generation, ending, format_error))
 
 
 def held_back(writer: EventWriter) -> bytes:
@@ -291,17 +297,20 @@ def held_back(writer: EventWriter) -> bytes:
         return b""
 
 
-def ending_fields(ending: ResumableStreamError, format_error: FormatError | None) -> tuple[str, str | None]:
-    """The status of an `end` event, and its error if it has one."""
+def ending_fields(
+    stream_id: str, generation: int, ending: ResumableStreamError, format_error: FormatError | None
+) -> tuple[str, str | None]:
+    """The status of an `end` event, and its error if it has one. The stream is for the log."""
     if isinstance(ending, (ProducerInterruptedError, StreamCancelledError, StreamLostError)):
         return ending.code, None
     if not isinstance(ending, ProducerFailedError):
-        logger.error("following a stream failed", exc_info=ending)
+        extra = about("viewer-failed", stream_id, generation)
+        logger.error("following a stream failed", exc_info=ending, extra=extra)
         return "error", MASKED_ERROR
     if format_error is None:
         return "error", MASKED_ERROR
     try:
         return "error", format_error(ending)
     except Exception:
-        logger.exception("format_error raised")
+        logger.exception("format_error raised", extra=about("format-error-failed", stream_id, generation))
         return "error", MASKED_ERROR

@@ -17,6 +17,7 @@ from wsgiref.util import setup_testing_defaults
 from ..context import ResumableStreamContext
 from ..contract import Batch, Position, Status, parse_cursor, validate_stream_id
 from ..errors import ResumableStreamError, StoreUnavailableError, StreamNotFoundError
+from ..logs import about
 from .bodies import END_SUFFIX, Body, Viewer
 from .cap import Place, ViewerCap
 from .headers import (
@@ -243,7 +244,8 @@ class Endpoint:
             if place is not None:
                 place.release()
             if error.http_status >= 500:
-                logger.warning("stream %.256r cannot be served: %s", self.stream_id, error)
+                extra = about("not-served", self.stream_id)
+                logger.warning("stream %.256r cannot be served: %s", self.stream_id, error, extra=extra)
             retry_after = RETRY_AFTER if error.http_status == 503 else None
             return self._refuse(error.http_status, REASONS.get(error.code, error.code), retry_after)
         except BaseException:
@@ -275,7 +277,7 @@ class Endpoint:
         if info is None:
             if self.begin is None or position is not None:
                 raise StreamNotFoundError(f"there is no stream {self.stream_id}")
-            return Answer(_status_line(200), self._headers(Snapshot(self.stream_id)))
+            return Answer(status_line(200), self._headers(Snapshot(self.stream_id)))
         if position is not None:  # the store refuses a cursor that the stream does not have
             self.context.store.read(self.stream_id, str(position), max_bytes=1)
         start = position or Position(info.generation, 0)
@@ -380,20 +382,20 @@ class Endpoint:
         headers = self._headers(snapshot) + more
         if length is not None:
             headers.append(("Content-Length", str(length)))
-        return Answer(_status_line(status), headers, body)
+        return Answer(status_line(status), headers, body)
 
     def _without_body(self, part: Part, snapshot: Snapshot) -> Answer:
         headers = part_headers(part, snapshot)
         if part.status == 304:
             own = unchanged_headers(self.own_headers())
-            return Answer(_status_line(304), own + headers + position_headers(snapshot))
+            return Answer(status_line(304), own + headers + position_headers(snapshot))
         refused = self._refuse(part.status, _PARTS_REFUSED[part.status], None)
         refused.headers += headers + position_headers(snapshot)[1:]  # the stream is named already
         return refused
 
     def _over(self, snapshot: Snapshot) -> Answer:
         own = [pair for pair in self.own_headers() if not pair[0].lower().startswith("content-")]
-        return Answer(_status_line(204), own + position_headers(snapshot))
+        return Answer(status_line(204), own + position_headers(snapshot))
 
     def _headers(self, snapshot: Snapshot) -> Headers:
         own = self.own_headers()
@@ -415,10 +417,10 @@ class Endpoint:
             headers.append((STREAM_ID_HEADER, self.stream_id))
         if retry_after is not None:
             headers.append(("Retry-After", str(retry_after)))
-        return Answer(_status_line(status), headers, [body])
+        return Answer(status_line(status), headers, [body])
 
 
-def _status_line(code: int) -> str:
+def status_line(code: int) -> str:
     return f"{code} {HTTPStatus(code).phrase}"
 
 

@@ -16,6 +16,7 @@ from .. import sse
 from ..context import ResumableStreamContext
 from ..contract import Position, validate_stream_id
 from ..errors import ResumableStreamError, StoreUnavailableError, StreamNotFoundError
+from ..logs import about
 from ..several import Several, Turn
 from .bodies import ENCODINGS, Body, EventWriter, FormatError, ending_fields, held_back
 from .cap import Place, ViewerCap
@@ -122,7 +123,8 @@ class SeveralEndpoint:
             if place is not None:
                 place.release()
             if error.http_status >= 500:
-                logger.warning("%d streams cannot be served: %s", len(self.stream_ids), error)
+                extra = about("not-served")
+                logger.warning("%d streams cannot be served: %s", len(self.stream_ids), error, extra=extra)
             retry_after = RETRY_AFTER if error.http_status == 503 else None
             return self._refuse(error.http_status, REASONS.get(error.code, error.code), retry_after)
         except BaseException:
@@ -188,7 +190,8 @@ class _Events:
             if turn.over and turn.ending is None:
                 frames.append(writer.chunk(b"", True))
         except UnicodeDecodeError as error:  # list.extend has kept what came before
-            logger.error("stream %s is not UTF-8 text, use encode='base64': %s", stream_id, error)
+            extra = about("not-text", stream_id, batch.generation)
+            logger.error("stream %s is not UTF-8 text, use encode='base64': %s", stream_id, error, extra=extra)
             self.several.drop(stream_id)
             frames.append(self._end(stream_id, writer.cursor, None, "The stream is not UTF-8 text."))
             return b"".join(frames)
@@ -226,7 +229,8 @@ class _Events:
         elif isinstance(ending, StreamNotFoundError):
             status, error = ending.code, None
         else:
-            status, error = ending_fields(ending, self.format.format_error)
+            generation = int(cursor.partition("-")[0] or 0)
+            status, error = ending_fields(stream_id, generation, ending, self.format.format_error)
         self.writers.pop(stream_id, None)
         self.cursor.end(stream_id)
         fields = {"status": status, "cursor": cursor, **({} if error is None else {"error": error})}
@@ -263,7 +267,8 @@ def _pieces(events: _Events, probe: Probe | None, max_seconds: float | None) -> 
                 return
         yield events.end()
     except StoreUnavailableError as unavailable:
-        logger.info("a response of %d streams ends early: %s", events.count, unavailable)
+        extra = about("response-cut")
+        logger.info("a response of %d streams ends early: %s", events.count, unavailable, extra=extra)
 
 
 def _line(code: int) -> str:

@@ -571,3 +571,74 @@ def test_with_blocks_close_parts_unless_an_error_passes() -> None:
             raise OSError
 
     assert shapes(create_assistant_stream(callback))[-3:] == [("part-start",), ("error",), ("part-finish", 2)]
+
+
+def test_what_breaks_a_wait_is_called_when_the_reader_goes() -> None:
+    waits, woken, after = threading.Event(), threading.Event(), threading.Event()
+    raised: list[BaseException] = []
+
+    def callback(controller: AssistantStreamController) -> None:
+        with controller.on_cancel(after.set):  # over before the reader goes
+            controller.append_text("a")
+        try:
+            with controller.on_cancel(woken.set):
+                waits.set()
+                assert woken.wait(WAIT)
+                controller.append_text("b")
+        except BaseException as error:
+            raised.append(error)
+            raise
+        finally:
+            waits.set()
+
+    stream = create_assistant_stream(callback)
+    next(stream)
+    assert waits.wait(WAIT)
+    thread = stream._thread
+    stream.close()
+    assert thread is not None
+    thread.join(WAIT)
+    assert isinstance(raised[0], StreamCancelledError) and not after.is_set()
+
+
+def test_a_wait_is_broken_at_once_where_the_reader_has_gone() -> None:
+    stream, controller = create_assistant_stream_controller()
+    stream.close()
+    woken = threading.Event()
+    with controller.on_cancel(woken.set):
+        assert woken.is_set()
+
+
+def test_one_that_fails_keeps_none_of_the_others_from_being_called(caplog: pytest.LogCaptureFixture) -> None:
+    stream, controller = create_assistant_stream_controller()
+    woken = threading.Event()
+    with controller.on_cancel(lambda: [][0]), controller.on_cancel(woken.set):
+        stream.close()
+    assert woken.is_set() and "IndexError" in caplog.text
+
+
+@pytest.mark.parametrize("answered", [True, False])
+def test_why_a_message_ends_is_told_at_its_end(answered: bool) -> None:
+    def callback(controller: AssistantStreamController) -> None:
+        controller.set_finish("length", {"inputTokens": 1, "outputTokens": 2})
+        call = controller.add_tool_call_part("t", tool_call_id="x", args={})
+        assert controller.has_tool_call("x") and not controller.has_tool_call("y")
+        controller.set_finish("tool-calls", {"inputTokens": 10, "reasoningTokens": 3})
+        if answered:
+            call.set_response(1)
+
+    *_, last = create_assistant_stream(callback)
+    if answered:
+        assert last.type == "part-finish"
+    else:
+        total = {"inputTokens": 11, "outputTokens": 2, "reasoningTokens": 3}
+        told = {"type": "message-finish", "path": [], "finishReason": "tool-calls", "usage": total}
+        assert last.to_json() == told
+
+
+def test_a_message_that_fails_does_not_tell_why_it_would_have_ended() -> None:
+    def callback(controller: AssistantStreamController) -> None:
+        controller.set_finish("stop")
+        raise OSError
+
+    assert [chunk.type for chunk in create_assistant_stream(callback)] == ["error"]

@@ -60,7 +60,7 @@ def download(stream: Following) -> bytes:
         ("waitress", "raw", 1500),
         pytest.param("werkzeug", "raw", 1500, marks=pytest.mark.heavy),
         ("wsgiref", "raw", 1500),
-        ("waitress", "json", 4000),
+        pytest.param("waitress", "json", 4000, marks=pytest.mark.heavy),
         ("werkzeug", "text", 2500),
         pytest.param("wsgiref", "base64", 2500, marks=pytest.mark.heavy),
     ],

@@ -19,6 +19,9 @@ CORE = {
     "errors",
     "process",
     "contract",
+    "logs",
+    "stats",
+    "health",
     "heartbeat",
     "committer",
     "producer",
@@ -49,22 +52,25 @@ ALLOWED: dict[str, set[str]] = {
     "process": {"errors"},
     "sse": set(),
     "contract": {"errors"},
+    "logs": set(),
+    "stats": set(),
+    "health": {"errors", "process", "contract", "logs"},
     "types": {"contract"},
     "sources": {"errors"},
-    "heartbeat": {"errors", "process", "contract"},
-    "committer": {"errors", "process", "contract", "heartbeat"},
-    "producer": {"errors", "contract"},
-    "production": {"errors", "process", "contract", "committer", "producer"},
-    "pump": {"errors", "contract", "producer", "production"},
+    "heartbeat": {"errors", "process", "contract", "logs", "stats"},
+    "committer": {"errors", "process", "contract", "logs", "stats", "heartbeat"},
+    "producer": {"errors", "contract", "logs"},
+    "production": {"errors", "process", "contract", "logs", "stats", "committer", "producer"},
+    "pump": {"errors", "contract", "logs", "producer", "production"},
     "writer": {"errors", "contract", "production", "pump"},
-    "shared_writer": {"errors", "contract", "production", "pump"},
-    "recovery": {"errors", "process", "contract", "producer"},
+    "shared_writer": {"errors", "contract", "stats", "production", "pump"},
+    "recovery": {"errors", "process", "contract", "logs", "producer"},
     "arrivals": set(),
-    "viewer": {"errors", "contract", "production"},
-    "several": {"errors", "process", "contract", "arrivals", "viewer"},
+    "viewer": {"errors", "contract", "stats", "production"},
+    "several": {"errors", "process", "contract", "logs", "arrivals", "viewer"},
     "context": CORE - {"context"},
-    "stores": {"errors", "process", "contract"},
-    **{store: {"errors", "process", "contract", "stores"} for store in STORES},
+    "stores": {"errors", "process", "contract", "logs"},
+    **{store: {"errors", "process", "contract", "logs", "stores"} for store in STORES},
     "wsgi": {"sse", *CORE},
     "assistant": {"assistant.message", "assistant.formats", "assistant.http", *CORE},
     "assistant.message": {"errors"},
@@ -76,7 +82,7 @@ ALLOWED: dict[str, set[str]] = {
     "client": {"errors", "sse"},
     "metrics": {*CORE},
     "inspector": {"wsgi", *CORE},
-    "async_source": {"producer", "errors"},
+    "async_source": {"producer", "errors", "logs"},
     "demo": {
         "assistant",
         "assistant.adapters",
@@ -183,9 +189,10 @@ def test_no_module_imports_itself_on_a_way_round() -> None:
 def test_the_core_needs_no_optional_package() -> None:
     code = (
         "import sys\n"
-        "import resumable_sync, resumable_sync.wsgi, resumable_sync.cli\n"
+        "import resumable_sync, resumable_sync.wsgi, resumable_sync.cli, resumable_sync.inspector\n"
         "loaded = {name.split('.')[0] for name in sys.modules}\n"
-        "print(sorted(loaded & {'redis', 'flask', 'httpx', 'asyncio', 'pytest', 'hypothesis'}))"
+        "optional = {'redis', 'flask', 'httpx', 'asyncio', 'pytest', 'hypothesis', 'prometheus_client'}\n"
+        "print(sorted(loaded & optional))"
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT.parent)
     assert out.stdout.strip() == "[]"

@@ -29,6 +29,11 @@ PACKAGES = [
     "resumable_sync.client",
     "resumable_sync.durable",
     "resumable_sync.assistant",
+    "resumable_sync.health",
+    "resumable_sync.inspector",
+    "resumable_sync.logs",
+    "resumable_sync.metrics",
+    "resumable_sync.stats",
     "resumable_sync.testing",
 ]
 

@@ -6,6 +6,7 @@
 /cancel/ID            cancel
 /viewers              how many follow in this process, and its id
 /status/ID            the stream's status
+/resumable.js         the JavaScript client
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from resumable_sync import ResumableStreamContext, current_producer, open_store
 from resumable_sync.wsgi import (
     StreamResponse,
     ViewerCap,
+    javascript_response,
     resume_response,
     resume_sse_response,
     several_sse_response,
@@ -108,6 +110,8 @@ class Application:
             response = resume_response(self.context, stream_id, **self.options)
         elif route == "again":
             response = resume_sse_response(self.context, stream_id, **self.options)
+        elif route == "resumable.js":
+            response = javascript_response()
         elif route == "several":
             response = several_sse_response(self.context, query.get("id", []), **self.options)
         else:

@@ -29,8 +29,8 @@ that had begun get an answer that says so, and no client runs them; nor those of
 length or its content. Whoever catches the exception may ask the model again.
 
 **A cancelled stream** shuts the connection to the model's server at once, in the middle of a silence too, where
-`stream` holds a response of httpx, as those of OpenAI and Anthropic do. Any other is closed by its own `close`,
-but a generator, such as LangChain's, only at its next event: Python allows no more. It raises StreamCancelledError.
+`stream` holds a response of httpx, as those of OpenAI and Anthropic do. Any other is closed by its own `close`; a
+generator, such as LangChain's, only at its next event: Python allows no more. It raises StreamCancelledError.
 While a client still waits for the first bytes, which is before there is a stream, nothing here can break its wait.
 """
 

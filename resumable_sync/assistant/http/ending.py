@@ -12,6 +12,7 @@ from ...committer import committer_for
 from ...context import ResumableStreamContext
 from ...contract import Status, StreamInfo
 from ...errors import StreamLostError
+from ...logs import about
 from ...producer import current_producer
 from ..continued import keep_message
 from ..newest import ActiveStreams, Claim
@@ -97,7 +98,9 @@ class Accompanied:
             self._finish()
             given = True
         except Exception:
-            logger.exception("what follows the end of stream %s failed", self._chat.stream_id)
+            stream_id = self._chat.stream_id
+            extra = about("follow-up-failed", stream_id)
+            logger.exception("what follows the end of stream %s failed", stream_id, extra=extra)
         finally:
             claim, _ = self._begun.result(_BEGIN_SECONDS)
             if claim is not None:

@@ -229,9 +229,9 @@ class _MessageEndpoint(Endpoint):
     ) -> bytes:
         stream_id, cancelled = self.stream_id, isinstance(ending, StreamCancelledError)
         if encoder is None or not isinstance(ending, (ProducerFailedError, StreamCancelledError)):
-            raise broken_off(stream_id, ending) from ending
+            raise broken_off(stream_id, ending, snapshot.start.generation) from ending
         if not (cancelled or closes(encoder)):
-            raise broken_off(stream_id, ending) from ending
+            raise broken_off(stream_id, ending, snapshot.start.generation) from ending
         lost = isinstance(ending, ProducerInterruptedError)
         text = INTERRUPTED_TEXT if lost or cancelled else error_text(ending, self.format_error)
         stored = stored_pieces(self.context.store, stream_id, snapshot.start.generation)

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from ...contract import StreamInfo
 from ...errors import LimitExceededError, ResumableStreamError
+from ...logs import about
 from .commands import Commands, milliseconds, parse_info
 from .connection import Link
 from .scripts import Argument, Call, script
@@ -147,7 +148,8 @@ class Index:
             found.update(zip(gone, self._link.run(calls) if calls else ()))
             for stream_id, failed in found.items():
                 if isinstance(failed, ResumableStreamError):
-                    logger.warning("the sweep passed over stream %s: %s", stream_id, failed)
+                    extra = about("sweep-failed", stream_id)
+                    logger.warning("the sweep passed over stream %s: %s", stream_id, failed, extra=extra)
             gone = [stream_id for stream_id in gone if not isinstance(found[stream_id], ResumableStreamError)]
             removed += self.remove(gone, int(seconds) * 1000 + int(micros) // 1000)
         for _ in self.orphans():

@@ -393,7 +393,7 @@ class SQLiteStore(BaseStore):
             try:
                 info = process.info(stream_id, row)
             except StoreUnavailableError as damaged:
-                tables.pass_over(damaged)
+                tables.pass_over(stream_id, damaged)
                 continue
             if selection.has(info):
                 yield info

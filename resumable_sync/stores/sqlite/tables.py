@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 from ...contract import Lease, Notes, Status, StreamInfo, new_generation, new_token
 from ...errors import LimitExceededError, ResumableStreamError, StoreUnavailableError, StreamLostError
+from ...logs import about
 from .. import base as rules
 from .. import pages
 from ..notes import Commit, Creation, commit_error, with_notes
@@ -234,12 +235,12 @@ def _readable(found: Iterable[Sequence[Any]]) -> Iterator[tuple[str, Row]]:
         try:
             yield stream_id, _as_row(stream_id, columns)
         except StoreUnavailableError as damaged:
-            pass_over(damaged)
+            pass_over(stream_id, damaged)
 
 
-def pass_over(damaged: StoreUnavailableError) -> None:
+def pass_over(stream_id: str, damaged: StoreUnavailableError) -> None:
     """Log that a listing leaves out a stream that cannot be read."""
-    logger.warning("%s (it is passed over)", damaged)
+    logger.warning("%s (it is passed over)", damaged, extra=about("damaged", stream_id))
 
 
 def select_pages(connection: sqlite3.Connection, generation: int, offset: int) -> Iterator[pages.Page]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,6 +12,7 @@ import pytest
 from resumable_sync.assistant.adapters import UpstreamError, write_anthropic, write_langchain, write_openai
 
 from .providers import (
+    Written,
     anthropic_answer,
     anthropic_blocks,
     anthropic_end,
@@ -315,8 +318,6 @@ def test_an_application_that_asks_again_leaves_no_call_to_run() -> None:
             write_openai(controller, chat_answer("one", [CALL])[:-2])
         write_openai(controller, chat_answer("two", [CALL]))
 
-    from .providers import Written
-
     made = Written(answer)
     first, second = made.calls
     assert first["state"] == "result" and first["isError"] and second["state"] == "call"
@@ -330,8 +331,6 @@ def test_the_usage_of_several_steps_adds_up() -> None:
             call.set_response({"n": 1})
         write_openai(controller, chat_answer("two"))
 
-    from .providers import Written
-
     made = Written(answer)
     (finish,) = [chunk for chunk in made.chunks if chunk.type == "message-finish"]
     assert finish.to_json()["usage"] == {"inputTokens": 6, "outputTokens": 8, "totalTokens": 14}
@@ -339,7 +338,7 @@ def test_the_usage_of_several_steps_adds_up() -> None:
     assert [step["usage"]["inputTokens"] for step in made.message["metadata"]["steps"]] == [3, 3]
 
 
-@pytest.mark.parametrize("wrong", [None, object(), chat_answer("x")[0]["id"] and 5])
+@pytest.mark.parametrize("wrong", [None, object(), 5])
 def test_what_is_no_stream(wrong: Any) -> None:
     made = written(write_openai, wrong)
     assert isinstance(made.error, TypeError) and "stream=True" in str(made.error)
@@ -350,3 +349,15 @@ def test_langchain_without_a_reason_only_where_it_is_not_needed() -> None:
     assert isinstance(written(write_langchain, chunks).error, UpstreamError)
     made = written(lambda controller, events: write_langchain(controller, events, needs_reason=False), chunks)
     assert made.texts() == ["ab"] and made.error is None
+
+
+@pytest.mark.parametrize("module", ["resumable_sync.assistant", "resumable_sync.assistant.adapters"])
+def test_no_providers_package_is_imported(module: str) -> None:
+    code = (
+        f"import sys, {module}\n"
+        "providers = ('openai', 'anthropic', 'langchain_core', 'litellm', 'httpx', 'httpx2', 'pydantic')\n"
+        "print(sorted(name for name in (*providers, 'resumable_sync.assistant.adapters') if name in sys.modules))"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = [module] if module.endswith("adapters") else []
+    assert out.stdout.strip() == str(loaded)

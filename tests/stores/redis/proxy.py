@@ -12,11 +12,12 @@ word), "cut" (drop the piece and both sides) or "pass-cut" (forward it, then cut
 
 
 class CuttingProxy:
-    """Forwards connections to `target`; `decide` says what happens to each piece."""
+    """Forwards connections to `target`; `decide` says what happens to each piece, `size` how large it may be."""
 
-    def __init__(self, target: int, decide: Decide) -> None:
+    def __init__(self, target: int, decide: Decide, size: Callable[[], int] = lambda: 65536) -> None:
         self._target = target
         self._decide = decide
+        self._size = size
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
         self.cuts = 0
@@ -54,7 +55,7 @@ class CuttingProxy:
 
     def _pump(self, source: socket.socket, sink: socket.socket, kind: str, ends: threading.Barrier) -> None:
         try:
-            while piece := source.recv(65536):
+            while piece := source.recv(self._size()):
                 verdict = self._decide(kind)
                 if verdict.startswith("pass"):
                     sink.sendall(piece)
