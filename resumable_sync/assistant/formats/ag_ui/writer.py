@@ -115,6 +115,7 @@ class Writer:
         self._messages = 0  # begun, which numbers their ids
         self._blocks: dict[int, _Block] = {}
         self._calls: dict[int, _Call] = {}
+        self._begun: dict[str, _Call] = {}  # those that begin here, by their ids
         self._parent: str | None = None  # the message that a call belongs to which begins now
         self._step: str | None = None
         self._steps = 0
@@ -229,11 +230,11 @@ class Writer:
 
     def _begin_call(self, index: int, part: ToolCallPart) -> None:
         # One of an earlier response has answers alone here; of two with one id the client knows the first.
-        known = any(call.part.tool_call_id == part.tool_call_id for call in self._calls.values())
-        foreign = not part.tool_name or known
-        self._calls[index] = _Call(part, foreign)
+        foreign = not part.tool_name or part.tool_call_id in self._begun
+        self._calls[index] = call = _Call(part, foreign)
         if foreign:
             return
+        self._begun[part.tool_call_id] = call
         if self._parent is None:
             self._parent = self._new_id()
         metadata = present(
@@ -354,8 +355,7 @@ class Writer:
         metadata = {**{key: value for key, value in metadata.items() if value is not UNSET}, **more}
         content = "" if chunk.result is UNSET else chunk.result
         text = content if isinstance(content, str) else stringify(content)
-        for other in self._calls.values():  # also the part that the call began in, if this one only answers it
-            other.answered = other.answered or other.part.tool_call_id == call.part.tool_call_id
+        self._begun.get(call.part.tool_call_id, call).answered = True  # the part that the call began in
         self._answer(call, {"content": text, **present(metadata=metadata or None)})
         if call.open and call.closed and self._error is None:
             self._end_call(call)
