@@ -329,7 +329,8 @@ class AssistantEndpoints:
             if record.awaited and record.status is Status.STREAMING:  # on_finish runs, or its process has died
                 seconds = max(seconds, self.context.store.grace)
             # By the clocks of the machines: it matters to nobody whether a day is a little longer.
-            if info.finished_at is not None and time.time() - info.finished_at > seconds:
+            # Without any, clocks have no say: two that differ by a tick would.
+            if not seconds or (info.finished_at is not None and time.time() - info.finished_at > seconds):
                 return None
         return info.stream_id
 
