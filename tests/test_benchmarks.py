@@ -13,9 +13,15 @@ from benchmarks.scenarios import SCENARIOS
 ROOT = Path(__file__).parents[1]
 
 
+FEW = ["append", "tail-across", "replay-10k", "durable", "http"]
+"""One of each kind: they take a few seconds."""
+
+
 @pytest.mark.timeout(600)  # some forty processes, one after the other
-def test_quick_run(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "benchmarks", "--quick", "--json", "figures.json", "--plot", "plots"]
+@pytest.mark.parametrize("names", [FEW, pytest.param([], marks=pytest.mark.heavy)], ids=["few", "all"])
+def test_quick_run(names: list[str], tmp_path: Path) -> None:
+    scenarios = [scenario for scenario in SCENARIOS if scenario.name in names or not names]
+    command = [sys.executable, "-m", "benchmarks", *names, "--quick", "--json", "figures.json", "--plot", "plots"]
     environment = {"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin:/usr/local/bin"}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -23,8 +29,8 @@ def test_quick_run(tmp_path: Path) -> None:
     assert (tmp_path / "plots" / "append.svg").read_text("utf-8").startswith("<svg")
     assert document.keys() == {"schema", "quick", "environment", "scenarios", "aims", "seconds"}
     assert document["environment"].keys() >= {"commit", "cpu", "cores", "python", "sqlite", "packages", "peers"}
-    assert list(document["scenarios"]) == [scenario.name for scenario in SCENARIOS]
-    for scenario in SCENARIOS:
+    assert list(document["scenarios"]) == [scenario.name for scenario in scenarios]
+    for scenario in scenarios:
         measured = document["scenarios"][scenario.name]
         assert not measured["failed"]
         for contestant in scenario.contestants:
