@@ -110,8 +110,14 @@ def test_stop(demo: Demo, browser: webdriver.Chrome) -> None:
     assert chat.complaints() == []
 
 
-@pytest.mark.parametrize("allowed", [True, False])
-@pytest.mark.parametrize("reloaded", [True, False])
+@pytest.mark.parametrize(
+    "allowed, reloaded",
+    [
+        (True, True),
+        (False, False),
+        *(pytest.param(*each, marks=pytest.mark.heavy) for each in [(True, False), (False, True)]),
+    ],
+)
 def test_a_tool_that_asks(quick_demo: Demo, browser: webdriver.Chrome, allowed: bool, reloaded: bool) -> None:
     chat = Chat(browser, f"{quick_demo.url}chat")
     chat.ask("Send a postcard to Ann")
@@ -160,7 +166,7 @@ def test_a_reload_in_the_middle_of_what_was_allowed(demo: Demo, browser: webdriv
     assert chat.answer().count("It is on its way.") == 1
 
 
-@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize("width", [pytest.param(1280, marks=pytest.mark.heavy), 390])
 def test_the_form_never_covers_the_answer(quick_demo: Demo, browser: webdriver.Chrome, width: int) -> None:
     """While an answer is written, and in a conversation that is longer than the window."""
     size = {"width": width, "height": 700, "deviceScaleFactor": 1, "mobile": False}

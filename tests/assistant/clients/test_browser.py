@@ -136,7 +136,7 @@ def test_reloaded_in_the_middle(browser: webdriver.Chrome, chat_page: Server, ve
     assert page.value("posts") == 0  # since the page was loaded
 
 
-@each_version
+@newest_version
 def test_tools_of_both_sides(browser: webdriver.Chrome, chat_page: Server, version: int) -> None:
     gate = Gate()
 
@@ -164,7 +164,7 @@ def test_tools_of_both_sides(browser: webdriver.Chrome, chat_page: Server, versi
     assert [name for name, _ in page.value("ran") if name == "ask"] == ["ask"]
 
 
-@each_version
+@newest_version
 def test_stopped(browser: webdriver.Chrome, chat_page: Server, version: int) -> None:
     gate = Gate()
 
