@@ -195,7 +195,7 @@ def page(request: pytest.FixtureRequest, served: Served) -> PageClient:
     return PageClient(request.getfixturevalue("browser"), served.url("page"))
 
 
-@pytest.fixture(params=["node", "page"])
+@pytest.fixture(params=["node", pytest.param("page", marks=pytest.mark.heavy)])
 def client(request: pytest.FixtureRequest) -> Client:
     found = request.getfixturevalue(request.param)
     assert isinstance(found, Client)

@@ -232,7 +232,7 @@ def test_a_file_of_another_life_is_neither_spliced_nor_complete(gunicorn: Server
     assert gunicorn.ask("/status/none")["status"] == "missing"
 
 
-ROUTES = ["direct 1.0", "direct 1.1", "nginx 1.0", "nginx 1.1"]
+ROUTES = ["direct 1.0", pytest.param("direct 1.1", marks=pytest.mark.heavy), "nginx 1.0", "nginx 1.1"]
 
 
 def through(route: str, server: Server, proxy: Nginx) -> tuple[str, list[str]]:
