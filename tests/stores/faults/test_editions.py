@@ -23,6 +23,7 @@ from ...figures import Report
 from ...support import PATIENCE, ROOT, wait_until
 from ..redis.server import shared_server
 from .edition_worker import text
+from .frozen import holds_the_file
 
 WHEEL = ROOT / "tests" / "data" / "edition_1" / "resumable_sync-0.1.0-py3-none-any.whl"
 WORKER = Path(__file__).with_name("edition_worker.py")
@@ -108,6 +109,10 @@ class Workers:
             self.start(victim.edition)
         else:
             victim.popen.send_signal(signal.SIGSTOP)
+            file = Path(self._url.removeprefix("sqlite:///"))
+            if self._url.startswith("sqlite:") and holds_the_file(file):
+                # Within a transaction: nobody can renew meanwhile.
+                self.hurt |= {worker.popen.pid for worker in self._running}
             threading.Event().wait(self._random.choice((0.2, 0.2, GRACE + 0.5)))
             victim.popen.send_signal(signal.SIGCONT)
             self.counts[f"frozen_{victim.edition}"] += 1
