@@ -216,7 +216,7 @@ class Cuts:
         with self._lock:
             return self._chance.randint(1, 1500)
 
-    def decide(self, kind: str) -> str:
+    def decide(self, kind: str, _: bytes) -> str:
         with self._lock:
             if kind == "request" or not self.left:
                 return "pass"

@@ -122,7 +122,7 @@ def test_headers_that_are_cut_are_no_response(client: Client, served: Served, ma
     for end in ends:
         size, left = status_line + end, [1]
 
-        def decide(kind: str) -> str:
+        def decide(kind: str, _: bytes) -> str:
             if kind == "reply" and left:
                 left.pop()
                 return "pass-cut"
@@ -198,7 +198,7 @@ def test_a_lost_beginning_begins_one_stream(client: Client, served: Served, lost
     served.application.sources[name] = gate
     left = [1]
 
-    def decide(kind: str) -> str:
+    def decide(kind: str, _: bytes) -> str:
         if kind == lost and left:
             left.pop()
             return "cut"
@@ -288,7 +288,7 @@ def test_who_pulls_sets_the_pace(client: Client, served: Served) -> None:
     wait_until(lambda: served.context.status(name) == "done")
     passed: list[float] = []
 
-    def decide(kind: str) -> str:
+    def decide(kind: str, _: bytes) -> str:
         passed.append(time.monotonic())
         return "pass"
 
@@ -313,7 +313,7 @@ def test_a_dead_connection_is_noticed_by_its_missing_heartbeats(client: Client, 
     name, gate = served.new(), Gate(b"first", b" rest")
     served.application.sources[name] = gate
     dead = threading.Event()
-    way = CuttingProxy(served.port, lambda kind: "drop" if kind == "reply" and dead.is_set() else "pass")
+    way = CuttingProxy(served.port, lambda kind, _: "drop" if kind == "reply" and dead.is_set() else "pass")
     try:
         how = {"method": "POST", "resumeUrl": served.url("json", name), "timeout": 1200, **options_of("json")}
         follower = client.follow(served.url("json", name, way.port), **how)

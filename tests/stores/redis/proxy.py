@@ -6,9 +6,9 @@ import socket
 import threading
 from collections.abc import Callable
 
-Decide = Callable[[str], str]
-"""Called with "request" or "reply" for each piece; returns "pass", "drop" (the piece alone, without a
-word), "cut" (drop the piece and both sides) or "pass-cut" (forward it, then cut)."""
+Decide = Callable[[str, bytes], str]
+"""Called with "request" or "reply" and the piece, for each one; returns "pass", "drop" (the piece alone, without
+a word), "cut" (drop the piece and both sides) or "pass-cut" (forward it, then cut)."""
 
 
 class CuttingProxy:
@@ -56,7 +56,7 @@ class CuttingProxy:
     def _pump(self, source: socket.socket, sink: socket.socket, kind: str, ends: threading.Barrier) -> None:
         try:
             while piece := source.recv(self._size()):
-                verdict = self._decide(kind)
+                verdict = self._decide(kind, piece)
                 if verdict.startswith("pass"):
                     sink.sendall(piece)
                 if verdict.endswith("cut"):

@@ -104,7 +104,7 @@ def test_an_idle_connection_dropped_without_a_word(server: RedisServer, patience
     """One timeout, then it goes on by a new connection; a new one that is silent too is the end of it."""
     drop = 0
 
-    def decide(kind: str) -> str:
+    def decide(kind: str, _: bytes) -> str:
         nonlocal drop
         if kind == "request" and drop:
             drop -= 1

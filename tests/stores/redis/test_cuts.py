@@ -30,7 +30,7 @@ class Chance:
         self._lock = threading.Lock()  # guards _random and active
         self.active = True
 
-    def __call__(self, kind: str) -> str:
+    def __call__(self, kind: str, _: bytes) -> str:
         with self._lock:
             if self.active and self._random.randrange(self._one_in) == 0:
                 return self._random.choice(("cut", "pass-cut"))
@@ -75,7 +75,7 @@ def test_answers_survive_cuts(rounds: int, server: RedisServer, open_store: Open
     """The second answer to a repeated acquire, cancel or delete is that of the first."""
     cut = threading.Event()
 
-    def once(kind: str) -> str:
+    def once(kind: str, _: bytes) -> str:
         if kind == "reply" and cut.is_set():
             cut.clear()
             return "cut"

@@ -28,27 +28,27 @@ from .server import RedisServer, claim_port
 
 
 class Loss:
-    """Loses the next piece of a kind, and does something before its sender learns of it."""
+    """Loses the next piece of a kind that holds `within`, and does something before its sender learns of it."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()  # guards _next
-        self._next: tuple[str, Callable[[], object]] | None = None
+        self._next: tuple[str, bytes, Callable[[], object]] | None = None
 
-    def lose(self, kind: str, meanwhile: Callable[[], object] = lambda: None) -> None:
+    def lose(self, kind: str, meanwhile: Callable[[], object] = lambda: None, *, within: bytes = b"") -> None:
         with self._lock:
             assert self._next is None
-            self._next = (kind, meanwhile)
+            self._next = (kind, within, meanwhile)
 
     @property
     def over(self) -> bool:
         with self._lock:
             return self._next is None
 
-    def __call__(self, kind: str) -> str:
+    def __call__(self, kind: str, piece: bytes) -> str:
         with self._lock:
-            if self._next is None or self._next[0] != kind:
+            if self._next is None or self._next[0] != kind or self._next[1] not in piece:
                 return "pass"
-            meanwhile = self._next[1]
+            meanwhile = self._next[2]
             self._next = None
         meanwhile()
         return "cut"
@@ -355,7 +355,7 @@ def test_a_process_does_not_show_what_the_server_has_not_stored(
     assert far.create("s")
     reader = call(far.read, "s", timeout=PATIENCE)
     wait_until(lambda: getattr(far._processes.get().tails.find("s"), "followed", False))
-    loss.lose("request", lambda: store.commit("s", b"theirs "))
+    loss.lose("request", lambda: store.commit("s", b"theirs "), within=b"ours")  # the reader sends requests, too
     far.commit("s", b"ours", expect={"n": None}, notes={"n": "1 x"})
     found = reader.result(PATIENCE)
     assert b"theirs ours".startswith(found.data) and found.data
