@@ -27,7 +27,7 @@ _READERS = 8  # connections of a process that read at once; more would only wait
 _SLICE_SECONDS = 0.25  # of a wait for other processes' transactions
 _GREENLET_SECONDS = 0.005  # between tries where a wait in SQLite would stop all greenlets
 _EXACT_SECONDS = 0.01  # to which such a wait is
-_SQLITE_BUSY = 5
+_SQLITE_BUSY, _SQLITE_FULL = 5, 13
 _FORK_SECONDS = 2.0  # that a fork waits for the present transactions
 _AUTOCHECKPOINT_PAGES = 16_384  # a safety net of 64 MiB; upkeep checkpoints long before
 _LOG_BYTES = 64 * 1024 * 1024  # to which a write-ahead log shrinks that a long reader let grow
@@ -297,6 +297,15 @@ def _is_busy(error: sqlite3.OperationalError) -> bool:
     if code is None:  # Python 3.10 has no more than the text
         return "locked" in str(error)
     return bool(code & 0xFF == _SQLITE_BUSY)
+
+
+def is_full(unavailable: StoreUnavailableError) -> bool:
+    """Whether SQLite found no room on the disk, or below `max_file_bytes`."""
+    cause = unavailable.__cause__
+    code = getattr(cause, "sqlite_errorcode", None)
+    if code is None:
+        return isinstance(cause, sqlite3.OperationalError) and "is full" in str(cause)
+    return bool(code & 0xFF == _SQLITE_FULL)
 
 
 class Translated:

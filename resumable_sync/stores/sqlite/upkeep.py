@@ -7,12 +7,14 @@ import time
 from collections.abc import Callable, Collection
 from pathlib import Path
 
+from ...errors import StoreUnavailableError
 from ..sweeper import Sweeper
 from . import tables
-from .connection import Connections
+from .connection import Connections, is_full
 from .liveness import Liveness, is_held
 
 _CHECKPOINT_BYTES = 4 * 1024 * 1024  # written between checkpoints
+_PAGE_BYTES = 4096  # that the least change of a table adds to the log
 _SWEEP_SECONDS = 30.0
 _ROWS_OF_A_STEP = 200  # of one transaction, so that writers get in between
 _PAGES_OF_A_STEP = 100
@@ -40,7 +42,8 @@ class Upkeep:
         self._liveness = liveness
         self._publish = publish
         self._shortest_ttl = shortest_ttl
-        self._unchecked_bytes = 0  # written since the last checkpoint, roughly
+        self._unchecked_bytes = 0  # that the log has grown by since the last checkpoint, roughly
+        self._needs_room = False
         self._sweep_at = time.monotonic() + _SWEEP_SECONDS
         self._thread = Sweeper("resumable-sync-sqlite-upkeep", self._round, self._interval)
 
@@ -51,11 +54,23 @@ class Upkeep:
             self._shortest_ttl = ttl
             self._thread.hurry()
 
-    def wrote(self, count: int) -> None:
-        """So many bytes were written."""
-        self._unchecked_bytes += count
+    def wrote(self, count: int, streams: int) -> None:
+        """A transaction has written so many bytes to so many streams. Each takes a page of the log of its own at
+        least, and so do their rows together: with small chunks that is most of it."""
+        self._unchecked_bytes += count + _PAGE_BYTES * (streams + 1)
         if self._unchecked_bytes > _CHECKPOINT_BYTES:
             self._thread.hurry()
+
+    def refused(self, unavailable: StoreUnavailableError) -> None:
+        """A write has failed; if for want of room, the next one begins with `make_room`."""
+        self._needs_room = self._needs_room or is_full(unavailable)
+
+    def make_room(self) -> None:
+        """Before a write: if there was no room, first have the log begin anew, in this thread. Else it would grow on
+        into all that becomes free, and leave none for a checkpoint. StoreUnavailableError while there is none."""
+        if self._needs_room:
+            self.checkpoint()
+            self._needs_room = False
 
     def sweep_soon(self) -> None:
         """There is something to remove."""
