@@ -66,8 +66,9 @@ class Upkeep:
         self._needs_room = self._needs_room or is_full(unavailable)
 
     def make_room(self) -> None:
-        """Before a write: if there was no room, first have the log begin anew, in this thread. Else it would grow on
-        into all that becomes free, and leave none for a checkpoint. StoreUnavailableError while there is none."""
+        """Before a write: if the last one found no room, make some by a checkpoint, in this thread. Otherwise the
+        log would grow on into all that becomes free, and leave none for that. StoreUnavailableError while there is
+        none."""
         if self._needs_room:
             self.checkpoint()
             self._needs_room = False
