@@ -148,10 +148,10 @@ def placed(kind: str, directory: Path, report: Report, *, strict: bool = True) -
 
 @contextlib.contextmanager
 def small_disk(directory: Path) -> Iterator[Path]:
-    """A file system of 16 MiB."""
+    """A file system of 96 MiB: SQLite's log may take 64 of them."""
     disk = directory / "disk"
     disk.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", f"size={16 * MEBIBYTE}", "tmpfs", str(disk)]
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={96 * MEBIBYTE}", "tmpfs", str(disk)]
     mounted = subprocess.run(mount, capture_output=True, text=True)
     if mounted.returncode:
         pytest.skip(f"cannot mount a tmpfs: {mounted.stderr}")
@@ -166,7 +166,7 @@ def fill(place: Place) -> Path:
     assert place.disk is not None
     ballast = place.disk / "ballast"
     with ballast.open("ab", buffering=0) as file:
-        for size in (65_536, 4096):
+        for size in (MEBIBYTE, 4096):
             with contextlib.suppress(OSError):
                 while True:
                     file.write(bytes(size))

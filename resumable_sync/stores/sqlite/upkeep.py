@@ -15,6 +15,7 @@ from .liveness import Liveness, is_held
 
 _CHECKPOINT_BYTES = 4 * 1024 * 1024  # written between checkpoints
 _PAGE_BYTES = 4096  # that the least change of a table adds to the log
+_ROOM_MILLISECONDS = 250  # for which a checkpoint that makes room waits for others
 _SWEEP_SECONDS = 30.0
 _ROWS_OF_A_STEP = 200  # of one transaction, so that writers get in between
 _PAGES_OF_A_STEP = 100
@@ -66,12 +67,15 @@ class Upkeep:
         self._needs_room = self._needs_room or is_full(unavailable)
 
     def make_room(self) -> None:
-        """Before a write: if the last one found no room, make some by a checkpoint, in this thread. Otherwise the
-        log would grow on into all that becomes free, and leave none for that. StoreUnavailableError while there is
-        none."""
+        """Before a write: if the last one found no room, have the log begin anew, in this thread. Otherwise it
+        would grow on into all that becomes free, and leave none for a checkpoint. StoreUnavailableError while there
+        is none. Waits a moment for other writers and readers; if they take longer, the next write tries.
+        """
         if self._needs_room:
-            self.checkpoint()
-            self._needs_room = False
+            with self._connections.outside_transactions() as connection:
+                connection.execute(f"PRAGMA busy_timeout = {_ROOM_MILLISECONDS:d}")
+                busy, *_ = connection.execute("PRAGMA wal_checkpoint(RESTART)").fetchone()
+            self._needs_room = bool(busy)
 
     def sweep_soon(self) -> None:
         """There is something to remove."""
