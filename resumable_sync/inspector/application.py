@@ -197,7 +197,7 @@ def _id_of(environ: WSGIEnvironment) -> str:
 
 
 def _filters(environ: WSGIEnvironment) -> tuple[Filters, int]:
-    query = parse_qs(environ.get("QUERY_STRING", ""), errors="surrogatepass")
+    query = parse_qs(environ.get("QUERY_STRING", ""))
     status, number = query.get("status", [""])[-1], query.get("page", ["1"])[-1]
     pairs = []
     for pair in query.get("metadata", []):

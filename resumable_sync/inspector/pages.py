@@ -32,7 +32,7 @@ class Filters:
         pairs += [("status", str(self.status))] if self.status else []
         pairs += [("metadata", f"{name}={value}") for name, value in self.metadata]
         pairs += [("page", str(page))] if page > 1 else []
-        return f"?{urlencode(pairs, errors='surrogatepass')}" if pairs else ""
+        return f"?{urlencode(pairs, errors='replace')}" if pairs else ""
 
 
 @dataclass(frozen=True)
