@@ -397,6 +397,16 @@ SCENARIOS = [
         headline=("chunks_per_s",),
     ),
     Scenario(
+        "takeover",
+        "A producer killed with -9, its stream continued by another process: the gap that a viewer sees",
+        _ours("takeover.gap", ("sqlite", "redis")),
+        {"kills": 10},
+        {"kills": 1},
+        rounds=2,
+        comparable=False,
+        headline=("p50_ms", "max_ms", "grace_ms"),
+    ),
+    Scenario(
         "chat",
         "Formats of assistant streams: text token by token, and a tool call whose arguments grow",
         [
