@@ -147,6 +147,11 @@ AIMS = [
         for ms in (1, 5)
         for whom, limit in ((_SCRIPT, 0.7), (_IOREDIS, 100))
     ),
+    *(
+        _at_most(f"5,000 gevent viewers on {store}, {name}", "gevent-viewers-5000", f"ours {store}", metric, limit)
+        for store in ("memory", "sqlite", "redis")
+        for name, metric, limit in (("p99 ms", "p99_ms", 300), ("KiB each", "kib_per_viewer", 40))
+    ),
     _at_most("tail p50 Redis at 1 ms, ms", "tail-at-1-ms", "ours redis", "p50_ms", 1.5),
     *(
         _at_most(f"bytes to disk for a byte, {way}", "write-amplification", f"ours sqlite, {way}", *limit)

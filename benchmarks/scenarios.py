@@ -118,6 +118,19 @@ def _fan_out_across(viewers: int) -> Scenario:
     )
 
 
+def _gevent_viewers(viewers: int) -> Scenario:
+    return Scenario(
+        f"gevent-viewers-{viewers}",
+        f"{viewers:,} viewers of one stream at 10 chunks a second, over HTTP, in one gevent worker on one core",
+        _ours("gevent_viewers.serve"),
+        {"viewers": viewers, "chunks": 60, "rate": 10},
+        {"viewers": min(viewers, 50), "chunks": 25, "rate": 20},
+        rounds=1,
+        comparable=False,
+        headline=("p50_ms", "p99_ms", "max_ms", "kib_per_viewer"),
+    )
+
+
 def _distant(distance: float) -> list[Scenario]:
     """What goes to Redis and back, with a relay between that adds so many ms to each round trip."""
     title, at = f"at {distance:g} ms of distance from Redis", {"distance_ms": distance}
@@ -373,6 +386,7 @@ SCENARIOS = [
         headline=("first_byte_ms", "chunks_per_s", "p50_ms", "p99_ms", "viewers"),
     ),
     *map(_fan_out_across, (100, 500)),
+    *map(_gevent_viewers, (500, 2_000, 5_000)),
     *(scenario for distance in (0.5, 1, 5) for scenario in _distant(distance)),
     Scenario(
         "shared",
