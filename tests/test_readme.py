@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator
 from configparser import ConfigParser
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 from flask import Flask, request
@@ -37,7 +37,10 @@ from resumable_sync.wsgi import close_with_worker, resume_sse_response
 from .assistant.adapters.providers import anthropic_answer, chat_answer
 from .assistant.adapters.server import sse
 from .javascript import cannot
-from .support import ROOT
+from .support import ROOT, wait_until
+
+if TYPE_CHECKING:
+    from selenium import webdriver
 
 ID = "msg-1"
 MESSAGES = [{"id": "1", "role": "user", "parts": [{"type": "text", "text": "hi"}]}]
@@ -204,6 +207,32 @@ def test_the_chat_with_anthropic(names: dict[str, Any], monkeypatch: pytest.Monk
         run_block(block._replace(text=text), names, given)
 
 
+def test_the_first_application_survives_a_reload(names: dict[str, Any], browser: webdriver.Chrome) -> None:
+    block = next(block for block in BLOCKS if block.heading == "Five minutes" and block.language == "python")
+    exec(block.text, names)
+    server = make_server("127.0.0.1", 0, names["app"], threaded=True)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        browser.get(f"http://127.0.0.1:{server.port}/")
+
+        def shown() -> str:
+            return str(browser.execute_script("return answer.textContent"))
+
+        browser.execute_script("ask.click()")
+        wait_until(lambda: "asked" in shown(), 20)
+        browser.refresh()
+        begun = shown()
+        wait_until(lambda: shown().endswith("a reload. "), 20)
+        assert shown().startswith("You asked: Why") and shown().startswith(begun) and begun != shown()
+        assert shown().count("Why") == 1
+    finally:
+        browser.get("about:blank")
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
 def run_block(block: Block, names: dict[str, Any], given: set[str]) -> None:
     exec(compile("\n" * (block.line - 1) + block.text, "README.md", "exec"), names)
     answers = {each: ask(names["app"], *each) for each in routes(names["app"])}
@@ -279,6 +308,7 @@ def check_python(*arguments: str) -> None:
 
 def test_there_are_blocks() -> None:
     assert len(of("python")) >= 5 and len(of("sh")) >= 2
+    assert all(any(f"def {name}(" in block.text for block in BLOCKS) for name in USES)  # else nobody tries them
     assert {block.language for block in BLOCKS} <= {"python", "sh", "js", "", "text"}
 
 

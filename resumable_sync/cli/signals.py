@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import signal
@@ -48,6 +49,14 @@ class Signals:
         for signum in _SIGNALS:
             if signal.getsignal(signum) not in (signal.SIG_IGN, None):
                 signal.signal(signum, self._handle)
+        atexit.register(self._ignore)
+
+    def _ignore(self) -> None:
+        """The exit code is certain. The interpreter, which is about to go, would put the default action in place
+        of our handler, and one more signal then would change the code."""
+        for signum in _SIGNALS:
+            if signal.getsignal(signum) == self._handle:
+                signal.signal(signum, signal.SIG_IGN)
 
     @contextlib.contextmanager
     def announced(self) -> Iterator[tuple[int, int]]:

@@ -43,7 +43,8 @@ def may_change(environ: Mapping[str, Any], origins: Collection[str]) -> bool:
     site = environ.get("HTTP_SEC_FETCH_SITE")
     if site is not None:
         return bool(site == "same-origin")
-    return origin is not None and _authority(origin) == _own_authority(environ, origin)
+    made_by = None if origin is None else _authority(origin)  # None also of "null", of a sandboxed page
+    return made_by is not None and made_by == _own_authority(environ, str(origin))
 
 
 def _authority(origin: str) -> tuple[str, int] | None:
@@ -57,6 +58,4 @@ def _authority(origin: str) -> tuple[str, int] | None:
 
 def _own_authority(environ: Mapping[str, Any], origin: str) -> tuple[str, int] | None:
     """Host and port as the browser addressed them. The scheme is that of its Origin: in a proxy TLS may end."""
-    scheme = origin.partition(":")[0]
-    host = environ.get("HTTP_HOST")
-    return _authority(f"{scheme}://{host}") if host else ("", 0)
+    return _authority(f"{origin.partition(':')[0]}://{environ.get('HTTP_HOST', '')}")

@@ -118,6 +118,21 @@ def test_two_signals_while_publish_starts(cli: Cli, pair: tuple[int, int]) -> No
     assert details is None or details["status"] == "interrupted"
 
 
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_the_interpreter_goes(cli: Cli, signum: int) -> None:
+    """An object that lives until the interpreter takes down its modules sends one more."""
+    code = f"""if True:
+        import os, sys
+        class Late:
+            def __del__(self, kill=os.kill, pid=os.getpid()):
+                kill(pid, {signum:d})
+        late = Late()
+        from resumable_sync.cli import main
+        sys.exit(main())
+    """
+    assert cli.start(command=[sys.executable, "-c", code, "ls"]).wait(20) == 0
+
+
 @pytest.mark.parametrize("pair", PAIRS)
 def test_signals_while_publish_cleans_up(cli: Cli, pair: tuple[int, int]) -> None:
     """The command is deaf, so that ending it takes a second, in which more signals come."""

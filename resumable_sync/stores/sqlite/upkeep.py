@@ -19,7 +19,7 @@ _ROOM_MILLISECONDS = 250  # for which a checkpoint that makes room waits for oth
 _SWEEP_SECONDS = 30.0
 _ROWS_OF_A_STEP = 200  # of one transaction, so that writers get in between
 _PAGES_OF_A_STEP = 100
-_FREE_PAGES_KEPT = 1024
+_FREE_BYTES_KEPT = 4 * 1024 * 1024
 _STALE_FILE_SECONDS = 60.0
 
 
@@ -118,12 +118,13 @@ class Upkeep:
             with self._connections.read() as connection:
                 found = connection.execute("SELECT generation FROM trash LIMIT 1").fetchone()
                 free = connection.execute("PRAGMA freelist_count").fetchone()[0]
-            if found is None and (free <= _FREE_PAGES_KEPT or free == free_before):
+                kept = _FREE_BYTES_KEPT // connection.execute("PRAGMA page_size").fetchone()[0]
+            if found is None and (free <= kept or free == free_before):
                 return
             free_before = free if found is None else None
             with self._connections.write() as connection:
                 if found is None:
-                    connection.execute(f"PRAGMA incremental_vacuum({_FREE_PAGES_KEPT // 2:d})").fetchall()
+                    connection.execute(f"PRAGMA incremental_vacuum({kept // 2:d})").fetchall()
                     continue
                 deleted = connection.execute(
                     "DELETE FROM pages WHERE generation = ? AND end IN"

@@ -270,13 +270,14 @@ def test_zeroed_page(rounds: int, path: Path, tmp_path: Path, report: Report) ->
     """Each page of the file in turn is zeroed (a sample of them by default): a typed error, never wrong bytes."""
     made = _make(path)
     content = path.read_bytes()
-    pages = list(range(len(content) // 4096))
+    size = int.from_bytes(content[16:18], "big")  # of a page; https://www.sqlite.org/fileformat.html
+    pages = list(range(len(content) // size))
     rng = random.Random(1)
     silent = []
     for page in rng.sample(pages, min(rounds, len(pages))):
         broken = tmp_path / f"broken-{page}.db"
-        broken.write_bytes(content[: page * 4096] + bytes(4096) + content[(page + 1) * 4096 :])
-        if not _survey(broken, made) and any(content[page * 4096 : (page + 1) * 4096]):
+        broken.write_bytes(content[: page * size] + bytes(size) + content[(page + 1) * size :])
+        if not _survey(broken, made) and any(content[page * size : (page + 1) * size]):
             silent.append(page)
         broken.unlink()
     # What nobody noticed harmed nobody: all bytes were right, and so is what check() looks at.
