@@ -34,7 +34,7 @@ _LOG_BYTES = 64 * 1024 * 1024
 # Of a new file. A commit writes every page that it touches, and an append touches two or three: a slow stream of
 # 64-byte chunks writes 151 bytes to disk for each of its own with SQLite's 4096, 88 with 2048, 51 with 1024. With
 # 512 most rows of `streams` no longer fit a page. It costs a hot source a sixth more CPU.
-_PAGE_BYTES = 1024
+PAGE_BYTES = 1024
 
 
 class _Pool:
@@ -267,7 +267,7 @@ class Connections:
                     return
                 if connection.execute("PRAGMA page_count").fetchone()[0] == 0:
                     self.files.remove_companions()
-                connection.execute(f"PRAGMA page_size = {_PAGE_BYTES:d}")
+                connection.execute(f"PRAGMA page_size = {PAGE_BYTES:d}")
                 connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
                 if connection.execute("PRAGMA auto_vacuum").fetchone()[0] != _INCREMENTAL:
                     connection.execute("VACUUM")  # an empty file, but made by somebody else: only this turns it on

@@ -10,11 +10,10 @@ from pathlib import Path
 from ...errors import StoreUnavailableError
 from ..sweeper import Sweeper
 from . import tables
-from .connection import Connections, is_full
+from .connection import PAGE_BYTES, Connections, is_full
 from .liveness import Liveness, is_held
 
 _CHECKPOINT_BYTES = 4 * 1024 * 1024  # written between checkpoints
-_PAGE_BYTES = 4096  # that the least change of a table adds to the log
 _ROOM_MILLISECONDS = 250  # for which a checkpoint that makes room waits for others
 _SWEEP_SECONDS = 30.0
 _ROWS_OF_A_STEP = 200  # of one transaction, so that writers get in between
@@ -58,7 +57,7 @@ class Upkeep:
     def wrote(self, count: int, streams: int) -> None:
         """A transaction has written so many bytes to so many streams. Each takes a page of the log of its own at
         least, and so do their rows together: with small chunks that is most of it."""
-        self._unchecked_bytes += count + _PAGE_BYTES * (streams + 1)
+        self._unchecked_bytes += count + PAGE_BYTES * (streams + 1)
         if self._unchecked_bytes > _CHECKPOINT_BYTES:
             self._thread.hurry()
 
@@ -68,8 +67,8 @@ class Upkeep:
 
     def make_room(self) -> None:
         """Before a write: if the last one found no room, have the log begin anew, in this thread. Otherwise it
-        would grow on into all that becomes free, and leave none for a checkpoint. StoreUnavailableError while there
-        is none. Waits a moment for other writers and readers; if they take longer, the next write tries.
+        would grow on into all that becomes free, and leave none for a checkpoint. StoreUnavailableError while
+        there is none. Waits a moment for other writers and readers; if they take longer, the next write tries.
         """
         if self._needs_room:
             with self._connections.outside_transactions() as connection:
