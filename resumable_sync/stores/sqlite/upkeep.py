@@ -13,7 +13,9 @@ from . import tables
 from .connection import PAGE_BYTES, Connections, is_full
 from .liveness import Liveness, is_held
 
-_CHECKPOINT_BYTES = 4 * 1024 * 1024  # written between checkpoints
+_CHECKPOINT_BYTES = (
+    16 * 1024 * 1024
+)  # between checkpoints, each of which syncs the disk: one a second of 5,000 appends
 _ROOM_MILLISECONDS = 250  # for which a checkpoint that makes room waits for others
 _SWEEP_SECONDS = 30.0
 _ROWS_OF_A_STEP = 200  # of one transaction, so that writers get in between
