@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import Executor, Future
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 from .arrivals import Arrivals
 from .committer import MAX_PENDING_BYTES, end_and_tell
@@ -148,7 +148,8 @@ class ResumableStreamContext:
     of which `close_on_sigterm` is one, and never in the constructor: a server's master must not produce.
 
     Thread-safe. The store stays the application's: closing the context does not close it. In a forked child
-    the context begins empty: producers stay with the parent. `close` runs at interpreter exit.
+    the context begins empty: producers stay with the parent; a spawned one makes its own, as no context can be
+    pickled. `close` runs at interpreter exit.
     """
 
     def __init__(
@@ -185,6 +186,12 @@ class ResumableStreamContext:
         self._running = PerProcess(functools.partial(_Running, store))
         # Registered here, after the store's own exit handlers and so run before them.
         at_exit(self, _close_at_exit)
+
+    def __getstate__(self) -> NoReturn:
+        raise TypeError(
+            "a ResumableStreamContext cannot be pickled: in the other process open the store with "
+            "open_store(url), and a context there"
+        )
 
     def run(
         self,
