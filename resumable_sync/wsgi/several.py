@@ -21,9 +21,9 @@ from ..several import Several, Turn
 from .bodies import ENCODINGS, Body, EventWriter, FormatError, ending_fields, held_back
 from .cap import Place, ViewerCap
 from .combined import MAX_STREAMS, CombinedCursor
-from .headers import HeaderInput, Headers, error_headers, streaming_headers
+from .headers import EVENT_STREAM, HeaderInput, Headers, error_headers, streaming_headers
 from .probe import Probe, find_probe
-from .response import REASONS, RETRY_AFTER, Answer, Options, StreamResponse
+from .response import REASONS, RETRY_AFTER, Answer, Options, StreamResponse, come_back
 
 logger = logging.getLogger("resumable_sync")
 
@@ -111,13 +111,16 @@ class SeveralEndpoint:
             own = [pair for pair in self.options.headers if pair[0].lower() != "content-type"]
             if not cursor.left():
                 return Answer(_line(204), [pair for pair in own if not pair[0].lower().startswith("content-")])
-            headers = streaming_headers([("Content-Type", "text/event-stream; charset=utf-8"), *own])
+            headers = streaming_headers([("Content-Type", EVENT_STREAM), *own])
             if environ.get("REQUEST_METHOD") == "HEAD":
                 return Answer(_line(200), headers)
             if self.options.viewers is not None:
-                place = self.options.viewers.enter()
+                viewers = self.options.viewers
+                place = viewers.enter()
+                if place is None and viewers.event_source:
+                    return come_back(own, viewers.retry_after)
                 if place is None:
-                    return self._refuse(503, "too many viewers", self.options.viewers.retry_after)
+                    return self._refuse(503, "too many viewers", viewers.retry_after)
             return Answer(_line(200), headers, self._body(environ, cursor, place))
         except ResumableStreamError as error:
             if place is not None:

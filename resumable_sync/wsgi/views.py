@@ -28,14 +28,14 @@ The keyword options that several functions share:
 `max_seconds`   how long a response lasts at most (default: as long as its stream). It ends at the first piece or
                 heartbeat after that, and the viewer comes back: server-sent events simply end, without an `end`
                 event; raw bytes are broken off, so as not to look complete.
-`viewers`       a ViewerCap; those that wait for a stream to begin take a place, too.
+`viewers`       a ViewerCap; those that wait for a stream to begin take a place, too. See there for a full house.
 `wait`          seconds that a request without a cursor waits, at most, for a stream that has not begun yet, as
                 where a worker is about to produce it, before it is answered 404.
 
 Refusals, before anything was started, as JSON `{"error": …}`: 400 malformed id or cursor, 404 missing stream,
 409 and 416 a Range (`ranges`), 410 a cursor of a life of the stream that is gone, 503 with `Retry-After` when the
 cap or a store's limit is reached or the store is unavailable. EventSource gives up at any status but 200: make a
-new one after a while.
+new one after a while; of a cap it need not know (`event_source` of ViewerCap).
 HEAD starts nothing, takes no place under a cap, and answers where the stream stands.
 
 For a page of another origin add `Access-Control-Expose-Headers` with the `x-resumable-*` headers it reads. With
@@ -56,7 +56,15 @@ from ..producer import Source
 from ..pump import check_source
 from .bodies import ENCODINGS, FormatError, Viewer, raw_body, sse_body
 from .cap import ViewerCap
-from .headers import CONTENT_TYPE_KEY, HeaderInput, Headers, Snapshot, checked_headers, kept_content_type
+from .headers import (
+    CONTENT_TYPE_KEY,
+    EVENT_STREAM,
+    HeaderInput,
+    Headers,
+    Snapshot,
+    checked_headers,
+    kept_content_type,
+)
 from .ranges import APPLICATION_S, Part, goes_on, select, whole_length
 from .response import Begin, Endpoint, Options, StreamResponse
 
@@ -118,7 +126,7 @@ class EventEndpoint(Endpoint):
         return [pair for pair in self.options.headers if pair[0].lower() != "content-type"]
 
     def content(self, snapshot: Snapshot) -> Headers:
-        return [("Content-Type", "text/event-stream; charset=utf-8")]  # some clients decode Latin-1 without it
+        return [("Content-Type", EVENT_STREAM)]
 
     def body(self, viewer: Viewer) -> Iterator[bytes]:
         return sse_body(viewer, encoding=self.encoding, retry=self.retry, format_error=self.format_error)

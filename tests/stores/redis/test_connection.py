@@ -164,9 +164,9 @@ def test_which_failures_pass(error: Exception, transient: bool) -> None:
     "url",
     [
         "redis://127.0.0.1:{port}/0",
-        "unix://{directory}/none.sock",
+        pytest.param("unix://{directory}/none.sock", marks=pytest.mark.heavy),
         "redis+sentinel://127.0.0.1:{port},localhost:{port}/service/0",
-        "redis+cluster://127.0.0.1:{port},localhost:{port}",
+        pytest.param("redis+cluster://127.0.0.1:{port},localhost:{port}", marks=pytest.mark.heavy),
     ],
 )
 def test_a_server_that_was_never_there_is_told_at_once(url: str, tmp_path: Path) -> None:
@@ -191,7 +191,7 @@ def test_a_server_that_was_reached_once_is_waited_for() -> None:
         server.start()
         assert store.info("s") is None
         server.kill()
-        later = threading.Timer(1.5, server.start)  # longer than a server that was never there is waited for
+        later = threading.Timer(0.8, server.start)  # longer than a server that was never there is waited for
         later.start()
         assert store.info("s") is None
         later.join()
