@@ -612,7 +612,7 @@ def _decode(data: str, size: int) -> bytes:
         pass  # neither: told below
     raise MalformedStreamError(
         f"an event that stands for {size} bytes has {len(text)}: for text whose line ends are CR, the server must"
-        ' say encode="json"'
+        ' say encode="json", for bytes that are not UTF-8 encode="base64"'
     )
 
 

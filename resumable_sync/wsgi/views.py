@@ -54,7 +54,7 @@ from ..context import ResumableStreamContext
 from ..contract import Status
 from ..producer import Source
 from ..pump import check_source
-from .bodies import ENCODINGS, FormatError, Viewer, raw_body, sse_body
+from .bodies import FormatError, Viewer, check_encoding, raw_body, sse_body
 from .cap import ViewerCap
 from .headers import (
     CONTENT_TYPE_KEY,
@@ -110,6 +110,7 @@ class EventEndpoint(Endpoint):
     """The stream as server-sent events, which say in band how it ended."""
 
     encoding: str
+    errors: str
     retry: float | None
     format_error: FormatError | None
 
@@ -117,8 +118,7 @@ class EventEndpoint(Endpoint):
     needs_metadata = False
 
     def __post_init__(self) -> None:
-        if self.encoding not in ENCODINGS:
-            raise ValueError(f"encode must be one of {', '.join(ENCODINGS)}, not {self.encoding!r}")
+        check_encoding(self.encoding, self.errors)
         if self.retry is not None and not (math.isfinite(self.retry) and self.retry >= 0):
             raise ValueError(f"retry must be a number of seconds, not {self.retry!r}")
 
@@ -129,7 +129,13 @@ class EventEndpoint(Endpoint):
         return [("Content-Type", EVENT_STREAM)]
 
     def body(self, viewer: Viewer) -> Iterator[bytes]:
-        return sse_body(viewer, encoding=self.encoding, retry=self.retry, format_error=self.format_error)
+        return sse_body(
+            viewer,
+            encoding=self.encoding,
+            errors=self.errors,
+            retry=self.retry,
+            format_error=self.format_error,
+        )
 
     def length(self, snapshot: Snapshot) -> int | None:
         return None
@@ -233,6 +239,7 @@ def sse_response(
     headers: HeaderInput = None,
     heartbeat: float | None = None,
     encode: str = "text",
+    errors: str = "strict",
     retry: float | None = 2.0,
     format_error: FormatError | None = None,
     max_seconds: float | None = None,
@@ -253,8 +260,9 @@ def sse_response(
     Events, each with the cursor after it as `id`:
     - unnamed, one per chunk. `encode="text"`: the chunk's text, where CR LF and CR arrive as LF, as the format
       has it. `"json"`: the text as a JSON string, exactly. `"base64"`: bytes, exactly. A character that is torn
-      between two chunks goes into the second event. A chunk that is not UTF-8 ends the response with `error`,
-      unless `base64` is used.
+      between two chunks goes into the second event. Bytes that are not UTF-8 end the response with `error`, which
+      is logged, or with `errors="replace"` come as U+FFFD (the cursors count the stream's own bytes, and a client
+      that checks them, as this library's in Python does, refuses them); base64 takes all bytes.
     - `live`, once, where the replay ends: everything stored so far was sent. Data `{"cursor", "size"}`.
     - `end`, last: data `{"status": "done" | "error" | "cancelled" | "interrupted" | "lost", "cursor", "error"?}`.
       Its id is the cursor followed by `-end`; a client that comes back with it gets 204, at which EventSource
@@ -274,7 +282,9 @@ def sse_response(
         viewers=viewers,
         missing_response=missing_response,
     )
-    return StreamResponse(EventEndpoint(context, stream_id, options, begin, encode, retry, format_error), environ)
+    return StreamResponse(
+        EventEndpoint(context, stream_id, options, begin, encode, errors, retry, format_error), environ
+    )
 
 
 def resume_sse_response(
@@ -287,6 +297,7 @@ def resume_sse_response(
     missing_response: WSGIApplication | None = None,
     heartbeat: float | None = None,
     encode: str = "text",
+    errors: str = "strict",
     retry: float | None = 2.0,
     format_error: FormatError | None = None,
     max_seconds: float | None = None,
@@ -294,7 +305,8 @@ def resume_sse_response(
     wait: float = 0.0,
 ) -> StreamResponse:
     """Answer an existing stream as server-sent events after a cursor; see `sse_response` for the events and
-    `resume_response` for the cursor and `missing_response`. `encode` must be what it was before the cut."""
+    `resume_response` for the cursor and `missing_response`. `encode` and `errors` must be what they were before the
+    cut."""
     options = Options(
         headers=headers,
         heartbeat=heartbeat,
@@ -304,4 +316,6 @@ def resume_sse_response(
         missing_response=missing_response,
         wait=wait,
     )
-    return StreamResponse(EventEndpoint(context, stream_id, options, None, encode, retry, format_error), environ)
+    return StreamResponse(
+        EventEndpoint(context, stream_id, options, None, encode, errors, retry, format_error), environ
+    )
