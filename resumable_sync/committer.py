@@ -409,6 +409,10 @@ class Committer:
             outbox.refusal = outbox.refusal or error
             outbox.room.notify_all()
 
+    def check(self, outbox: Outbox) -> None:
+        """Let the store say whether this stream may still be written. Does not wait for it."""
+        self._heartbeat.ask(outbox.pulse)
+
     def close(self, outbox: Outbox) -> None:
         """Neither write nor renew for this outbox any more. Idempotent."""
         self._heartbeat.remove(outbox.pulse)

@@ -411,8 +411,8 @@ class ResumableStreamContext:
     def cancel(self, stream_id: str) -> bool:
         """End a running stream as `cancelled`, whoever produces it; True if this call did.
 
-        Durable at once. Its source is closed at its next chunk; a silent one is told within one heartbeat, at
-        once if it runs in this process.
+        Durable at once. Its source is closed at its next chunk; a silent one is told at once if it runs in this
+        process or has a viewer in its own, else within one heartbeat.
         """
         self._enter()
         reason = StreamFinalizedError(f"stream {stream_id} was cancelled", status=Status.CANCELLED)

@@ -305,8 +305,8 @@ def resume_sse_response(
     wait: float = 0.0,
 ) -> StreamResponse:
     """Answer an existing stream as server-sent events after a cursor; see `sse_response` for the events and
-    `resume_response` for the cursor and `missing_response`. `encode` and `errors` must be what they were before the
-    cut."""
+    `resume_response` for the cursor and `missing_response`. `encode` and `errors` must be what they were before
+    the cut."""
     options = Options(
         headers=headers,
         heartbeat=heartbeat,

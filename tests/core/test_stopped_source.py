@@ -6,9 +6,14 @@ import threading
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from resumable_sync import MemoryStore, ResumableStreamContext, Status, current_producer
+import pytest
+
+from resumable_sync import MemoryStore, ResumableStreamContext, Status, StreamCancelledError, current_producer
 from resumable_sync.contract import Lease
 from resumable_sync.errors import ResumableStreamError
+
+from ..backends import Backend
+from ..support import PATIENCE
 
 
 def test_a_source_that_obeys_cancelled_is_not_done() -> None:
@@ -38,6 +43,30 @@ def test_a_source_whose_wait_is_broken_by_on_cancel_has_not_failed() -> None:
     context.close()
     assert store.status("s") is Status.INTERRUPTED
     store.close()
+
+
+def test_a_silent_source_is_told_by_its_viewer_of_a_cancel_elsewhere(backend: Backend) -> None:
+    """By the store's wake-up, without a heartbeat."""
+    store = backend.make(grace=3000.0)
+    stopped = threading.Event()
+
+    def silent() -> Iterator[bytes]:
+        current_producer().on_cancel(stopped.set)
+        yield b"abc"
+        stopped.wait(PATIENCE)
+
+    with ResumableStreamContext(store, heartbeat=1000) as context:
+        viewer = context.run("s", silent)
+        assert next(viewer) == b"abc"
+        other = backend.second(store)
+        canceller = threading.Timer(0.05, other.cancel, ["s"])
+        canceller.start()
+        with pytest.raises(StreamCancelledError):
+            next(viewer)
+        assert stopped.wait(PATIENCE)
+        canceller.join()
+    for each in {store, other}:
+        each.close()
 
 
 class _SlowReply(MemoryStore):
