@@ -38,6 +38,10 @@ cap or a store's limit is reached or the store is unavailable. EventSource gives
 new one after a while; of a cap it need not know (`event_source` of ViewerCap).
 HEAD starts nothing, takes no place under a cap, and answers where the stream stands.
 
+Compressing extensions and middleware leave these responses alone: they have a Content-Encoding. What reads a
+body holds it up to its end: in Flask look at `response.is_streamed` before a handler of `after_request` calls
+`get_data` or `add_etag`.
+
 For a page of another origin add `Access-Control-Expose-Headers` with the `x-resumable-*` headers it reads. With
 waitress set `log_socket_errors` to false, or it logs every raw response that is broken off as an error.
 """
