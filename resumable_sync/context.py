@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Any, NamedTuple, NoReturn
 
 from .arrivals import Arrivals
-from .committer import MAX_PENDING_BYTES, end_and_tell
+from .committer import MAX_PENDING_BYTES, end_and_tell, endings
 from .contract import (
     DEFAULT_READ_BYTES,
     Batch,
@@ -634,8 +634,9 @@ class ResumableStreamContext:
             self._refuse_if_wanted(stream_id, terms)
             return None
         try:
+            before = endings()
             lease = self._acquire(stream_id, terms)
-            return None if lease is None else self._begin(running, lease, idle_timeout, owner)
+            return None if lease is None else self._begin(running, lease, before, idle_timeout, owner)
         finally:
             with running.lock:
                 running.starting -= 1
@@ -673,9 +674,14 @@ class ResumableStreamContext:
         return store
 
     def _begin(
-        self, running: _Running, lease: Lease, idle_timeout: float | None, owner: Writer | None = None
+        self,
+        running: _Running,
+        lease: Lease,
+        before: int,
+        idle_timeout: float | None = None,
+        owner: Writer | None = None,
     ) -> Production:
-        """Produce with this lease from now on."""
+        """Produce with this lease from now on. `before`: what `endings` was when the lease was asked for."""
         stream_id = lease.stream_id
         production: Production | None = None
         try:
@@ -693,6 +699,8 @@ class ResumableStreamContext:
             )
             if not running.add(production, self._alone):  # close() came in between and has not seen this producer
                 production.stop()
+            if endings() != before:
+                production.check()
             running.arrivals.tell(stream_id)
         except BaseException:
             if production is not None:
@@ -715,11 +723,12 @@ class ResumableStreamContext:
                 return False
             running.starting += 1
         try:
+            before = endings()
             lease = self._takeover_store().take_over(info.stream_id, info.generation)
             if lease is None:
                 return False
             try:
-                self._launch_or_give_up(self._begin(running, lease, None), make_stream)
+                self._launch_or_give_up(self._begin(running, lease, before), make_stream)
             except StoreUnavailableError as error:  # no thread, not the store: the term is spent
                 raise RuntimeError(f"stream {info.stream_id} cannot be produced here: {error}") from error
         finally:

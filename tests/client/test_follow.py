@@ -357,7 +357,7 @@ def test_a_cap_for_event_sources_in_the_middle(site: Site) -> None:
     place = cap.enter()
     assert place is not None
     with pytest.raises(UnreachableError, match="too many viewers"):
-        follow(site.url("text", "s"), after=stream.cursor, patience=0.5)
+        follow(site.url("text", "s"), after=stream.cursor, patience=0.2)
     place.release()
     feed.end()
     with follow(site.url("text", "s"), after=stream.cursor) as stream:

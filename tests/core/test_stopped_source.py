@@ -8,7 +8,14 @@ from typing import Any
 
 import pytest
 
-from resumable_sync import MemoryStore, ResumableStreamContext, Status, StreamCancelledError, current_producer
+from resumable_sync import (
+    MemoryStore,
+    ResumableStreamContext,
+    Status,
+    Store,
+    StreamCancelledError,
+    current_producer,
+)
 from resumable_sync.contract import Lease
 from resumable_sync.errors import ResumableStreamError
 
@@ -45,6 +52,11 @@ def test_a_source_whose_wait_is_broken_by_on_cancel_has_not_failed() -> None:
     store.close()
 
 
+@pytest.mark.parametrize(
+    "backend",
+    ["memory", "sqlite", pytest.param("redis", marks=[pytest.mark.redis, pytest.mark.heavy])],  # which takes 2 s
+    indirect=True,
+)
 def test_a_silent_source_is_told_by_its_viewer_of_a_cancel_elsewhere(backend: Backend) -> None:
     """By the store's wake-up, without a heartbeat."""
     store = backend.make(grace=3000.0)
@@ -67,6 +79,26 @@ def test_a_silent_source_is_told_by_its_viewer_of_a_cancel_elsewhere(backend: Ba
         canceller.join()
     for each in {store, other}:
         each.close()
+
+
+def test_a_silent_source_is_told_of_a_cancel_that_came_before_it_had_begun(backend: Backend) -> None:
+    """Between its election and its first sign of life; not by a heartbeat, which would come after minutes."""
+    store = backend.make(grace=3000.0)
+    stopped = threading.Event()
+
+    def silent() -> Iterator[bytes]:
+        current_producer().on_cancel(stopped.set)
+        stopped.wait(PATIENCE)
+        yield b"never"
+
+    def cancel(stream_id: str, _: str) -> None:
+        assert context.cancel(stream_id)
+
+    with ResumableStreamContext(store, heartbeat=1000, on_acquire=cancel) as context:
+        context.start("s", silent)
+        assert stopped.wait(PATIENCE)
+        assert context.status("s") is Status.CANCELLED
+    store.close()
 
 
 class _SlowReply(MemoryStore):

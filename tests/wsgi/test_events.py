@@ -213,7 +213,7 @@ def test_a_torn_line_end_is_one_line_end(context: ResumableStreamContext) -> Non
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=40) | st.text("é\r\n\u2028€😀", max_size=20)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(data=st.data())
 def test_what_is_not_text_may_be_replaced(data: st.DataObject) -> None:
     """As if all had been decoded at once, however it is cut; each cursor is a position in the stream's own bytes,
