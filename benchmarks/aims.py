@@ -136,6 +136,58 @@ AIMS = [
         for store in ("memory", "sqlite", "redis")
         for operation in ("append", "read", "election")
     ),
+    _at_most("100 streams on SQLite, one process, p50 ms", "many-streams", "ours sqlite", "p50_ms", 1),
+    _at_most("100 streams on SQLite, one process, p99 ms", "many-streams", "ours sqlite", "p99_ms", 8),
+    *(
+        _at_most(f"100 streams on {store}, CPU", "many-streams", f"ours {store}", "cpu_s", limit, _CONDITION)
+        for store, limit in (("memory", 2), ("sqlite", 3), ("redis", 3))
+    ),
+    *(
+        _rate(f"append to Redis at {ms} ms", f"append-at-{ms}-ms", "ours redis", whom, limit)
+        for ms in (1, 5)
+        for whom, limit in ((_SCRIPT, 0.7), (_IOREDIS, 100))
+    ),
+    *(
+        _at_most(f"5,000 gevent viewers on {store}, {name}", "gevent-viewers-5000", f"ours {store}", metric, limit)
+        for store in ("memory", "sqlite", "redis")
+        for name, metric, limit in (("p99 ms", "p99_ms", 300), ("KiB each", "kib_per_viewer", 40))
+    ),
+    _at_most("tail p50 Redis at 1 ms, ms", "tail-at-1-ms", "ours redis", "p50_ms", 1.5),
+    *(
+        _at_most(f"bytes to disk for a byte, {way}", "write-amplification", f"ours sqlite, {way}", *limit)
+        for way, limit in (
+            ("100 live streams", ("written_per_byte", 20)),
+            ("one slow stream", ("written_per_byte", 60)),
+            ("one hot stream", ("written_per_byte", 3)),
+        )
+    ),
+    *(
+        _rate(
+            "8 writers",
+            "shared",
+            f"ours {store}, commits to one stream",
+            f"ours {store}, appends of 8 leases",
+            0.5,
+        )
+        for store in ("memory", "sqlite", "redis")
+    ),
+    _rate("UI messages", "chat", "ours ui-message-stream encoder", "ours data-stream encoder", 0.5),
+    _at_most(
+        "UI messages, 400 KB of arguments / 100 KB, over 4",
+        "chat",
+        "ours ui-message-stream encoder",
+        "growth_over_size",
+        1.5,
+    ),
+    *(
+        Aim(
+            f"appends over HTTP to {store}",
+            Figure("durable", f"ours {store}, workers: 2", "appends_per_s"),
+            3,
+            Figure("durable", "npm @durable-streams/server, in files", "appends_per_s"),
+        )
+        for store in ("sqlite", "redis")
+    ),
 ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import statistics
 import subprocess
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from .redis_server import flush
+from .relay import relayed
 
 _PROCESS_SECONDS = 240.0
 
@@ -108,8 +110,12 @@ class Runner:
     def _run_once(self, contestant: Contestant, work: Mapping[str, Any]) -> dict[str, Any]:
         if self._redis is not None:
             flush(self._redis)
-        with tempfile.TemporaryDirectory(prefix="resumable-bench-") as directory:
-            job = {**work, **contestant.arguments, "directory": directory, "redis": self._redis or ""}
+        with contextlib.ExitStack() as stack:
+            directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="resumable-bench-"))
+            redis = self._redis or ""
+            if "distance_ms" in work:
+                redis = stack.enter_context(relayed(Path(directory), redis, work["distance_ms"] / 1e3))
+            job = {**work, **contestant.arguments, "directory": directory, "redis": redis}
             processes: list[_Process] = []
             try:
                 first, *others = contestant.programs

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from resumable_sync.assistant.formats.registry import FORMATS
+
 from .runner import Contestant, Scenario
 
 STORES = ("memory", "sqlite", "redis")
@@ -102,6 +104,126 @@ def _replay(name: str, title: str, chunks: int, rounds: int, *more: Contestant, 
         headline=("chunks_per_s", "first_byte_ms", "peak_mib"),
     )
 
+
+def _fan_out_across(viewers: int) -> Scenario:
+    return Scenario(
+        f"fan-out-across-{viewers}",
+        f"Latency of 20 chunks a second for {viewers} viewers of one stream, in another process than its producer",
+        _ours(_PAIR, ("sqlite", "redis")),
+        {"streams": 1, "viewers": viewers, "chunks": 60, "rate": 20},
+        {"streams": 1, "viewers": min(viewers, 50), "chunks": 25, "rate": 100},
+        rounds=2,
+        comparable=False,
+        headline=("p50_ms", "p99_ms", "cpu_us_per_delivery"),
+    )
+
+
+def _gevent_viewers(viewers: int) -> Scenario:
+    return Scenario(
+        f"gevent-viewers-{viewers}",
+        f"{viewers:,} viewers of one stream at 10 chunks a second, over HTTP, in one gevent worker on one core",
+        _ours("gevent_viewers.serve"),
+        {"viewers": viewers, "chunks": 60, "rate": 10},
+        {"viewers": min(viewers, 50), "chunks": 25, "rate": 20},
+        rounds=1,
+        comparable=False,
+        headline=("p50_ms", "p99_ms", "max_ms", "kib_per_viewer"),
+    )
+
+
+def _distant(distance: float) -> list[Scenario]:
+    """What goes to Redis and back, with a relay between that adds so many ms to each round trip."""
+    title, at = f"at {distance:g} ms of distance from Redis", {"distance_ms": distance}
+    return [
+        Scenario(
+            f"append-at-{distance:g}-ms",
+            f"One hot stream, {title}",
+            [
+                *_ours("append.hot", ("redis",)),
+                _floor("one script call with 100 chunks", "redis_script", redis=True, batch=100),
+                *_node("append", "ioredis"),
+                *_python("append", "assistant"),
+            ],
+            {"streams": 1, "chunks": 2_000, **at},
+            {"streams": 1, "chunks": 200, **at},
+            headline=("chunks_per_s", "cpu_us_per_chunk"),
+        ),
+        Scenario(
+            f"append-acknowledged-at-{distance:g}-ms",
+            f"One hot stream, each chunk acknowledged before the next, {title}",
+            [
+                *_ours("append.acknowledged", ("redis",)),
+                _floor("redis-py evalsha(), one XADD", "redis_script", redis=True, batch=1),
+            ],
+            {"streams": 1, "chunks": 500, **at},
+            {"streams": 1, "chunks": 50, **at},
+            rounds=2,
+            headline=("chunks_per_s",),
+        ),
+        Scenario(
+            f"tail-at-{distance:g}-ms",
+            f"Latency of live chunks, 50 a second, one viewer, {title}",
+            [
+                *_ours("tail.one_process", ("redis",)),
+                _floor("XREAD wake", "xread_wake", redis=True),
+                *_node("tail", "ioredis", "pubsub"),
+            ],
+            {"streams": 1, "viewers": 1, "chunks": 150, "rate": 50, **at},
+            {"streams": 1, "viewers": 1, "chunks": 40, "rate": 100, **at},
+            rounds=2,
+            comparable=False,
+            headline=("p50_ms", "p99_ms"),
+        ),
+        Scenario(
+            f"many-streams-at-{distance:g}-ms",
+            f"100 streams at 50 chunks a second each, a viewer each, {title}",
+            [*_ours("tail.one_process", ("redis",)), *_node("tail", "ioredis")],
+            {"streams": 100, "viewers": 1, "chunks": 100, "rate": 50, **at},
+            {"streams": 10, "viewers": 1, "chunks": 30, "rate": 50, **at},
+            rounds=2,
+            comparable=False,
+            headline=("p50_ms", "p99_ms", "cpu_s", "connections"),
+        ),
+    ]
+
+
+def _write_amplification() -> Scenario:
+    ways = {
+        "100 live streams": (
+            {"streams": 100, "chunks": 200, "rate": 50},
+            {"streams": 10, "chunks": 20, "rate": 50},
+        ),
+        "one slow stream": ({"streams": 1, "chunks": 200, "rate": 50}, {"streams": 1, "chunks": 20, "rate": 50}),
+        "one hot stream": (
+            {"streams": 1, "chunks": 200_000, "rate": 0},
+            {"streams": 1, "chunks": 2_000, "rate": 0},
+        ),
+    }
+    return Scenario(
+        "write-amplification",
+        "Bytes that SQLite writes to the disk for each byte of 64-byte chunks",
+        [
+            Contestant(
+                f"ours sqlite, {name}", ("disk.write_amplification",), {"store": "sqlite", "ways": ways[name]}
+            )
+            for name in ways
+        ],
+        {"quick": False},
+        {"quick": True},
+        rounds=2,
+        comparable=False,
+        headline=("written_per_byte",),
+    )
+
+
+_STARTS = {
+    "floor: python -c pass": ["-c", "pass"],
+    "floor: import flask": ["-c", "import flask"],
+    "ours import resumable_sync": ["-c", "import resumable_sync"],
+    "ours import resumable_sync.wsgi": ["-c", "import resumable_sync.wsgi"],
+    "ours command line, --version": ["-m", "resumable_sync", "--version"],
+    "ours command line, ls": ["-m", "resumable_sync", "ls"],
+}
 
 SCENARIOS = [
     Scenario(
@@ -262,6 +384,69 @@ SCENARIOS = [
         rounds=2,
         comparable=False,
         headline=("first_byte_ms", "chunks_per_s", "p50_ms", "p99_ms", "viewers"),
+    ),
+    *map(_fan_out_across, (100, 500)),
+    *map(_gevent_viewers, (500, 2_000, 5_000)),
+    *(scenario for distance in (0.5, 1, 5) for scenario in _distant(distance)),
+    Scenario(
+        "shared",
+        "8 threads write to one shared stream, each chunk acknowledged; beside 8 streams of their own",
+        [
+            replace(
+                each, name=each.name + what, programs=(f"shared.{program}",), arguments={**each.arguments, **more}
+            )
+            for what, program, more in (
+                (", commits to one stream", "commits", {"processes": 1}),
+                (", commits of two processes", "commits", {"processes": 2}),
+                (", appends of 8 leases", "direct_appends", {}),
+                (", flushed writers of 8 streams", "appends", {}),
+            )
+            for each in _ours("")
+            if "two" not in what or "memory" not in each.name
+        ],
+        {"threads": 8, "chunks": 400},
+        {"threads": 8, "chunks": 20},
+        rounds=3,
+        comparable=False,
+        headline=("chunks_per_s",),
+    ),
+    Scenario(
+        "takeover",
+        "A producer killed with -9, its stream continued by another process: the gap that a viewer sees",
+        _ours("takeover.gap", ("sqlite", "redis")),
+        {"kills": 10},
+        {"kills": 1},
+        rounds=2,
+        comparable=False,
+        headline=("p50_ms", "max_ms", "grace_ms"),
+    ),
+    Scenario(
+        "chat",
+        "Formats of assistant streams: text token by token, and a tool call whose arguments grow",
+        [
+            *(Contestant(f"ours {name} encoder", ("chat.encode",), {"format": name}) for name in FORMATS),
+            Contestant("ours accumulator", ("chat.accumulate",)),
+            Contestant("ours UI message accumulator", ("chat.accumulate_ui",)),
+        ],
+        {"tokens": 20_000, "arguments": [100_000, 400_000]},
+        {"tokens": 500, "arguments": [2_000, 8_000]},
+        rounds=3,
+        comparable=False,
+        headline=("chunks_per_s", "arguments_100_kb_ms", "arguments_400_kb_ms", "growth_over_size"),
+    ),
+    _write_amplification(),
+    Scenario(
+        "start",
+        "From the start of a process to its end",
+        [
+            Contestant(name, ("start.process",), {"command": command}, "floor" if "floor" in name else "ours")
+            for name, command in _STARTS.items()
+        ],
+        {"times": 15},
+        {"times": 2},
+        rounds=2,
+        comparable=False,
+        headline=("p50_ms", "max_ms"),
     ),
     Scenario(
         "durable",

@@ -1,5 +1,6 @@
 """The benchmarks run. What they measure is not judged here."""
 
+import importlib.util
 import json
 import shutil
 import subprocess
@@ -10,16 +11,20 @@ import pytest
 
 from benchmarks.scenarios import SCENARIOS
 
+from .javascript import cannot
+
 ROOT = Path(__file__).parents[1]
 
 
-FEW = ["append", "tail-across", "replay-10k", "durable", "http"]
+FEW = ["append", "tail-across", "replay-10k", "tail-at-1-ms", "write-amplification", "durable", "http"]
 """One of each kind: they take a few seconds."""
 
 
 @pytest.mark.timeout(600)  # some forty processes, one after the other
 @pytest.mark.parametrize("names", [FEW, pytest.param([], marks=pytest.mark.heavy)], ids=["few", "all"])
 def test_quick_run(names: list[str], tmp_path: Path) -> None:
+    if not names and importlib.util.find_spec("gevent") is None:
+        cannot("the benchmarks with gevent", "install the extra: servers")
     scenarios = [scenario for scenario in SCENARIOS if scenario.name in names or not names]
     command = [sys.executable, "-m", "benchmarks", *names, "--quick", "--json", "figures.json", "--plot", "plots"]
     environment = {"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin:/usr/local/bin"}

@@ -308,6 +308,7 @@ def check_python(*arguments: str) -> None:
 
 def test_there_are_blocks() -> None:
     assert len(of("python")) >= 5 and len(of("sh")) >= 2
+    assert all(any(f"def {name}(" in block.text for block in BLOCKS) for name in USES)  # else nobody tries them
     assert {block.language for block in BLOCKS} <= {"python", "sh", "js", "", "text"}
 
 

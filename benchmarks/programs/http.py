@@ -66,17 +66,17 @@ def serve(job: Job) -> dict[str, Any]:
 
 
 def _measure(job: Job, path: str, server: subprocess.Popen[bytes]) -> dict[str, Any]:
-    _await_start(path, server)
+    await_start(path, server)
     firsts = []
     for _ in range(job["requests"]):
         begin = time.perf_counter()
-        with _get(path, "/short") as response:
+        with get(path, "/short") as response:
             response.read(1)
             firsts.append((time.perf_counter() - begin) * 1e3)
             response.read()
     firsts.sort()
     begin = time.perf_counter()
-    with _get(path, "/stored") as response:
+    with get(path, "/stored") as response:
         data = response.read()
     seconds = time.perf_counter() - begin
     if sha256([data]) != sha256(map(chunk, range(job["stored"]))):
@@ -87,12 +87,12 @@ def _measure(job: Job, path: str, server: subprocess.Popen[bytes]) -> dict[str, 
         "chunks_per_s": job["stored"] / seconds,
     }
     arrivals = [Arrivals() for _ in range(job["viewers"])]
-    responses = [_get(path, "/live") for _ in arrivals]  # the headers come with the first chunk
+    responses = [get(path, "/live") for _ in arrivals]  # the headers come with the first chunk
     threads = start_threads(
         functools.partial(arrived.follow, _whole_chunks(response))
         for arrived, response in zip(arrivals, responses)
     )
-    with _get(path, "/begin") as response:
+    with get(path, "/begin") as response:
         response.read()
     for thread in threads:
         thread.join()
@@ -112,7 +112,8 @@ class _Connection(http.client.HTTPConnection):
         self.sock.connect(self._path)
 
 
-def _get(path: str, target: str) -> http.client.HTTPResponse:
+def get(path: str, target: str) -> http.client.HTTPResponse:
+    """The answer to a request, its body unread."""
     connection = _Connection(path)
     connection.request("GET", target, headers={"Connection": "close"})
     response = connection.getresponse()
@@ -131,11 +132,12 @@ def _whole_chunks(response: http.client.HTTPResponse) -> Iterator[bytes]:
             held = held[whole:]
 
 
-def _await_start(path: str, server: subprocess.Popen[bytes]) -> None:
+def await_start(path: str, server: subprocess.Popen[bytes]) -> None:
+    """Return once the server answers."""
     deadline = time.monotonic() + _START_SECONDS
     while True:
         try:
-            with _get(path, "/short") as response:
+            with get(path, "/short") as response:
                 response.read()
             return
         except OSError:

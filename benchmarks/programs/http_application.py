@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from resumable_sync import ResumableStreamContext
-from resumable_sync.stores.memory import MemoryStore
+from resumable_sync.stores import open_store
 from resumable_sync.wsgi import resume_response, stream_response
 
 from .support import Stamped, chunk
@@ -20,8 +20,8 @@ Environ = dict[str, Any]
 class Application:
     """/short, /stored: replay; /live: follow; /begin: lets the live source go on after its first chunk."""
 
-    def __init__(self, stored: int, count: int, rate: float) -> None:
-        self._context = ResumableStreamContext(MemoryStore())
+    def __init__(self, stored: int, count: int, rate: float, store: str = "memory://") -> None:
+        self._context = ResumableStreamContext(open_store(store))
         self._source = Stamped(count, rate, greet=True)
         for name, length in (("short", 100), ("stored", stored)):
             for _ in self._context.run(name, functools.partial(map, chunk, range(length))):
@@ -50,7 +50,7 @@ def main() -> None:
 def application(options: str) -> Application:
     """For gunicorn: `benchmarks.programs.http_application:application('{…}')`."""
     found = json.loads(options)
-    return Application(found["stored"], found["chunks"], found["rate"])
+    return Application(found["stored"], found["chunks"], found["rate"], found.get("store", "memory://"))
 
 
 if __name__ == "__main__":

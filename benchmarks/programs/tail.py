@@ -75,12 +75,13 @@ def producer(job: Job) -> dict[str, Any]:
 
 
 def viewer(job: Job) -> dict[str, Any]:
-    """The viewing half: one viewer for each stream."""
+    """The viewing half: `viewers` of each stream."""
     store = job.open()
     context = ResumableStreamContext(store)
-    arrivals = [Arrivals() for _ in range(job["streams"])]
+    arrivals = [Arrivals() for _ in range(job["streams"] * job["viewers"])]
     threads = start_threads(
-        functools.partial(_view, context, number, arrived) for number, arrived in enumerate(arrivals)
+        functools.partial(_view, context, number % job["streams"], arrived)
+        for number, arrived in enumerate(arrivals)
     )
     meter = RedisMeter(job.redis) if job["store"] == "redis" else None
     cpu = time.process_time()
@@ -91,8 +92,12 @@ def viewer(job: Job) -> dict[str, Any]:
     if meter is not None:
         metrics |= meter.metrics()
     metrics |= latency_metrics(arrivals)
+    metrics["cpu_us_per_delivery"] = metrics["cpu_s"] / (len(arrivals) * job["chunks"]) * 1e6
     store.close()
-    return {"metrics": metrics, "sha256": sha256(arrived.sha256.encode() for arrived in arrivals)}
+    seen = [arrived.sha256 for arrived in arrivals]
+    if seen != seen[: job["streams"]] * job["viewers"]:
+        raise AssertionError("the viewers of a stream got different bytes")
+    return {"metrics": metrics, "sha256": sha256(each.encode() for each in seen[: job["streams"]])}
 
 
 def _view(context: ResumableStreamContext, number: int, arrived: Arrivals) -> None:

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import heapq
 from typing import Any
 
 from flask import Flask, Response, abort, jsonify, request, send_from_directory
+from werkzeug.middleware.dispatcher import DispatcherMiddleware
 
 from ..assistant import assistant_blueprint
-from ..assistant.http.endpoints import CHAT_KEY
 from ..context import ResumableStreamContext
-from ..contract import Store, StreamInfo
+from ..contract import Store
+from ..inspector import Inspector
 from ..stores import open_store
 from ..wsgi import ViewerCap, javascript_response, resume_response, resume_sse_response, sse_response
 from .answers import AnswerSource, own_text_source
 from .chat import WORDS_PER_SECOND, chat_endpoints
 
 _HEARTBEAT_SECONDS = 3.0
-_LISTED = 30  # streams on the page, those with the latest news
+_LISTED = 100  # streams of a list, those that began last
 _MAX_VIEWERS = 64
 
 
@@ -93,28 +93,7 @@ def create_app(
     def delete(stream_id: str) -> Response:
         return jsonify(deleted=context.delete(stream_id))
 
-    @app.get("/answers")
-    def listing() -> Response:
-        shown = filter(_is_answer, context.store.streams())
-        latest = heapq.nlargest(_LISTED, shown, key=lambda info: info.created_at)
-        return jsonify(title=answers.title, streams=[describe(info) for info in latest])
-
+    # The page's list is the inspector's, which refuses other sites by itself. Who may open the demo may do all.
+    inspector = Inspector(context, authorize=lambda *_: True, viewers=viewers, per_page=_LISTED)
+    app.wsgi_app = DispatcherMiddleware(app.wsgi_app, {"/streams": inspector})  # type: ignore[method-assign]
     return app
-
-
-def _is_answer(info: StreamInfo) -> bool:
-    """Whether a stream can be shown as text: those of the chat have a page of their own."""
-    return CHAT_KEY not in info.metadata
-
-
-def describe(info: StreamInfo) -> dict[str, object]:
-    """A stream as the page wants it."""
-    expected = info.metadata.get("expected-bytes", "")
-    return {
-        "id": info.stream_id,
-        "title": info.metadata.get("title", ""),
-        "status": info.status.value,
-        "size": info.size,
-        "expected": int(expected) if expected.isdecimal() else None,
-        "created_at": info.created_at,
-    }

@@ -245,9 +245,11 @@ async function list() {
   if (listing) return;
   listing = true;
   try {
-    const response = await fetch("answers", { cache: "no-store" });
+    const response = await fetch("streams/list.json?order=newest", { cache: "no-store" });
     if (!response.ok) throw new Error(`${response.status}`);
-    const { streams } = await response.json();
+    // Those of the chat have a page of their own.
+    const streams = (await response.json()).streams.filter((stream) => !("assistant-chat" in stream.metadata));
+    for (const stream of streams) stream.expected = Number(stream.metadata["expected-bytes"]) || null;
     byId("offline").hidden = true;
     expectedBytes = new Map(streams.filter((stream) => stream.expected).map((stream) => [stream.id, stream.expected]));
     byId("no-streams").hidden = streams.length > 0;

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Collection, Iterable, Iterator
 from functools import cache
+from heapq import nlargest
 from http import HTTPStatus
 from itertools import islice
 from pathlib import Path
@@ -17,7 +18,7 @@ from ..errors import InvalidStreamIdError, ResumableStreamError, UnsupportedErro
 from ..logs import about
 from ..wsgi import ViewerCap, resume_sse_response
 from .guard import HEADERS, from_other_site, may_change
-from .pages import Allowed, Filters, Found, list_page, message_page, stream_page
+from .pages import Allowed, Filters, Found, list_document, list_page, message_page, stream_page
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
@@ -34,7 +35,14 @@ _ASSETS = {
     "/inspector.js": "text/javascript; charset=utf-8",
     "/inspector.svg": "image/svg+xml",
 }
-_METHODS = {"/": "GET", "/stream": "GET", "/events": "GET", "/cancel": "POST", "/delete": "POST"}
+_METHODS = {
+    "/": "GET",
+    "/list.json": "GET",
+    "/stream": "GET",
+    "/events": "GET",
+    "/cancel": "POST",
+    "/delete": "POST",
+}
 _FOLLOWERS = 16
 
 
@@ -60,8 +68,10 @@ class Inspector:
     host by which the browser addresses it. Every answer has a strict Content-Security-Policy; nothing is inline,
     nothing comes from elsewhere. It works below any prefix (SCRIPT_NAME).
 
-    A list counts and pages through `scan_limit` streams at most, and so costs a listing of that many. `viewers`: a
-    cap for those who follow, each of whom holds a thread; by default 16 in each process. Thread-safe.
+    A list counts and pages through `scan_limit` streams at most, and so costs a listing of that many. Below
+    `list.json` it stands as JSON, with the same query (`prefix`, `status`, `metadata=key=value`, `order=newest`,
+    `page`): an object of `count`, `whole` (whether that is all), `page` and `streams`. `viewers`: a cap for those
+    who follow, each of whom holds a thread; by default 16 in each process. Thread-safe.
     """
 
     def __init__(
@@ -116,10 +126,13 @@ class Inspector:
             raise _Refused(405, f"This address wants {wanted}.")
         if wanted == "POST" and not may_change(environ, self._origins):
             raise _Refused(403, "This request does not come from a page of the inspector.")
-        if path == "/":
+        if path in ("/", "/list.json"):
             self._require(environ, "list", "")
             filters, page = _filters(environ)
-            return _send(start_response, 200, list_page(root, filters, self._find(filters, page)), head=head)
+            found = self._find(filters, page)
+            if path == "/":
+                return _send(start_response, 200, list_page(root, filters, found), head=head)
+            return _send(start_response, 200, list_document(found), kind="application/json", head=head)
         stream_id = self._stream_id(environ)
         if path == "/stream":
             self._require(environ, "view", stream_id)
@@ -170,13 +183,20 @@ class Inspector:
         found: Iterator[StreamInfo] = store.streams(
             prefix=filters.prefix, status=filters.status, metadata=dict(filters.metadata)
         )
-        first = (page - 1) * self._per_page
-        shown: list[StreamInfo] = []
         count = 0
-        for info in islice(found, self._scan_limit):
-            if first <= count < first + self._per_page:
-                shown.append(info)
-            count += 1
+
+        def scanned() -> Iterator[StreamInfo]:
+            nonlocal count
+            for info in islice(found, self._scan_limit):
+                count += 1
+                yield info
+
+        first, last = (page - 1) * self._per_page, min(page * self._per_page, self._scan_limit)
+        if filters.newest:
+            shown = nlargest(last, scanned(), key=lambda info: info.generation)[first:]
+        else:
+            numbered = enumerate(scanned())
+            shown = [info for place, info in numbered if first <= place < last]
         return Found(shown, page, self._per_page, count, count < self._scan_limit or next(found, None) is None)
 
 
@@ -198,7 +218,7 @@ def _id_of(environ: WSGIEnvironment) -> str:
 
 def _filters(environ: WSGIEnvironment) -> tuple[Filters, int]:
     query = parse_qs(environ.get("QUERY_STRING", ""))
-    status, number = query.get("status", [""])[-1], query.get("page", ["1"])[-1]
+    status, number, order = (query.get(name, [""])[-1] for name in ("status", "page", "order"))
     pairs = []
     for pair in query.get("metadata", []):
         name, separator, value = pair.partition("=")
@@ -207,11 +227,13 @@ def _filters(environ: WSGIEnvironment) -> tuple[Filters, int]:
         pairs.append((name, value))
     if status and status not in [*Status] or status == Status.MISSING:
         raise _Refused(400, "There is no such status.")
-    page = int(number) if number.isascii() and number.isdecimal() and len(number) < 10 else 0
+    if order not in ("", "newest"):
+        raise _Refused(400, "There is no such order.")
+    page = int(number) if number.isascii() and number.isdecimal() and len(number) < 10 else int(not number)
     if page < 1:
         raise _Refused(400, "There is no such page.")
     prefix = query.get("prefix", [""])[-1]
-    return Filters(prefix, Status(status) if status else None, tuple(pairs)), page
+    return Filters(prefix, Status(status) if status else None, tuple(pairs), order == "newest"), page
 
 
 @cache

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import json
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -25,12 +26,15 @@ class Filters:
     prefix: str = ""
     status: Status | None = None
     metadata: tuple[tuple[str, str], ...] = ()
+    newest: bool = False
+    """Those that began last come first; otherwise they are in the order of their ids."""
 
     def query(self, page: int = 1) -> str:
         """They, and the page, as the query of an address."""
         pairs = [("prefix", self.prefix)] if self.prefix else []
         pairs += [("status", str(self.status))] if self.status else []
         pairs += [("metadata", f"{name}={value}") for name, value in self.metadata]
+        pairs += [("order", "newest")] if self.newest else []
         pairs += [("page", str(page))] if page > 1 else []
         return f"?{urlencode(pairs, errors='replace')}" if pairs else ""
 
@@ -72,6 +76,8 @@ def list_page(root: str, filters: Filters, found: Found) -> str:
 <label>Begins with <input name="prefix" value="{text(filters.prefix)}" {_AS_TYPED}></label>
 <label>Status <select name="status"><option value="">any</option>{_options(filters.status)}</select></label>
 {_metadata_inputs(filters.metadata)}
+<label>Order <select name="order"><option value="">by id</option><option value="newest"{
+        " selected" if filters.newest else ""}>newest first</option></select></label>
 <button>Show</button>
 <label class="check"><input type="checkbox" id="refresh"> Refresh</label>
 </form>
@@ -81,6 +87,26 @@ def list_page(root: str, filters: Filters, found: Found) -> str:
 {_paging(root, filters, found)}
 </section>"""
     return _page(root, "Streams", body)
+
+
+def list_document(found: Found) -> str:
+    """The same as JSON, for pages of one's own."""
+    streams = [
+        {
+            "id": info.stream_id,
+            "status": info.status.value,
+            "size": info.size,
+            "entries": info.entries,
+            "created_at": info.created_at,
+            "updated_at": info.updated_at,
+            "finished_at": info.finished_at,
+            "shared": info.shared,
+            "producer_alive": info.producer_alive,
+            "metadata": dict(info.metadata),
+        }
+        for info in found.streams
+    ]
+    return json.dumps({"count": found.count, "whole": found.whole, "page": found.page, "streams": streams})
 
 
 def stream_page(root: str, info: StreamInfo, allowed: Allowed) -> str:

@@ -133,9 +133,9 @@ class LeaseContract(ContractKit):
         store = self.new(**{limit: SPARED})
         watch = self.second(store)
         for attempt in ("first", "second", "third"):
+            signed, longest_gap = time.monotonic(), 0.0  # the first sign of life is that they begin
             leases = {sign: acquired(store, f"{attempt}-{sign}") for sign in SIGNS}
             slice_of_time = acquired(store, f"{attempt}-slice", ttl=1000)
-            signed, longest_gap = time.monotonic(), 0.0
             errors: list[object] = []
             for _ in range(TURNS):
                 outcome(watch.read, slice_of_time.stream_id, timeout=STEP)

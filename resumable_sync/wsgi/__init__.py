@@ -8,6 +8,24 @@ In Flask return the response from the view. In a bare WSGI application return
 
 What the two formats promise, the options that all functions share, and what is refused how: `views`.
 
+**A page with an EventSource**, every event handled, of answers that were begun before (`sse_response` of a POST):
+
+    <pre id="answer"></pre><p id="state"></p>
+    <script>
+      const source = new EventSource("/answers/7"), tell = (text) => { state.textContent = text; };
+      const [answer, state] = ["answer", "state"].map((id) => document.getElementById(id));
+      source.onopen = () => tell("replaying");
+      source.onmessage = (event) => answer.append(event.data);      // the chunks; EventSource keeps the cursor
+      source.addEventListener("live", () => tell("live"));          // what comes from here on is new
+      source.addEventListener("end", (event) => {
+        source.close();                                             // or it would ask once more, and be told 204
+        const { status, error } = JSON.parse(event.data);           // done, error, cancelled, interrupted, lost
+        tell(error ? `${status}: ${error}` : status);
+      });
+      source.onerror = () =>                                        // cut: it comes back by itself, or was refused
+        tell(source.readyState === EventSource.CLOSED ? "refused, or there is no such answer" : "reconnecting");
+    </script>
+
 **Several streams on one connection.** A browser allows a host six connections under HTTP/1.1, and EventSource
 holds each for as long as its stream runs. `several_sse_response` follows up to 100 streams on one:
 

@@ -12,7 +12,6 @@ from resumable_sync import (
     MemoryStore,
     ResumableStreamContext,
     Status,
-    Store,
     StreamCancelledError,
     current_producer,
 )

@@ -89,9 +89,11 @@ def test_reload_and_drop_in_the_middle(demo: Demo, browser: webdriver.Chrome) ->
     browser.refresh()  # complete: kept by the page, nothing is active
     chat.until_status("none")
     assert chat.messages() == [asked, answered]
-    with urllib.request.urlopen(f"{demo.url}answers") as listing:
-        assert json.load(listing)["streams"] == []  # a chat is none of the streams of the other page
     assert chat.complaints() == []
+    browser.get(demo.url)  # a chat is none of the streams of this page
+    loaded = "return performance.getEntriesByType('resource').some((each) => each.name.includes('list.json'))"
+    until(lambda: browser.execute_script(loaded), "the list is loaded")
+    assert not browser.execute_script("return document.querySelector('#streams').children.length")
 
 
 def test_stop(demo: Demo, browser: webdriver.Chrome) -> None:

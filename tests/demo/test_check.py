@@ -94,7 +94,7 @@ def test_a_port_in_use(tmp_path: Path) -> None:
 
 
 def _listed(demo: Demo) -> dict[str, str]:
-    with urllib.request.urlopen(f"{demo.url}answers", timeout=20) as response:
+    with urllib.request.urlopen(f"{demo.url}streams/list.json?order=newest", timeout=20) as response:
         return {stream["id"]: stream["status"] for stream in json.load(response)["streams"]}
 
 

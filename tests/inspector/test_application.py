@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 from typing import Any
 
 import pytest
@@ -48,10 +49,27 @@ def test_pages_of_a_list(context: ResumableStreamContext, guard: Guard) -> None:
         assert (b'rel="next"' in page, b'rel="prev"' in page) == (number < 3, number > 1)
     assert sorted(found) == names
     assert b"None of 7 streams" in get(inspector, page="9").read()
+    newest = get(inspector, order="newest").read()
+    assert listed(newest) == names[:3:-1] and b"order=newest&amp;page=2" in newest
+    assert listed(get(inspector, order="newest", page="3").read()) == names[:1]
     short = Inspector(context, authorize=guard, per_page=3, scan_limit=5)
     assert b"1 to 3 of more than 5 streams" in get(short).read()
     exact = Inspector(context, authorize=guard, scan_limit=7)
     assert b"1 to 7 of 7 streams" in get(exact).read()
+
+
+def test_a_list_as_json(context: ResumableStreamContext, inspector: Inspector) -> None:
+    ended(context, "older", b"abc", metadata={"team": "blue"})
+    ended(context, "newer", b"")
+    reply = get(inspector, "/list.json", order="newest")
+    assert reply.headers["content-type"] == "application/json"
+    found = json.loads(reply.read())
+    assert (found["count"], found["whole"], found["page"]) == (2, True, 1)
+    assert [stream["id"] for stream in found["streams"]] == ["newer", "older"]
+    older = found["streams"][1]
+    assert (older["status"], older["size"], older["metadata"]) == ("done", 3, {"team": "blue"})
+    (blue,) = json.loads(get(inspector, "/list.json", metadata="team=blue").read())["streams"]
+    assert blue == older
 
 
 def test_records_of_the_library_are_not_there(context: ResumableStreamContext, inspector: Inspector) -> None:
@@ -181,7 +199,7 @@ def test_who_may(context: ResumableStreamContext, inspector: Inspector, guard: G
     assert "Cancel" not in page and "Delete" not in page and 'id="output"' not in page
     assert guard.asked == [("view", "s"), ("follow", "s"), ("cancel", "s"), ("delete", "s")]
     guard.refused |= {"list", "view"}
-    assert [get(inspector).status, get(inspector, "/stream", id="s").status] == [403, 403]
+    assert [get(inspector, path, id="s").status for path in ("/", "/list.json", "/stream")] == [403, 403, 403]
     assert get(inspector, "/events", id="s").status == 403
     assert [post(inspector, path, "s").status for path in ("/cancel", "/delete")] == [403, 403]
     # Whether there is such a stream is told to nobody who may not see it.
@@ -208,6 +226,8 @@ WRONG: list[tuple[str, dict[str, str], int]] = [
     ("/", {"page": "1" * 5000}, 400),
     ("/", {"page": "\u0663"}, 400),
     ("/", {"status": "missing"}, 400),
+    ("/", {"order": "oldest"}, 400),
+    ("/list.json", {"page": "none"}, 400),
     ("/", {"status": "nonsense"}, 400),
     ("/", {"metadata": "no equals sign"}, 400),
     ("/stream", {}, 404),
