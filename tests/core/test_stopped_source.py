@@ -81,8 +81,8 @@ def test_a_silent_source_is_told_by_its_viewer_of_a_cancel_elsewhere(backend: Ba
 
 
 def test_a_silent_source_is_told_of_a_cancel_that_came_before_it_had_begun(backend: Backend) -> None:
-    """Between its election and its first sign of life; not by a heartbeat, which would come after minutes. If it is
-    told before it has a thread, it never runs."""
+    """Between its election and its first sign of life; not by a heartbeat, which would come after minutes. If it
+    is told before it has a thread, it never runs."""
     store = backend.make(grace=3000.0)
     stopped = threading.Event()
 
