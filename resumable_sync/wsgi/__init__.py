@@ -27,6 +27,8 @@ configuration, and what operators can expect: `operations`.
         tell(source.readyState === EventSource.CLOSED ? "refused, or there is no such answer" : "reconnecting");
     </script>
 
+EventSource gives up for good at a 503: with `ViewerCap(limit, event_source=True)` it comes back from a full house.
+
 **Several streams on one connection.** A browser allows a host six connections under HTTP/1.1, and EventSource
 holds each for as long as its stream runs. `several_sse_response` follows up to 100 streams on one:
 
