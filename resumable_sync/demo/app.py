@@ -69,6 +69,7 @@ def create_app(
             stream_id,
             answers.make_stream,
             encode="json",
+            errors="replace",  # what is no text is shown as something
             heartbeat=_HEARTBEAT_SECONDS,
             viewers=viewers,
             metadata=answers.metadata,
@@ -78,7 +79,13 @@ def create_app(
     @app.get("/answers/<stream_id>")
     def resume(stream_id: str) -> Any:
         return resume_sse_response(
-            context, stream_id, encode="json", heartbeat=_HEARTBEAT_SECONDS, viewers=viewers, format_error=str
+            context,
+            stream_id,
+            encode="json",
+            errors="replace",
+            heartbeat=_HEARTBEAT_SECONDS,
+            viewers=viewers,
+            format_error=str,
         )
 
     @app.get("/answers/<stream_id>/raw")

@@ -1,4 +1,21 @@
-"""The store contract as a kit: test any store, also your own, against all that the library builds on.
+"""Tests: of an application that uses the library, and of stores.
+
+**Of an application**, with the framework's test client, here Flask's. They need nothing of this package:
+
+    import json
+    from resumable_sync import MemoryStore, sse
+
+    def test_an_answer():
+        client = create_app(MemoryStore()).test_client()
+        body = client.post("/answers/7", data="Why?").data  # reading waits for the end
+        events = list(sse.parse_events([body]))
+        assert json.loads(events[-1].data)["status"] == "done"
+        assert [each.data for each in events if each.event == "message"] == ["You", "asked:", "Why?"]
+        seen = {"Last-Event-ID": events[0].id}  # who comes back after the first word gets the rest
+        assert b"You" not in (rest := client.get("/answers/7", headers=seen).data) and b"Why?" in rest
+        assert client.get("/answers/8").status_code == 404
+
+**Of a store**: the contract as a kit, to test any store, also your own, against all that the library builds on.
 
 Needs pytest and hypothesis (`pip install resumable_sync[test]`); nothing else in the library imports it.
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import http.client
+import inspect
+import textwrap
 import threading
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
+import resumable_sync.testing
 from resumable_sync import MemoryStore, current_producer
 
 from ..support import PATIENCE, wait_until
@@ -114,3 +117,8 @@ def test_the_test_client_closes_early(app: Any, words: Words) -> None:
     words.go.set()
     wait_until(lambda: app.context.status("f") == "done")
     assert client.get("/files/f").data == b"begun and ended"
+
+
+def test_the_docstring_shows_the_test_of_an_application() -> None:
+    shown = textwrap.indent(inspect.getsource(own_test.test_an_answer), "    ")
+    assert resumable_sync.testing.__doc__ is not None and shown in resumable_sync.testing.__doc__
