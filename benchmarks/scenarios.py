@@ -131,7 +131,7 @@ def _gevent_viewers(viewers: int) -> Scenario:
         {"viewers": min(viewers, 50), "chunks": 25, "rate": 20},
         rounds=1,
         comparable=False,
-        headline=("p50_ms", "p99_ms", "max_ms", "kib_per_viewer"),
+        headline=("p50_ms", "p99_ms", "max_ms", "cpu_us_per_delivery", "kib_per_viewer"),
     )
 
 
