@@ -110,7 +110,8 @@ def follow(
     ProducerFailedError, ProducerInterruptedError, StreamCancelledError, StreamLostError.
 
     A connection that cannot be made, that breaks or that says nothing for `read_timeout` seconds is made anew, at
-    the cursor; so is one that is refused with 429, 502, 503 or 504 (not before its `Retry-After`). Pauses grow
+    the cursor; so is one that is refused with 429, 502, 503 or 504, or by a full ViewerCap (not before its
+    `Retry-After`). Pauses grow
     exponentially, with full jitter, to 30 seconds. After `patience` seconds without a good answer it raises
     UnreachableError. The servers' heartbeat is 15 s, so that 45 s without one mean a dead connection; a raw
     response has none, and is asked for again when it is silent, which loses nothing.
@@ -189,6 +190,7 @@ class Following:
         self._timeout = httpx.Timeout(read_timeout, connect=connect_timeout)
         self._begins_by = time.monotonic() + wait
         self._begun = False  # the server has answered
+        self._executed = False  # what begins the stream, although the server has turned this viewer away
         self._ended: tuple[str, int] | None = None  # status and size, as the server has said of an ended stream
         self._status = "streaming"
         self._retry: float | None = None  # seconds, as the server's events say
@@ -329,13 +331,15 @@ class Following:
                 return None
             self._response = None
             response.close()
-            refusal = RefusedError(f"{self._url} answered {response.status_code}", status=response.status_code)
+            status = response.status_code
+            answer = "that it has too many viewers" if status == 200 else f"{status}"
+            refusal = RefusedError(f"{self._url} answered {answer}", status=status)
             self._pause(refusal, retry_at)
 
     @property
     def _begins(self) -> bool:
         """Whether the next request is the one that may begin the stream."""
-        return not self._begun and self._position is None
+        return not (self._begun or self._executed) and self._position is None
 
     def _is_over(self, failed: httpx.Response) -> bool:
         """Whether a raw response has failed because nothing follows but an ending other than `done`: some servers
@@ -383,7 +387,10 @@ class Following:
             if status in (502, 504) and self._begins and self._method != "GET":
                 raise self._unknown_fate(f"{status} of a proxy")
             return _retry_after(response.headers.get("retry-after", ""))
-        if status == 404 and self._begins:
+        if status == 200 and self._is_turned_away(response):
+            self._executed = True
+            return _retry_after(response.headers["retry-after"])
+        if status == 404 and not self._begun and self._position is None:
             left = self._begins_by - time.monotonic()
             if left > 0:
                 self._heard_at = time.monotonic()
@@ -416,6 +423,11 @@ class Following:
         if status in _ENDINGS and size.isascii() and size.isdigit():
             self._ended = status, int(size)  # an ending is never changed
         return int(match[1]), int(match[2])
+
+    def _is_turned_away(self, response: httpx.Response) -> bool:
+        """Whether these are the events of a full ViewerCap, for EventSource: none."""
+        headers = response.headers
+        return self._is_events(response) and "retry-after" in headers and "x-resumable-cursor" not in headers
 
     def _is_events(self, response: httpx.Response) -> bool:
         kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
@@ -600,7 +612,7 @@ def _decode(data: str, size: int) -> bytes:
         pass  # neither: told below
     raise MalformedStreamError(
         f"an event that stands for {size} bytes has {len(text)}: for text whose line ends are CR, the server must"
-        ' say encode="json"'
+        ' say encode="json", for bytes that are not UTF-8 encode="base64"'
     )
 
 

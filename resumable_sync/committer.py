@@ -409,6 +409,10 @@ class Committer:
             outbox.refusal = outbox.refusal or error
             outbox.room.notify_all()
 
+    def check(self, outbox: Outbox) -> None:
+        """Let the store say whether this stream may still be written. Does not wait for it."""
+        self._heartbeat.ask(outbox.pulse)
+
     def close(self, outbox: Outbox) -> None:
         """Neither write nor renew for this outbox any more. Idempotent."""
         self._heartbeat.remove(outbox.pulse)
@@ -508,7 +512,8 @@ class _Registry:
     """
 
     def __init__(self) -> None:
-        self.lock = threading.Lock()  # guards committers
+        self.lock = threading.Lock()  # guards committers and endings
+        self.endings = 0  # calls of `end_and_tell` that have ended a stream, or tried to
         self.committers: weakref.WeakValueDictionary[tuple[int, str], Committer] = weakref.WeakValueDictionary()
 
     def of(self, store: Store) -> list[Committer]:
@@ -531,6 +536,15 @@ def committer_for(store: Store, stream_id: str) -> Committer:
         return committer
 
 
+def endings() -> int:
+    """Grows with each `end_and_tell` of this process, once that has ended its stream and before it tells.
+
+    Where it has grown from before a lease was acquired to after its outbox was opened, the stream may have been
+    ended in between, and its outbox not have been there to be told: `check` it.
+    """
+    return _registries.get().endings
+
+
 def end_and_tell(store: Store, stream_id: str, end: Callable[[str], bool], error: ResumableStreamError) -> bool:
     """Call `end` (the store's `cancel` or `delete`) and tell this process's producers of the stream at once.
 
@@ -544,6 +558,8 @@ def end_and_tell(store: Store, stream_id: str, end: Callable[[str], bool], error
     # A slot of a Cluster may have moved, so the stream's present route is not the only one to look at.
     before = [outbox for committer in registry.of(store) for outbox in committer.outboxes(stream_id)]
     ended = end(stream_id)
+    with registry.lock:
+        registry.endings += 1
     for committer in registry.of(store):  # an earlier one may have gone, a first one come
         committer.tell(stream_id, before if ended else [], error)
     return ended

@@ -13,10 +13,10 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import Executor, Future
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 from .arrivals import Arrivals
-from .committer import MAX_PENDING_BYTES, end_and_tell
+from .committer import MAX_PENDING_BYTES, end_and_tell, endings
 from .contract import (
     DEFAULT_READ_BYTES,
     Batch,
@@ -148,7 +148,8 @@ class ResumableStreamContext:
     of which `close_on_sigterm` is one, and never in the constructor: a server's master must not produce.
 
     Thread-safe. The store stays the application's: closing the context does not close it. In a forked child
-    the context begins empty: producers stay with the parent. `close` runs at interpreter exit.
+    the context begins empty: producers stay with the parent; a spawned one makes its own, as no context can be
+    pickled. `close` runs at interpreter exit.
     """
 
     def __init__(
@@ -185,6 +186,12 @@ class ResumableStreamContext:
         self._running = PerProcess(functools.partial(_Running, store))
         # Registered here, after the store's own exit handlers and so run before them.
         at_exit(self, _close_at_exit)
+
+    def __getstate__(self) -> NoReturn:
+        raise TypeError(
+            "a ResumableStreamContext cannot be pickled: in the other process open the store with "
+            "open_store(url), and a context there"
+        )
 
     def run(
         self,
@@ -404,8 +411,8 @@ class ResumableStreamContext:
     def cancel(self, stream_id: str) -> bool:
         """End a running stream as `cancelled`, whoever produces it; True if this call did.
 
-        Durable at once. Its source is closed at its next chunk; a silent one is told within one heartbeat, at
-        once if it runs in this process.
+        Durable at once. Its source is closed at its next chunk; a silent one is told at once if it runs in this
+        process or has a viewer in its own, else within one heartbeat.
         """
         self._enter()
         reason = StreamFinalizedError(f"stream {stream_id} was cancelled", status=Status.CANCELLED)
@@ -627,8 +634,9 @@ class ResumableStreamContext:
             self._refuse_if_wanted(stream_id, terms)
             return None
         try:
+            before = endings()
             lease = self._acquire(stream_id, terms)
-            return None if lease is None else self._begin(running, lease, idle_timeout, owner)
+            return None if lease is None else self._begin(running, lease, before, idle_timeout, owner)
         finally:
             with running.lock:
                 running.starting -= 1
@@ -666,9 +674,14 @@ class ResumableStreamContext:
         return store
 
     def _begin(
-        self, running: _Running, lease: Lease, idle_timeout: float | None, owner: Writer | None = None
+        self,
+        running: _Running,
+        lease: Lease,
+        before: int,
+        idle_timeout: float | None = None,
+        owner: Writer | None = None,
     ) -> Production:
-        """Produce with this lease from now on."""
+        """Produce with this lease from now on. `before`: what `endings` was when the lease was asked for."""
         stream_id = lease.stream_id
         production: Production | None = None
         try:
@@ -686,6 +699,8 @@ class ResumableStreamContext:
             )
             if not running.add(production, self._alone):  # close() came in between and has not seen this producer
                 production.stop()
+            if endings() != before:
+                production.check()
             running.arrivals.tell(stream_id)
         except BaseException:
             if production is not None:
@@ -708,11 +723,12 @@ class ResumableStreamContext:
                 return False
             running.starting += 1
         try:
+            before = endings()
             lease = self._takeover_store().take_over(info.stream_id, info.generation)
             if lease is None:
                 return False
             try:
-                self._launch_or_give_up(self._begin(running, lease, None), make_stream)
+                self._launch_or_give_up(self._begin(running, lease, before), make_stream)
             except StoreUnavailableError as error:  # no thread, not the store: the term is spent
                 raise RuntimeError(f"stream {info.stream_id} cannot be produced here: {error}") from error
         finally:

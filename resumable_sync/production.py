@@ -169,6 +169,11 @@ class Production:
         self._committer.flush(self._outbox)
         self._report_appends()
 
+    def check(self) -> None:
+        """Ask the store at once whether the stream is still this producer's. Does not wait for it."""
+        if not self.forked and not self.ended.is_set():
+            self._committer.check(self._outbox)
+
     def stop(self) -> None:
         """Take no more chunks: the stream is to end as `interrupted`. Does not wait."""
         self.refusal = ProducerInterruptedError("the context was closed")

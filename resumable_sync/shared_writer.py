@@ -7,7 +7,7 @@ import re
 import time
 from collections.abc import Mapping
 from types import TracebackType
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 from .contract import Status, Store, StreamInfo, new_token, shared_store
 from .errors import (
@@ -80,6 +80,12 @@ class SharedWriter:
         self._unknown: _Attempt | None = None  # the last one, where it may have been stored
         self._given_up: dict[str, int] = {}  # those before it, of which one may have been: totals by values
         self._take_name(info.notes.get(self._note))
+
+    def __getstate__(self) -> NoReturn:
+        raise TypeError(
+            "a SharedWriter cannot be pickled: in the other process open the store with open_store(url), and a "
+            "context and a writer there; the same name goes on with the same count"
+        )
 
     def write(self, *chunks: bytes | str) -> int:
         """Store the chunks (text as UTF-8), in one step, and return `count`. An empty one is counted, too.

@@ -1,7 +1,7 @@
 """Ready-made sources: the bytes of a descriptor, and the output of a command.
 
-Each is made first and run by one producer, as `context.run(stream_id, source.chunks)`. `stop` breaks its wait from
-another thread; hand it to `current_producer().on_cancel`, so that a cancel need not wait for the next byte.
+Each is made first and run by one producer, as `context.run(stream_id, source.chunks)`. When the stream is stopped,
+it is stopped at once, also while it waits for the next byte. `stop` does the same from any thread.
 """
 
 from __future__ import annotations
@@ -12,7 +12,9 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+
+from .producer import current
 
 __all__ = ["CommandFailed", "CommandSource", "DescriptorSource"]
 
@@ -21,6 +23,13 @@ READ_BYTES = 64 * 1024
 
 _KILL_SECONDS = 1.0  # between asking a command to end and killing it, and then until it is given up
 _POLL_SECONDS = 0.01
+
+
+def _stop_with_producer(stop: Callable[[], object]) -> None:
+    """Have `stop` called when the stream is stopped for which this thread produces, if there is one."""
+    producer = current.get(None)
+    if producer is not None:
+        producer.on_cancel(stop)
 
 
 class CommandFailed(Exception):
@@ -53,6 +62,7 @@ class DescriptorSource:
 
         Blocks while there is nothing to read. OSError if reading fails.
         """
+        _stop_with_producer(self.stop)
         try:
             wake_reader, wake_writer = os.pipe()
             try:
@@ -120,6 +130,7 @@ class CommandSource:
         itself, after all that it wrote; OSError if reading fails. Stopped, it ends without an exception. Closing
         it blocks as `stop` does.
         """
+        _stop_with_producer(self.stop)
         name = self._command[0]
         with self._lock:
             if self._stopped:

@@ -150,15 +150,19 @@ class ViewerLoop:
     def ending(self, ended: Batch) -> ResumableStreamError | None:
         """The error of an ending; None for `done`."""
         stream_id, cursor = self._stream_id, ended.cursor
+        production = self._production
+        if production is not None and production.generation != ended.generation:
+            production = None
         if ended.status is Status.CANCELLED:
+            if production is not None:  # elsewhere, perhaps: then its source is not to wait for a heartbeat
+                production.check()
             return StreamCancelledError(f"stream {stream_id} was cancelled at {cursor}")
         if ended.status is Status.INTERRUPTED:
             return ProducerInterruptedError(f"the producer of stream {stream_id} was lost at {cursor}")
         if ended.status is not Status.ERROR:
             return None
         failed = ProducerFailedError(ended.error or f"the source of stream {stream_id} failed at {cursor}")
-        production = self._production
-        if production is not None and production.generation == ended.generation:
+        if production is not None:
             failed.__cause__ = production.failure
         return failed
 

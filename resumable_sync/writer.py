@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping
 from types import TracebackType
+from typing import NoReturn
 
 from .contract import Notes, Status
 from .errors import ProducerInterruptedError, StreamFinalizedError
@@ -30,6 +31,12 @@ class Writer:
         self._on_closed = on_closed
         self._entered: Production | None = None
         self._left = False  # by the application: whoever leaves again has been told how it ended
+
+    def __getstate__(self) -> NoReturn:
+        raise TypeError(
+            "a Writer cannot be pickled: it is for the process that has entered it. In the other process open the "
+            "store with open_store(url), and a context and a writer there"
+        )
 
     @property
     def _production(self) -> Production:

@@ -64,7 +64,6 @@ class _Publication:
 
     def make_stream(self) -> Iterator[bytes]:
         self._producer = producer = current_producer()
-        producer.on_cancel(self._source.stop)
         stored = producer.offset
         left = stored  # of what is to be skipped
         try:

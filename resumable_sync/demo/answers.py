@@ -60,9 +60,4 @@ def file_source(path: str | os.PathLike[str], rate: float) -> AnswerSource:
 def command_source(command: Sequence[str]) -> AnswerSource:
     """What `command` writes to stdout, as it comes; it is run afresh for each answer."""
 
-    def output() -> Iterator[bytes]:
-        source = CommandSource(command)
-        current_producer().on_cancel(source.stop)
-        return source.chunks()
-
-    return AnswerSource(" ".join(command), output)
+    return AnswerSource(" ".join(command), lambda: CommandSource(command).chunks())

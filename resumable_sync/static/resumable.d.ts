@@ -90,7 +90,7 @@ export interface FollowOptions<Chunk extends string | Uint8Array = string> {
   /**
    * How the first request is made. Default `"POST"` if there is a `body`, else `"GET"`. What is not `"GET"` begins
    * the stream. It is sent once, and then resumed by GET; it is sent again only if the server said that nothing was
-   * begun (503, 429), or if it was cut and there is no such stream.
+   * begun (503, 429; not the 200 of a full ViewerCap for EventSource), or if it was cut and there is no such stream.
    */
   method?: "GET" | "POST" | "PUT";
   /** The body of the request that begins the stream; not a ReadableStream, as it may be sent again. */

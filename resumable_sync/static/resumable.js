@@ -278,7 +278,11 @@ class Followed {
     const at = parseCursor(response.headers.get(CURSOR_HEADER));
     const status = response.headers.get(STATUS_HEADER);
     const [size, replay] = [SIZE_HEADER, REPLAY_HEADER].map((name) => Number(response.headers.get(name) ?? NaN));
-    const raw = this.#raw ?? !response.headers.get("content-type")?.startsWith("text/event-stream");
+    const events = response.headers.get("content-type")?.startsWith("text/event-stream");
+    if (events && !at && response.headers.has("retry-after")) { // that is no stream, nor the end of one
+      throw new Broken("the server has too many viewers", { after: retryAfter(response) });
+    }
+    const raw = this.#raw ?? !events;
     if (raw && !(at && size === at.offset + replay)) {
       // Browsers take headers that were cut for a response, with half a number in the last one. Therefore the sum.
       const reason = "the response has no x-resumable-* headers; those of another origin must be exposed";

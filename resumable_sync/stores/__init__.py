@@ -24,7 +24,8 @@ def open_store(url: str, **options: Any) -> BaseStore:
     A query gives options of the constructor that are numbers or text: `sqlite:///path.db?ttl=600&grace=5`; those
     in `options` override it. For Redis it may also hold redis-py's of login and connection, such as `client_name`.
     ValueError for an option that is not known or cannot be obeyed, and for any other URL; StoreUnavailableError if
-    the store cannot be opened; Redis is connected to at the first use.
+    the store cannot be opened; Redis is connected to at the first use, which fails within half a second if no
+    server listens.
     """
     parts = urlsplit(url)
     if parts.scheme and parts.fragment:

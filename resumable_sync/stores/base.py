@@ -378,7 +378,7 @@ class BaseStore(ABC):
     `ttl`: seconds that a stream lives after its last append, renewal or ending; `finished_ttl`: the same after
     its ending, where that should be shorter. `grace`: seconds without append or renewal after which a producer
     counts as dead. The limits bound one chunk (bytes), one stream (bytes; chunks) and the number of streams.
-    ValueError for settings that are out of range.
+    ValueError for settings that are out of range. No store can be pickled (TypeError): each process opens its own.
 
     For subclasses: `_ttl`, `_finished_ttl` (None: as `_ttl`), `_grace`, `_limits`, which never change, and
     `_closed`, which turns True once. No lock is held while a subclass's method is called.
@@ -402,6 +402,18 @@ class BaseStore(ABC):
         self._closed = False
         # Taken, and never waited for, by the one call of close() that does the work.
         self._first_close = threading.Lock()
+
+    def __getstate__(self) -> NoReturn:
+        name = type(self).__name__
+        if not self.shared:
+            raise TypeError(
+                f"a {name} cannot be pickled: it is private to its process. For several processes open a "
+                "SQLiteStore or a RedisStore in each, with open_store(url)"
+            )
+        raise TypeError(
+            f"a {name} cannot be pickled: open it anew in the other process, with open_store(url)"
+            " and the same options"
+        )
 
     @property
     def grace(self) -> float:

@@ -6,7 +6,8 @@ In Flask return the response from the view. In a bare WSGI application return
     response = sse_response(context, stream_id, make_stream, environ=request.META)
     return StreamingHttpResponse(response, status=response.status_code, headers=dict(response.headers))
 
-What the two formats promise, the options that all functions share, and what is refused how: `views`.
+What the two formats promise, the options that all functions share, and what is refused how: `views`. A whole
+configuration, and what operators can expect: `operations`.
 
 **A page with an EventSource**, every event handled, of answers that were begun before (`sse_response` of a POST):
 
@@ -25,6 +26,8 @@ What the two formats promise, the options that all functions share, and what is 
       source.onerror = () =>                                        // cut: it comes back by itself, or was refused
         tell(source.readyState === EventSource.CLOSED ? "refused, or there is no such answer" : "reconnecting");
     </script>
+
+EventSource gives up for good at a 503: with `ViewerCap(limit, event_source=True)` it comes back from a full house.
 
 **Several streams on one connection.** A browser allows a host six connections under HTTP/1.1, and EventSource
 holds each for as long as its stream runs. `several_sse_response` follows up to 100 streams on one:

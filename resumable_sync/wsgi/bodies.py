@@ -179,38 +179,48 @@ def broken_off(
     return ResponseAbortedError(f"stream {stream_id} did not end as done: {ending.code}")
 
 
-def _encode_text(data: bytes, final: bool) -> tuple[str, int]:
-    text, used = codecs.utf_8_decode(data, "strict", final)
+def _encode_text(data: bytes, final: bool, errors: str) -> tuple[str, int]:
+    text, used = codecs.utf_8_decode(data, errors, final)
     if text.endswith("\r") and not final:  # half of a CR LF, perhaps: two events would make two line ends of it
         return text[:-1], used - 1
     return text, used
 
 
-def _encode_json(data: bytes, final: bool) -> tuple[str, int]:
-    text, used = codecs.utf_8_decode(data, "strict", final)
+def _encode_json(data: bytes, final: bool, errors: str) -> tuple[str, int]:
+    text, used = codecs.utf_8_decode(data, errors, final)
     return json.dumps(text) if text else "", used
 
 
-def _encode_base64(data: bytes, final: bool) -> tuple[str, int]:
+def _encode_base64(data: bytes, final: bool, errors: str) -> tuple[str, int]:
     return base64.b64encode(data).decode("ascii"), len(data)
 
 
-ENCODINGS: dict[str, Callable[[bytes, bool], tuple[str, int]]] = {
+_ENCODINGS: dict[str, Callable[[bytes, bool, str], tuple[str, int]]] = {
     "text": _encode_text,
     "json": _encode_json,
     "base64": _encode_base64,
 }
-"""From bytes, and whether they are the last, to an event's data and the number of bytes it stands for."""
+"""From bytes, whether they are the last, and what to do about those that are not UTF-8 (as `codecs` has it), to an
+event's data and the number of bytes it stands for."""
+
+
+def check_encoding(encoding: str, errors: str) -> None:
+    """ValueError for what the options `encode` and `errors` cannot be."""
+    if encoding not in _ENCODINGS:
+        raise ValueError(f"encode must be one of {', '.join(_ENCODINGS)}, not {encoding!r}")
+    if errors not in ("strict", "replace"):
+        raise ValueError(f"errors must be strict or replace, not {errors!r}")
 
 
 class EventWriter:
     """Frames chunks as events. Each id is the cursor after exactly the bytes sent so far."""
 
-    def __init__(self, start: Position, encoding: str, retry: float | None) -> None:
-        self._encode = ENCODINGS[encoding]
+    def __init__(self, start: Position, encoding: str, retry: float | None, errors: str = "strict") -> None:
+        self._encode = _ENCODINGS[encoding]
+        self._errors = errors
         self._position = start
         self._retry = retry  # until it was sent, inside the first event
-        self._held = b""  # the beginning of a character whose end has not come
+        self._held = b""  # the beginning of a character whose end has not come, perhaps after half a line end
 
     @property
     def position(self) -> Position:
@@ -223,12 +233,18 @@ class EventWriter:
         return str(self._position)
 
     def chunk(self, data: bytes, final: bool = False) -> bytes:
-        """The event for a chunk; b"" while its text is not complete. UnicodeDecodeError if it is no text."""
+        """The event for a chunk; b"" while its text is not complete. UnicodeDecodeError if it is no text and must
+        be."""
         held = self._held + data if self._held else data
-        text, used = self._encode(held, final)
+        text, used = self._encode(held, final, self._errors)
         self._held = held[used:]
         self._position = Position(self._position.generation, self._position.offset + used)
         return self._frame(text) if text else b""
+
+    def held_back(self) -> bytes:
+        """What was held back when the stream broke off: a line end goes out, a torn character does not."""
+        self._held = self._held[: self._held.startswith(b"\r")]
+        return self.chunk(b"", True)
 
     def live(self, size: int) -> bytes:
         """The mark where replay ends and live begins."""
@@ -247,12 +263,12 @@ class EventWriter:
 
 
 def sse_body(
-    viewer: Viewer, *, encoding: str, retry: float | None, format_error: FormatError | None
+    viewer: Viewer, *, encoding: str, errors: str, retry: float | None, format_error: FormatError | None
 ) -> Iterator[bytes]:
     """One event per chunk, `live` where replay ends, `end` with the ending. Returns without `end` when the
     viewer should come back with the last id: after `max_seconds`, and when this process can serve no more."""
     stream_id, status, size, start, _ = viewer.snapshot
-    writer = EventWriter(start, encoding, retry)
+    writer = EventWriter(start, encoding, retry, errors)
     yield b""
     live = status is Status.STREAMING and size == start.offset
     if live:
@@ -283,18 +299,15 @@ def sse_body(
         logger.info("a response of stream %s ends early: %s", stream_id, unavailable, extra=extra)
     except UnicodeDecodeError as error:
         extra = about("not-text", stream_id, start.generation)
-        logger.error("stream %s is not UTF-8 text, use encode='base64': %s", stream_id, error, extra=extra)
+        logger.error(
+            "stream %s is not UTF-8 text, use encode='base64' or errors='replace': %s",
+            stream_id,
+            error,
+            extra=extra,
+        )
         yield writer.end("error", "The stream is not UTF-8 text.")
     except ResumableStreamError as ending:
-        yield held_back(writer) + writer.end(*ending_fields(stream_id, start.generation, ending, format_error))
-
-
-def held_back(writer: EventWriter) -> bytes:
-    """What was held back when the stream broke off: a line end goes out, a torn character does not."""
-    try:
-        return writer.chunk(b"", True)
-    except UnicodeDecodeError:
-        return b""
+        yield writer.held_back() + writer.end(*ending_fields(stream_id, start.generation, ending, format_error))
 
 
 def ending_fields(

@@ -23,6 +23,8 @@ Headers = list[tuple[str, str]]
 
 CONTENT_TYPE_KEY = "content-type"
 """Where the stream's metadata keeps the content type, for whoever resumes it."""
+EVENT_STREAM = "text/event-stream; charset=utf-8"
+"""The type of server-sent events; some clients decode Latin-1 where it does not say how."""
 _ANY_CONTENT = "application/octet-stream"
 
 _OWN = frozenset({STREAM_ID_HEADER, CURSOR_HEADER, STATUS_HEADER, SIZE_HEADER, REPLAY_HEADER})

@@ -21,6 +21,7 @@ from ..logs import about
 from .bodies import END_SUFFIX, Body, Viewer
 from .cap import Place, ViewerCap
 from .headers import (
+    EVENT_STREAM,
     STREAM_ID_HEADER,
     HeaderInput,
     Headers,
@@ -227,7 +228,7 @@ class Endpoint:
             if viewers is not None and not head:
                 place = viewers.enter()
                 if place is None:
-                    return self._refuse(503, "too many viewers", viewers.retry_after)
+                    return self._turn_away(viewers, position)
             answer = (
                 self._answer_head(environ, position, seen_end)
                 if head
@@ -252,6 +253,14 @@ class Endpoint:
             if place is not None:
                 place.release()
             raise
+
+    def _turn_away(self, viewers: ViewerCap, position: Position | None) -> Answer:
+        """All places are taken."""
+        if not (self.events and viewers.event_source):
+            return self._refuse(503, "too many viewers", viewers.retry_after)
+        if self.begin is not None and position is None:
+            self.begin.start()
+        return come_back([(STREAM_ID_HEADER, self.stream_id), *self.own_headers()], viewers.retry_after)
 
     def _asked(self, environ: dict[str, Any]) -> tuple[Position | None, bool]:
         """The position asked for, and whether the viewer has seen the stream's `end` event.
@@ -418,6 +427,18 @@ class Endpoint:
         if retry_after is not None:
             headers.append(("Retry-After", str(retry_after)))
         return Answer(status_line(status), headers, [body])
+
+
+def come_back(own: Headers, retry_after: int) -> Answer:
+    """Server-sent events that hold none: EventSource comes back, after so many seconds. `own`: without a type.
+
+    No blank line follows the field, which counts without one: at a blank line some clients would dispatch, or
+    forget their last id.
+    """
+    body = f": too many viewers\nretry: {retry_after * 1000}\n".encode("ascii")
+    headers = streaming_headers([("Content-Type", EVENT_STREAM), *own])
+    headers += [("Retry-After", str(retry_after)), ("Content-Length", str(len(body)))]
+    return Answer(status_line(200), headers, [body])
 
 
 def status_line(code: int) -> str:

@@ -18,12 +18,12 @@ from ..contract import Position, validate_stream_id
 from ..errors import ResumableStreamError, StoreUnavailableError, StreamNotFoundError
 from ..logs import about
 from ..several import Several, Turn
-from .bodies import ENCODINGS, Body, EventWriter, FormatError, ending_fields, held_back
+from .bodies import Body, EventWriter, FormatError, check_encoding, ending_fields
 from .cap import Place, ViewerCap
 from .combined import MAX_STREAMS, CombinedCursor
-from .headers import HeaderInput, Headers, error_headers, streaming_headers
+from .headers import EVENT_STREAM, HeaderInput, Headers, error_headers, streaming_headers
 from .probe import Probe, find_probe
-from .response import REASONS, RETRY_AFTER, Answer, Options, StreamResponse
+from .response import REASONS, RETRY_AFTER, Answer, Options, StreamResponse, come_back
 
 logger = logging.getLogger("resumable_sync")
 
@@ -37,6 +37,7 @@ def several_sse_response(
     headers: HeaderInput = None,
     heartbeat: float | None = None,
     encode: str = "text",
+    errors: str = "strict",
     retry: float | None = 2.0,
     format_error: FormatError | None = None,
     max_seconds: float | None = None,
@@ -51,7 +52,8 @@ def several_sse_response(
     one place under a cap, however many streams there are. Beside it a process has one waiting thread for each
     distinct stream that runs, however many follow that.
 
-    Events, each named after what it is and its stream. Their data is that of `sse_response`, as is `encode`:
+    Events, each named after what it is and its stream. Their data is that of `sse_response`, as are `encode` and
+    `errors`:
     - `chunk:ID`, one per chunk.
     - `live:ID`, once, where the stream's replay ends.
     - `end:ID`, last of this stream: `{"status": "done" | "error" | "cancelled" | "interrupted" | "lost" |
@@ -71,8 +73,7 @@ def several_sse_response(
     Streams that have something take turns, of 64 KiB each, so that a busy one holds up none of the others.
     What is sent meanwhile waits in the store, not in memory.
     """
-    if encode not in ENCODINGS:
-        raise ValueError(f"encode must be one of {', '.join(ENCODINGS)}, not {encode!r}")
+    check_encoding(encode, errors)
     if retry is not None and not (math.isfinite(retry) and retry >= 0):
         raise ValueError(f"retry must be a number of seconds, not {retry!r}")
     if isinstance(stream_ids, str):
@@ -80,13 +81,14 @@ def several_sse_response(
     options = Options(
         headers=headers, heartbeat=heartbeat, max_seconds=max_seconds, viewers=viewers, after=after, wait=wait
     )
-    format_ = _Format(encode, retry, format_error)
+    format_ = _Format(encode, errors, retry, format_error)
     return StreamResponse(SeveralEndpoint(context, list(dict.fromkeys(stream_ids)), options, format_), environ)
 
 
 @dataclass
 class _Format:
     encoding: str
+    errors: str
     retry: float | None
     format_error: FormatError | None
 
@@ -111,13 +113,16 @@ class SeveralEndpoint:
             own = [pair for pair in self.options.headers if pair[0].lower() != "content-type"]
             if not cursor.left():
                 return Answer(_line(204), [pair for pair in own if not pair[0].lower().startswith("content-")])
-            headers = streaming_headers([("Content-Type", "text/event-stream; charset=utf-8"), *own])
+            headers = streaming_headers([("Content-Type", EVENT_STREAM), *own])
             if environ.get("REQUEST_METHOD") == "HEAD":
                 return Answer(_line(200), headers)
             if self.options.viewers is not None:
-                place = self.options.viewers.enter()
+                viewers = self.options.viewers
+                place = viewers.enter()
+                if place is None and viewers.event_source:
+                    return come_back(own, viewers.retry_after)
                 if place is None:
-                    return self._refuse(503, "too many viewers", self.options.viewers.retry_after)
+                    return self._refuse(503, "too many viewers", viewers.retry_after)
             return Answer(_line(200), headers, self._body(environ, cursor, place))
         except ResumableStreamError as error:
             if place is not None:
@@ -182,7 +187,7 @@ class _Events:
             if position is None:
                 return self._end(stream_id, "", turn.ending)
             writer = self._writer(stream_id, position)
-            return held_back(writer) + self._end(stream_id, writer.cursor, turn.ending)
+            return writer.held_back() + self._end(stream_id, writer.cursor, turn.ending)
         writer = self._writer(stream_id, Position(batch.generation, batch.offset - len(batch.data)))
         frames: list[bytes] = []
         try:
@@ -191,13 +196,18 @@ class _Events:
                 frames.append(writer.chunk(b"", True))
         except UnicodeDecodeError as error:  # list.extend has kept what came before
             extra = about("not-text", stream_id, batch.generation)
-            logger.error("stream %s is not UTF-8 text, use encode='base64': %s", stream_id, error, extra=extra)
+            logger.error(
+                "stream %s is not UTF-8 text, use encode='base64' or errors='replace': %s",
+                stream_id,
+                error,
+                extra=extra,
+            )
             self.several.drop(stream_id)
             frames.append(self._end(stream_id, writer.cursor, None, "The stream is not UTF-8 text."))
             return b"".join(frames)
         if turn.over:
             if turn.ending is not None:
-                frames.append(held_back(writer))
+                frames.append(writer.held_back())
             frames.append(self._end(stream_id, writer.cursor, turn.ending))
         elif batch.offset == batch.size and not writer.is_live:
             writer.is_live = True
@@ -241,7 +251,7 @@ class _Writer(EventWriter):
     """Frames the chunks of one of several streams."""
 
     def __init__(self, events: _Events, stream_id: str, start: Position) -> None:
-        super().__init__(start, events.format.encoding, None)
+        super().__init__(start, events.format.encoding, None, events.format.errors)
         self._events = events
         self._stream_id = stream_id
         self.is_live = False

@@ -28,15 +28,19 @@ The keyword options that several functions share:
 `max_seconds`   how long a response lasts at most (default: as long as its stream). It ends at the first piece or
                 heartbeat after that, and the viewer comes back: server-sent events simply end, without an `end`
                 event; raw bytes are broken off, so as not to look complete.
-`viewers`       a ViewerCap; those that wait for a stream to begin take a place, too.
+`viewers`       a ViewerCap; those that wait for a stream to begin take a place, too. See there for a full house.
 `wait`          seconds that a request without a cursor waits, at most, for a stream that has not begun yet, as
                 where a worker is about to produce it, before it is answered 404.
 
 Refusals, before anything was started, as JSON `{"error": …}`: 400 malformed id or cursor, 404 missing stream,
 409 and 416 a Range (`ranges`), 410 a cursor of a life of the stream that is gone, 503 with `Retry-After` when the
 cap or a store's limit is reached or the store is unavailable. EventSource gives up at any status but 200: make a
-new one after a while.
+new one after a while; of a cap it need not know (`event_source` of ViewerCap).
 HEAD starts nothing, takes no place under a cap, and answers where the stream stands.
+
+Compressing extensions and middleware leave these responses alone: they have a Content-Encoding. What reads a
+body holds it up to its end: in Flask look at `response.is_streamed` before a handler of `after_request` calls
+`get_data` or `add_etag`.
 
 For a page of another origin add `Access-Control-Expose-Headers` with the `x-resumable-*` headers it reads. With
 waitress set `log_socket_errors` to false, or it logs every raw response that is broken off as an error.
@@ -54,9 +58,17 @@ from ..context import ResumableStreamContext
 from ..contract import Status
 from ..producer import Source
 from ..pump import check_source
-from .bodies import ENCODINGS, FormatError, Viewer, raw_body, sse_body
+from .bodies import FormatError, Viewer, check_encoding, raw_body, sse_body
 from .cap import ViewerCap
-from .headers import CONTENT_TYPE_KEY, HeaderInput, Headers, Snapshot, checked_headers, kept_content_type
+from .headers import (
+    CONTENT_TYPE_KEY,
+    EVENT_STREAM,
+    HeaderInput,
+    Headers,
+    Snapshot,
+    checked_headers,
+    kept_content_type,
+)
 from .ranges import APPLICATION_S, Part, goes_on, select, whole_length
 from .response import Begin, Endpoint, Options, StreamResponse
 
@@ -102,6 +114,7 @@ class EventEndpoint(Endpoint):
     """The stream as server-sent events, which say in band how it ended."""
 
     encoding: str
+    errors: str
     retry: float | None
     format_error: FormatError | None
 
@@ -109,8 +122,7 @@ class EventEndpoint(Endpoint):
     needs_metadata = False
 
     def __post_init__(self) -> None:
-        if self.encoding not in ENCODINGS:
-            raise ValueError(f"encode must be one of {', '.join(ENCODINGS)}, not {self.encoding!r}")
+        check_encoding(self.encoding, self.errors)
         if self.retry is not None and not (math.isfinite(self.retry) and self.retry >= 0):
             raise ValueError(f"retry must be a number of seconds, not {self.retry!r}")
 
@@ -118,10 +130,16 @@ class EventEndpoint(Endpoint):
         return [pair for pair in self.options.headers if pair[0].lower() != "content-type"]
 
     def content(self, snapshot: Snapshot) -> Headers:
-        return [("Content-Type", "text/event-stream; charset=utf-8")]  # some clients decode Latin-1 without it
+        return [("Content-Type", EVENT_STREAM)]
 
     def body(self, viewer: Viewer) -> Iterator[bytes]:
-        return sse_body(viewer, encoding=self.encoding, retry=self.retry, format_error=self.format_error)
+        return sse_body(
+            viewer,
+            encoding=self.encoding,
+            errors=self.errors,
+            retry=self.retry,
+            format_error=self.format_error,
+        )
 
     def length(self, snapshot: Snapshot) -> int | None:
         return None
@@ -225,6 +243,7 @@ def sse_response(
     headers: HeaderInput = None,
     heartbeat: float | None = None,
     encode: str = "text",
+    errors: str = "strict",
     retry: float | None = 2.0,
     format_error: FormatError | None = None,
     max_seconds: float | None = None,
@@ -245,8 +264,9 @@ def sse_response(
     Events, each with the cursor after it as `id`:
     - unnamed, one per chunk. `encode="text"`: the chunk's text, where CR LF and CR arrive as LF, as the format
       has it. `"json"`: the text as a JSON string, exactly. `"base64"`: bytes, exactly. A character that is torn
-      between two chunks goes into the second event. A chunk that is not UTF-8 ends the response with `error`,
-      unless `base64` is used.
+      between two chunks goes into the second event. Bytes that are not UTF-8 end the response with `error`, which
+      is logged, or with `errors="replace"` come as U+FFFD (the cursors count the stream's own bytes, and a client
+      that checks them, as this library's in Python does, refuses them); base64 takes all bytes.
     - `live`, once, where the replay ends: everything stored so far was sent. Data `{"cursor", "size"}`.
     - `end`, last: data `{"status": "done" | "error" | "cancelled" | "interrupted" | "lost", "cursor", "error"?}`.
       Its id is the cursor followed by `-end`; a client that comes back with it gets 204, at which EventSource
@@ -266,7 +286,9 @@ def sse_response(
         viewers=viewers,
         missing_response=missing_response,
     )
-    return StreamResponse(EventEndpoint(context, stream_id, options, begin, encode, retry, format_error), environ)
+    return StreamResponse(
+        EventEndpoint(context, stream_id, options, begin, encode, errors, retry, format_error), environ
+    )
 
 
 def resume_sse_response(
@@ -279,6 +301,7 @@ def resume_sse_response(
     missing_response: WSGIApplication | None = None,
     heartbeat: float | None = None,
     encode: str = "text",
+    errors: str = "strict",
     retry: float | None = 2.0,
     format_error: FormatError | None = None,
     max_seconds: float | None = None,
@@ -286,7 +309,8 @@ def resume_sse_response(
     wait: float = 0.0,
 ) -> StreamResponse:
     """Answer an existing stream as server-sent events after a cursor; see `sse_response` for the events and
-    `resume_response` for the cursor and `missing_response`. `encode` must be what it was before the cut."""
+    `resume_response` for the cursor and `missing_response`. `encode` and `errors` must be what they were before
+    the cut."""
     options = Options(
         headers=headers,
         heartbeat=heartbeat,
@@ -296,4 +320,6 @@ def resume_sse_response(
         missing_response=missing_response,
         wait=wait,
     )
-    return StreamResponse(EventEndpoint(context, stream_id, options, None, encode, retry, format_error), environ)
+    return StreamResponse(
+        EventEndpoint(context, stream_id, options, None, encode, errors, retry, format_error), environ
+    )

@@ -7,10 +7,13 @@ import shlex
 import signal
 import subprocess
 
+import pytest
+
 from resumable_sync import ResumableStreamContext
+from resumable_sync.wsgi import ViewerCap
 
 from ..client.conftest import Site, site  # noqa: F401  a fixture
-from ..support import PATIENCE
+from ..support import PATIENCE, wait_until
 from ..wsgi.support import Feed, ended
 from .conftest import Cli, one_line
 
@@ -84,3 +87,15 @@ def test_a_reader_that_leaves_a_silent_stream(cli: Cli, site: Site) -> None:  # 
     assert follower.wait(PATIENCE) == 141
     line = one_line(follower.stderr.read())
     assert "nobody reads the output" in line and line.endswith("-1")
+
+
+@pytest.mark.heavy  # the client's own tests cover it
+def test_a_cap_for_event_sources_is_come_back_to(cli: Cli, site: Site) -> None:  # noqa: F811
+    site.context.produce("done", ended("all of it"))
+    cap = site.viewers = ViewerCap(1, retry_after=1, event_source=True)
+    place = cap.enter()
+    assert place is not None
+    follower = cli.start("follow", site.url("text", "done"))
+    wait_until(lambda: site.requests, what="the first request")
+    place.release()
+    assert outcome(follower) == (0, b"all of it") and len(site.requests) == 2

@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from resumable_sync import MemoryStore, ResumableStreamContext, client
-from resumable_sync.wsgi import StreamResponse, resume_response, resume_sse_response, sse_response, stream_response
+from resumable_sync.wsgi import (
+    StreamResponse,
+    ViewerCap,
+    resume_response,
+    resume_sse_response,
+    sse_response,
+    stream_response,
+)
 
 from ..wsgi.servers import serving
 
@@ -28,6 +35,7 @@ class Site:
         self.store = MemoryStore()
         self.context = ResumableStreamContext(self.store, on_error=lambda *_: None)
         self.answers: deque[Answer] = deque()
+        self.viewers: ViewerCap | None = None
         self.requests: list[tuple[str, str, str]] = []
         self.port = 0
 
@@ -48,7 +56,7 @@ class Site:
             start_response(status, [*headers, ("Content-Length", str(len(body)))])
             return [body]
         format, _, stream_id = path.removeprefix("/private").lstrip("/").partition("/")
-        options: dict[str, Any] = {"heartbeat": 0.2}
+        options: dict[str, Any] = {"heartbeat": 0.2, "viewers": self.viewers}
         if format != "raw":
             options |= {"encode": format, "retry": 0.01, "format_error": str}
         if method == "POST":

@@ -28,6 +28,7 @@ from resumable_sync import (
 )
 from resumable_sync.client import Following, RefusedError, UnreachableError, follow
 from resumable_sync.errors import MalformedStreamError
+from resumable_sync.wsgi import ViewerCap
 
 from ..support import PATIENCE, wait_until
 from ..wsgi.servers import Gunicorn
@@ -320,3 +321,45 @@ def test_httpx_is_named_where_it_is_missing() -> None:
     code = "import sys; sys.modules['httpx'] = None; import resumable_sync.wsgi, resumable_sync.client"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert 'pip install "resumable_sync[client]"' in result.stderr and result.returncode == 1
+
+
+@pytest.mark.parametrize("method", [pytest.param("GET", marks=pytest.mark.heavy), "POST"])
+def test_a_cap_for_event_sources_is_come_back_to(site: Site, method: str) -> None:
+    """What begins the stream was executed then, and is not sent again."""
+    cap = site.viewers = ViewerCap(1, retry_after=1, event_source=True)
+    place = cap.enter()
+    assert place is not None
+    if method == "GET":
+        site.context.produce("s", lambda: [b"all ", b"of it"])
+
+    def leave() -> None:
+        wait_until(lambda: len(site.requests) == 1)
+        place.release()
+
+    leaving = threading.Thread(target=leave)
+    leaving.start()
+    with follow(
+        site.url("json", "s"), method=method, content=b"all of it" if method == "POST" else None
+    ) as stream:
+        assert b"".join(stream) == b"all of it" and stream.status == "done"
+    leaving.join()
+    assert [each[0] for each in site.requests] == [method, "GET"]
+
+
+def test_a_cap_for_event_sources_in_the_middle(site: Site) -> None:
+    """The cursor stays; and the patience is the same as with 503."""
+    cap = site.viewers = ViewerCap(1, retry_after=1, event_source=True)
+    feed = Feed("begun ")
+    site.context.start("s", feed)
+    with follow(site.url("text", "s")) as stream:
+        assert next(stream) == b"begun " and cap.enter() is None
+    wait_until(lambda: cap.viewers == 0)
+    place = cap.enter()
+    assert place is not None
+    with pytest.raises(UnreachableError, match="too many viewers"):
+        follow(site.url("text", "s"), after=stream.cursor, patience=0.2)
+    place.release()
+    feed.end()
+    with follow(site.url("text", "s"), after=stream.cursor) as stream:
+        assert list(stream) == []
+    assert stream.status == "done"

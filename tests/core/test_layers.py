@@ -56,7 +56,7 @@ ALLOWED: dict[str, set[str]] = {
     "stats": set(),
     "health": {"errors", "process", "contract", "logs"},
     "types": {"contract"},
-    "sources": {"errors"},
+    "sources": {"errors", "producer"},
     "heartbeat": {"errors", "process", "contract", "logs", "stats"},
     "committer": {"errors", "process", "contract", "logs", "stats", "heartbeat"},
     "producer": {"errors", "contract", "logs"},

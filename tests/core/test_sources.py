@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from resumable_sync import MemoryStore, ResumableStreamContext
 from resumable_sync.sources import CommandFailed, CommandSource, DescriptorSource
 
-from ..support import wait_until
+from ..support import PATIENCE, wait_until
 
 
 def _running(pid: int) -> bool:
@@ -147,3 +148,33 @@ def test_a_command_that_ends_by_itself_leaves_its_background_alone() -> None:
         assert _running(pids[0])
     finally:
         os.kill(pids[0], signal.SIGKILL)
+
+
+@pytest.mark.parametrize("kind", ["descriptor", "command"])
+@pytest.mark.parametrize("how", ["cancel", "delete", "close"])
+def test_a_silent_source_is_stopped_with_its_stream(pipe: tuple[int, int], kind: str, how: str) -> None:
+    """At once: neither at its next byte, which never comes, nor at a heartbeat."""
+    reader, writer = pipe
+    os.write(writer, b"x")
+    command = CommandSource(["/bin/sh", "-c", "printf x; exec sleep 1000"])
+    source = DescriptorSource(reader) if kind == "descriptor" else command
+    with MemoryStore(grace=3000) as store, ResumableStreamContext(store, heartbeat=1000) as context:
+        over = threading.Event()
+
+        def make() -> Iterator[bytes]:
+            try:
+                yield from source.chunks()
+            finally:
+                over.set()
+
+        assert next(context.run("s", make)) == b"x"
+        if how == "close":
+            context.close()
+        else:
+            getattr(context, how)("s")
+        assert over.wait(PATIENCE)
+        assert context.status("s") == {"cancel": "cancelled", "delete": "missing", "close": "interrupted"}[how]
+    if kind == "descriptor":
+        assert not _is_open(reader)
+    else:
+        assert command._process is not None and command._process.poll() is not None

@@ -6,9 +6,20 @@ import threading
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from resumable_sync import MemoryStore, ResumableStreamContext, Status, current_producer
+import pytest
+
+from resumable_sync import (
+    MemoryStore,
+    ResumableStreamContext,
+    Status,
+    StreamCancelledError,
+    current_producer,
+)
 from resumable_sync.contract import Lease
 from resumable_sync.errors import ResumableStreamError
+
+from ..backends import Backend
+from ..support import PATIENCE, wait_until
 
 
 def test_a_source_that_obeys_cancelled_is_not_done() -> None:
@@ -37,6 +48,56 @@ def test_a_source_whose_wait_is_broken_by_on_cancel_has_not_failed() -> None:
     assert next(context.run("s", broken)) == b"abc"
     context.close()
     assert store.status("s") is Status.INTERRUPTED
+    store.close()
+
+
+@pytest.mark.parametrize(
+    "backend",
+    ["memory", "sqlite", pytest.param("redis", marks=[pytest.mark.redis, pytest.mark.heavy])],  # which takes 2 s
+    indirect=True,
+)
+def test_a_silent_source_is_told_by_its_viewer_of_a_cancel_elsewhere(backend: Backend) -> None:
+    """By the store's wake-up, without a heartbeat."""
+    store = backend.make(grace=3000.0)
+    stopped = threading.Event()
+
+    def silent() -> Iterator[bytes]:
+        current_producer().on_cancel(stopped.set)
+        yield b"abc"
+        stopped.wait(PATIENCE)
+
+    with ResumableStreamContext(store, heartbeat=1000) as context:
+        viewer = context.run("s", silent)
+        assert next(viewer) == b"abc"
+        other = backend.second(store)
+        canceller = threading.Timer(0.05, other.cancel, ["s"])
+        canceller.start()
+        with pytest.raises(StreamCancelledError):
+            next(viewer)
+        assert stopped.wait(PATIENCE)
+        canceller.join()
+    for each in {store, other}:
+        each.close()
+
+
+def test_a_silent_source_is_told_of_a_cancel_that_came_before_it_had_begun(backend: Backend) -> None:
+    """Between its election and its first sign of life; not by a heartbeat, which would come after minutes. If it
+    is told before it has a thread, it never runs."""
+    store = backend.make(grace=3000.0)
+    stopped = threading.Event()
+
+    def silent() -> Iterator[bytes]:
+        current_producer().on_cancel(stopped.set)
+        stopped.wait(PATIENCE)
+        yield b"never"
+
+    def cancel(stream_id: str, _: str) -> None:
+        assert context.cancel(stream_id)
+
+    with ResumableStreamContext(store, heartbeat=1000, on_acquire=cancel) as context:
+        context.start("s", silent)
+        wait_until(lambda: context.stats().producers == 0)
+        assert context.status("s") is Status.CANCELLED
     store.close()
 
 

@@ -23,6 +23,7 @@ from resumable_sync import ResumableStreamContext, open_store
 from resumable_sync.demo.server import DemoServer
 from resumable_sync.wsgi import (
     StreamResponse,
+    ViewerCap,
     javascript_response,
     resume_response,
     resume_sse_response,
@@ -70,6 +71,7 @@ class Application:
         self.sources: dict[str, Callable[[], Iterable[bytes]]] = {}
         self.canned: dict[str, bytes] = {}
         self.refusals: list[tuple[str, list[tuple[str, str]]]] = []
+        self.viewers: ViewerCap | None = None
         self.asked: list[Asked] = []
         self._lock = threading.Lock()  # guards refusals; `asked` only grows
 
@@ -107,7 +109,7 @@ class Application:
         return self._stream(kind, name, method)(environ, start_response)
 
     def _stream(self, kind: str, name: str, method: str) -> StreamResponse:
-        options: dict[str, Any] = {"heartbeat": self.heartbeat, "headers": CORS}
+        options: dict[str, Any] = {"heartbeat": self.heartbeat, "headers": CORS, "viewers": self.viewers}
         if kind == "raw":
             if method == "POST":
                 return stream_response(self.context, name, self.sources[name], **options)

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from resumable_sync import ResumableStreamContext, SQLiteStore, current_producer
+from resumable_sync.wsgi import ViewerCap
 
 from ..figures import Report
 from ..stores.redis.proxy import CuttingProxy
@@ -499,3 +500,24 @@ def test_a_stream_that_is_gone_is_not_kept(page: PageClient, served: Served) -> 
     served.context.delete(name)
     assert follower.ending()["status"] == "lost"
     assert page.browser.execute_script(kept, name) is None
+
+
+@by_node
+def test_a_cap_for_event_sources_is_come_back_to(client: Client, served: Served) -> None:
+    """Not before the server's time is over; what begins the stream was executed, and is not sent again."""
+    name, gate = served.new(), Gate(b"begun ", b"and ended")
+    served.application.sources[name] = gate
+    cap = served.application.viewers = ViewerCap(1, retry_after=1, event_source=True)
+    try:
+        place = cap.enter()
+        assert place is not None
+        follower = client.follow(served.url("json", name), method="POST", encoding="json")
+        waiting = follower.until_state("waiting")
+        assert waiting["delay"] >= 1000 and "too many viewers" in waiting["reason"] and gate.started == 1
+        place.release()
+        assert follower.until_received(6) == b"begun "
+        gate.open()
+        assert follower.ending()["status"] == "done" and follower.received() == b"begun and ended"
+    finally:
+        served.application.viewers = None
+    assert [each.method for each in served.application.requests(name)] == ["POST", "GET"]

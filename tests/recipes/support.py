@@ -122,8 +122,9 @@ class Site:
 
     def __init__(self, application: Any) -> None:
         self._server = werkzeug.serving.make_server("127.0.0.1", 0, application, threaded=True)
-        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
         self._thread.start()
+        self.port = self._server.server_port
 
     def ask(self, method: str, path: str, body: str | None = None) -> tuple[int, bytes]:
         """Status and whole body."""

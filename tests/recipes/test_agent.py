@@ -41,11 +41,12 @@ def test_an_answer_is_cancelled_in_the_middle(context: ResumableStreamContext) -
     from .apps.agent_app import ask
 
     raised = list[BaseException]()
-    closed = threading.Event()
+    awaiting, closed = threading.Event(), threading.Event()
 
     async def half_an_answer(messages: Any, info: Any) -> AsyncIterator[str]:
         try:
             yield "The sun "
+            asyncio.get_running_loop().call_soon(awaiting.set)
             await asyncio.Event().wait()
         except BaseException as each:
             raised.append(each)
@@ -54,6 +55,7 @@ def test_an_answer_is_cancelled_in_the_middle(context: ResumableStreamContext) -
             closed.set()
 
     viewer = ask(context, "a", Agent(FunctionModel(stream_function=half_an_answer)), "How is the weather?")
+    assert awaiting.wait(PATIENCE)  # cancelled before that it would be closed, not cancelled
     wait_until(lambda: context.store.read("a").size)
     context.cancel("a")
     assert closed.wait(PATIENCE) and isinstance(raised[0], asyncio.CancelledError)

@@ -1,4 +1,4 @@
-"""A real nginx on loopback, in front of one upstream, which it asks over HTTP/1.0 and over HTTP/1.1."""
+"""A real nginx on loopback, which asks one upstream over HTTP/1.0 and over HTTP/1.1, or does as it is told."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import shutil
 import signal
 import socket
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from ..javascript import cannot
@@ -20,7 +20,7 @@ user root;
 worker_processes 1;
 pid {directory}/nginx.pid;
 error_log {directory}/error.log info;
-events {{ worker_connections 64; }}
+events {{ worker_connections 1024; }}
 http {{
     access_log off;
     client_body_temp_path {directory}/body;
@@ -28,24 +28,28 @@ http {{
     fastcgi_temp_path {directory}/fastcgi;
     uwsgi_temp_path {directory}/uwsgi;
     scgi_temp_path {directory}/scgi;
-    server {{
-        listen 127.0.0.1:{port};
-        location /1.0/ {{
-            proxy_http_version 1.0;
-            proxy_pass http://{upstream}/;
-        }}
-        location /1.1/ {{
-            proxy_http_version 1.1;
-            proxy_set_header Connection "";
-            proxy_pass http://{upstream}/;
-        }}
+    {servers}
+}}
+"""
+
+_BOTH_VERSIONS = """
+server {{
+    listen 127.0.0.1:{port};
+    location /1.0/ {{
+        proxy_http_version 1.0;
+        proxy_pass http://{upstream}/;
+    }}
+    location /1.1/ {{
+        proxy_http_version 1.1;
+        proxy_set_header Connection "";
+        proxy_pass http://{upstream}/;
     }}
 }}
 """
 
 
 class Nginx:
-    """Asks the upstream for `/1.0/…` and `/1.1/…` by that version of HTTP, and answers by HTTP/1.1."""
+    """One that runs. Answers by HTTP/1.1."""
 
     def __init__(self, port: int, log: Path) -> None:
         self.port = port
@@ -58,14 +62,21 @@ class Nginx:
 
 @contextlib.contextmanager
 def nginx(directory: Path, upstream: str) -> Iterator[Nginx]:
-    """In front of `upstream`, `host:port` or `unix:/path:`."""
+    """In front of `upstream`, `host:port` or `unix:/path:`; asks for `/1.0/…` and `/1.1/…` by these versions."""
+    with serving(directory, lambda port: _BOTH_VERSIONS.format(port=port, upstream=upstream)) as found:
+        yield found
+
+
+@contextlib.contextmanager
+def serving(directory: Path, servers: Callable[[int], str]) -> Iterator[Nginx]:
+    """With what `servers` says within `http`, of a server that listens on `127.0.0.1:<port>`."""
     program = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
     if program is None:
         cannot("PROXIES WERE", "nginx is missing")
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
         configuration = directory / "nginx.conf"
-        configuration.write_text(_CONFIGURATION.format(directory=directory, port=port, upstream=upstream))
+        configuration.write_text(_CONFIGURATION.format(directory=directory, servers=servers(port)))
         with (directory / "output").open("wb") as output:
             process = subprocess.Popen(
                 [program, "-c", str(configuration), "-e", str(directory / "error.log")],

@@ -178,12 +178,24 @@ def test_what_is_not_text_ends_in_error_and_is_exact_as_base64(
     assert [base64.b64decode(text) for text in chunks(events)] == data
     torn = call(sse_response(context, "torn", ended("ab", "é".encode()[:1]))).events()
     assert chunks(torn) == ["ab"] and ending(torn)["status"] == "error"
+    events = call(resume_sse_response(context, "s", errors="replace")).events()
+    assert chunks(events) == ["good", "\ufffd\ufffd", "\0\n", "\n"] and ending(events)["cursor"].endswith("-10")
+    torn = call(resume_sse_response(context, "torn", errors="replace")).events()
+    assert chunks(torn) == ["ab", "\ufffd"] and ending(torn)["cursor"].endswith("-3")
+    with pytest.raises(ValueError, match="strict or replace"):
+        resume_sse_response(context, "s", errors="ignore")
 
 
 def test_what_a_broken_stream_held_back(context: ResumableStreamContext) -> None:
     """A line end that waited for its second half goes out with the ending; a torn character stays behind."""
-    for stream_id, last, shown in (("line", b"b\r", "ab\n"), ("torn", b"b" + "é".encode()[:1], "ab")):
-        reply = call(sse_response(context, stream_id, Feed("a", last)))
+    half = "é".encode()[:1]
+    for stream_id, last, shown, errors in (
+        ("line", b"b\r", "ab\n", "strict"),
+        ("torn", b"b" + half, "ab", "strict"),
+        ("both", b"b\r" + half, "ab\n", "strict"),
+        ("replaced", b"b\r" + half, "ab\n", "replace"),
+    ):
+        reply = call(sse_response(context, stream_id, Feed("a", last), errors=errors))
         begin = reply.read_until(b"data: b")
         context.cancel(stream_id)
         events = list(parse_events([begin + reply.read()]))
@@ -199,6 +211,39 @@ def test_a_torn_line_end_is_one_line_end(context: ResumableStreamContext) -> Non
 
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=40) | st.text("é\r\n\u2028€😀", max_size=20)
+
+
+@settings(max_examples=30, deadline=None)
+@given(data=st.data())
+def test_what_is_not_text_may_be_replaced(data: st.DataObject) -> None:
+    """As if all had been decoded at once, however it is cut; each cursor is a position in the stream's own bytes,
+    at which a viewer that comes back goes on."""
+    valid = TEXT.map(str.encode)
+    parts = valid | st.binary(max_size=4) | valid.map(lambda each: each[1:-1])
+    raw = b"".join(data.draw(st.lists(parts, max_size=6)))
+    bounds = sorted(data.draw(st.sets(st.integers(0, len(raw)), max_size=8)) | {0, len(raw)})
+    pieces = [raw[begin:end] for begin, end in zip(bounds, bounds[1:])]
+    encode = data.draw(st.sampled_from(["text", "json"]))
+    decode = str if encode == "text" else json.loads
+
+    def shown(part: bytes) -> str:
+        text = part.decode("utf-8", "replace")
+        return text.replace("\r\n", "\n").replace("\r", "\n") if encode == "text" else text
+
+    with MemoryStore() as store, ResumableStreamContext(store) as context:
+        events = call(sse_response(context, "s", ended(*pieces), encode=encode, errors="replace")).events()
+        assert ending(events)["status"] == "done" and ending(events)["cursor"].endswith(f"-{len(raw)}")
+        found = ""
+        for event in (event for event in events if event.event == "message"):
+            found += decode(event.data)
+            offset = int(event.id.partition("-")[2])
+            assert found == shown(raw[:offset])
+            again = call(
+                resume_sse_response(context, "s", encode=encode, errors="replace"), last_event_id=event.id
+            )
+            rest = again.events() if again.status == 200 else []
+            assert found + "".join(map(decode, chunks(rest))) == shown(raw)
+        assert found == shown(raw)
 
 
 @settings(max_examples=150, deadline=None)

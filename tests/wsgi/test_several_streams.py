@@ -121,6 +121,7 @@ def test_what_is_no_text_ends_alone(context: ResumableStreamContext) -> None:
     assert named(seen, "chunk:bytes") == ["good"] and named(seen, "chunk:text") == ["text", " goes on"]
     assert statuses(seen) == {"bytes": "error", "text": "done"}
     assert named(follow(context, "bytes", encode="base64").events(), "chunk:bytes")[1] == "//4="
+    assert named(follow(context, "bytes", errors="replace").events(), "chunk:bytes")[1] == "\ufffd\ufffd"
 
 
 def test_the_streams_of_a_client_may_change(context: ResumableStreamContext) -> None:

@@ -25,6 +25,11 @@ class SlotMap:
         self._owners: list[tuple[int, int, Endpoint]] = []
         self._answered: Endpoint | None = None
 
+    @property
+    def has_answered(self) -> bool:
+        """Whether a node has ever told the table."""
+        return self._answered is not None
+
     def find(self, key: str) -> Endpoint:
         """The node that holds `key`. Asks the cluster for its table at first use; may raise redis-py's errors."""
         slot = key_slot(key.encode("utf-8"))

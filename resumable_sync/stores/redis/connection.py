@@ -27,9 +27,11 @@ from redis.exceptions import (
 from ...errors import ResumableStreamError, StoreUnavailableError, StreamLostError
 from .cluster import SlotMap
 from .scripts import Call
-from .settings import Endpoint, Target
+from .settings import Endpoint, Target, is_refused
 
 _PAUSE_SECONDS = (0.02, 0.5)  # first and longest between repeats
+# For which a server that was never there is tried: most likely the address is wrong, or nobody has started it.
+_FIRST_SECONDS = 0.3
 # What a server says that cannot do it at the moment, or is not the one to ask any more. Before 7.0 an error inside
 # a script comes as a ResponseError with the code somewhere in its text: redis-py's classes do not suffice.
 _LATER = re.compile(
@@ -67,7 +69,10 @@ def failure(error: Exception) -> ResumableStreamError:
         lasting = isinstance(error, (AuthenticationError, AuthorizationError, NoPermissionError))
         full = _FULL.search(str(error)) is not None
         transient = not lasting and (is_passing(error) or isinstance(error, UnconfirmedError) or full)
-        made = StoreUnavailableError(f"Redis: {type(error).__name__}: {error}", transient=transient)
+        text = f"Redis: {type(error).__name__}: {error}"
+        if is_refused(error):
+            text += " Start the Redis server there, or correct the address that the store was given"
+        made = StoreUnavailableError(text, transient=transient)
     made.__cause__ = error
     return made
 
@@ -115,8 +120,11 @@ class Node:
     idle.
     """
 
-    def __init__(self, endpoint: Endpoint, timeout: float, connections: int) -> None:
+    def __init__(
+        self, endpoint: Endpoint, timeout: float, connections: int, reached: threading.Event | None = None
+    ) -> None:
         self.endpoint = endpoint
+        self._reached = reached or threading.Event()  # set once a server was there
         self._timeout = timeout
         self._limit = connections
         self._guard = threading.Lock()
@@ -141,7 +149,10 @@ class Node:
             if connection is None:
                 try:
                     connection = self.endpoint.connection(self._timeout)
+                    if self.endpoint.is_found:  # Sentinel was there: a primary that is not is being replaced
+                        self._reached.set()
                     connection.connect()
+                    self._reached.set()
                 except (RedisError, OSError) as error:
                     _mark_unsent(error)
                     raise
@@ -296,6 +307,8 @@ class Link:
     `connections`: to each server at most. A call and its repeats take about twice `timeout` seconds at most.
     `slots`: of a Cluster, which the links of a process share.
     `wait_replicas`: a call succeeds only once that many replicas have confirmed it, within so many seconds.
+    `reached`: set once a server was there, which the links of a process share. Before that, one that is not there
+    is tried for a fraction of a second only.
     """
 
     def __init__(
@@ -305,6 +318,7 @@ class Link:
         connections: int,
         slots: SlotMap | None = None,
         wait_replicas: tuple[int, float] | None = None,
+        reached: threading.Event | None = None,
     ) -> None:
         self._timeout = timeout
         self._reply_timeout = timeout
@@ -314,6 +328,7 @@ class Link:
         self._connections = connections
         self._target = target
         self._closed = threading.Event()
+        self._reached = reached or threading.Event()
         self._lock = threading.Lock()  # guards changes of _nodes
         self._nodes: dict[Endpoint, Node] = {}
         self._slots = slots
@@ -358,7 +373,8 @@ class Link:
         is_to_be_repeated: Callable[[Reply], bool] = is_passing,
         once: bool = False,
     ) -> list[Reply]:
-        deadline = time.monotonic() + patience
+        began = time.monotonic()
+        deadline = began + patience
         replies: list[Reply] = [None] * len(calls)
         pending = list(calls)
         places = list(range(len(calls)))
@@ -385,6 +401,8 @@ class Link:
             self._drop_idle()
             stale = first and any(isinstance(replies[place], StaleConnectionError) for place in places)
             first = False
+            if self._is_nobody_there(replies[place] for place in places):
+                deadline = min(deadline, began + _FIRST_SECONDS)
             if time.monotonic() + pause >= deadline and not stale or self._closed.wait(pause):
                 return replies
             pause = min(max(_PAUSE_SECONDS[0], pause * 2), _PAUSE_SECONDS[1])
@@ -515,7 +533,9 @@ class Link:
             with self._lock:
                 node = self._nodes.get(endpoint)
                 if node is None:
-                    node = self._nodes[endpoint] = Node(endpoint, self._reply_timeout, self._connections)
+                    node = self._nodes[endpoint] = Node(
+                        endpoint, self._reply_timeout, self._connections, self._reached
+                    )
                     if self._closed.is_set():
                         node.close()
         return node
@@ -525,6 +545,11 @@ class Link:
         if self._slots is not None:
             with contextlib.suppress(RedisError, OSError):
                 self._slots.refresh()
+
+    def _is_nobody_there(self, failed: Iterable[Reply]) -> bool:
+        """Whether no server was ever there, and these say that none is."""
+        known = self._reached.is_set() or (self._slots is not None and self._slots.has_answered)
+        return not known and all(map(is_refused, failed))
 
     def _drop_idle(self) -> None:
         """After a failure connections made before are suspect."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import inspect
 import re
+import socket
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
@@ -17,7 +18,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.connection import Connection, SSLConnection
 from redis.retry import Retry
-from redis.sentinel import Sentinel, SentinelConnectionPool
+from redis.sentinel import MasterNotFoundError, Sentinel, SentinelConnectionPool
 
 CONNECT_SECONDS = 2.0
 """Seconds that making a connection may take at most."""
@@ -62,8 +63,16 @@ _URL_OPTIONS: Mapping[str, Callable[[str], object]] = {
     "ssl_ciphers": str,
 }
 
+# Nobody is there, or the address leads nowhere: known at once.
+_NOBODY = (ConnectionRefusedError, FileNotFoundError, socket.gaierror)
+
 Address = tuple[str, int]
 ConnectionType = Callable[..., Any]
+
+
+def is_refused(error: BaseException | None) -> bool:
+    """Whether no server was there to connect to: refused, no such socket, no such host."""
+    return error is not None and isinstance(error.__cause__ or error.__context__, _NOBODY)
 
 
 class Endpoint:
@@ -89,6 +98,11 @@ class Endpoint:
         """The same for a server elsewhere."""
         host, port = address if self._remap is None else self._remap(address)
         return Endpoint(self._kind, {**self._settings, "host": host, "port": port}, remap=self._remap)
+
+    @property
+    def is_found(self) -> bool:
+        """Whether its address is asked for with each connection."""
+        return self._find is not None
 
     @property
     def address(self) -> Address:
@@ -286,7 +300,29 @@ def _sentinel(
     ]
 
     def find() -> Address:
-        host, port = manager.discover_master(service)
+        try:
+            host, port = manager.discover_master(service)
+        except MasterNotFoundError:
+            _check_sentinels(manager.sentinels)
+            raise
         return str(host), int(port)
 
     return Endpoint(kind, settings, find)
+
+
+def _check_sentinels(sentinels: Iterable[Any]) -> None:
+    """Raise what the last one was refused with, if none of them is there: it says what is wrong."""
+    refused: redis.ConnectionError | None = None
+    for sentinel in sentinels:
+        try:
+            sentinel.ping()
+        except redis.ConnectionError as error:
+            if not is_refused(error):
+                return
+            refused = error
+        except redis.RedisError:
+            return
+        else:
+            return
+    if refused is not None:
+        raise refused from refused.__cause__ or refused.__context__  # which being raised here would replace

@@ -51,11 +51,12 @@ class _Process:
         wait_replicas: tuple[int, float] | None,
     ) -> None:
         slots = SlotMap(target, min(timeout, 2.0)) if target.is_cluster else None
-        self.writes = Link(target, timeout, _WRITE_CONNECTIONS, slots, wait_replicas)
+        reached = threading.Event()
+        self.writes = Link(target, timeout, _WRITE_CONNECTIONS, slots, wait_replicas, reached)
         # Each its own: viewers never hold up a producer, and nobody holds up a heartbeat.
-        self.reads = Link(target, timeout, _READ_CONNECTIONS, slots)
+        self.reads = Link(target, timeout, _READ_CONNECTIONS, slots, reached=reached)
         least, share = _RENEWAL_SECONDS
-        self.renewals = Link(target, min(timeout, max(least, grace * share)), 1, slots)
+        self.renewals = Link(target, min(timeout, max(least, grace * share)), 1, slots, reached=reached)
         self.index = Index(self.reads, commands)
         self.checker = Checker(self.reads, commands, commands.keys.wake(), target.is_cluster)
         self.tails = self.checker.tails
@@ -106,7 +107,8 @@ class RedisStore(BaseStore):
     replication survive. `wait_replicas=(n, seconds)`: acknowledge only what n replicas have confirmed.
 
     `ttl`, `finished_ttl`, `grace`: seconds, as in MemoryStore; by the server's clock alone. `timeout`: seconds
-    that an operation keeps trying before StoreUnavailableError (it may take twice that when a server hangs).
+    that an operation keeps trying before StoreUnavailableError (it may take twice that when a server hangs; where
+    no server has been there yet for this process, and none listens, it is told within half a second).
     `max_streams` bounds the index; other limits as in MemoryStore. The constructor does not connect.
     ValueError for settings that cannot work.
     """

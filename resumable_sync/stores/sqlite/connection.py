@@ -27,14 +27,14 @@ _READERS = 8  # connections of a process that read at once; more would only wait
 _SLICE_SECONDS = 0.25  # of a wait for other processes' transactions
 _GREENLET_SECONDS = 0.005  # between tries where a wait in SQLite would stop all greenlets
 _EXACT_SECONDS = 0.01  # to which such a wait is
-_SQLITE_BUSY = 5
+_SQLITE_BUSY, _SQLITE_FULL = 5, 13
 _FORK_SECONDS = 2.0  # that a fork waits for the present transactions
 # At which a commit checkpoints (upkeep does long before), and to which a log shrinks that a long reader let grow.
 _LOG_BYTES = 64 * 1024 * 1024
 # Of a new file. A commit writes every page that it touches, and an append touches two or three: a slow stream of
 # 64-byte chunks writes 151 bytes to disk for each of its own with SQLite's 4096, 88 with 2048, 51 with 1024. With
 # 512 most rows of `streams` no longer fit a page. It costs a hot source a sixth more CPU.
-_PAGE_BYTES = 1024
+PAGE_BYTES = 1024
 
 
 class _Pool:
@@ -267,7 +267,7 @@ class Connections:
                     return
                 if connection.execute("PRAGMA page_count").fetchone()[0] == 0:
                     self.files.remove_companions()
-                connection.execute(f"PRAGMA page_size = {_PAGE_BYTES:d}")
+                connection.execute(f"PRAGMA page_size = {PAGE_BYTES:d}")
                 connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
                 if connection.execute("PRAGMA auto_vacuum").fetchone()[0] != _INCREMENTAL:
                     connection.execute("VACUUM")  # an empty file, but made by somebody else: only this turns it on
@@ -303,6 +303,15 @@ def _is_busy(error: sqlite3.OperationalError) -> bool:
     if code is None:  # Python 3.10 has no more than the text
         return "locked" in str(error)
     return bool(code & 0xFF == _SQLITE_BUSY)
+
+
+def is_full(unavailable: StoreUnavailableError) -> bool:
+    """Whether SQLite found no room on the disk, or below `max_file_bytes`."""
+    cause = unavailable.__cause__
+    code = getattr(cause, "sqlite_errorcode", None)
+    if code is None:
+        return isinstance(cause, sqlite3.OperationalError) and "is full" in str(cause)
+    return bool(code & 0xFF == _SQLITE_FULL)
 
 
 class Translated:

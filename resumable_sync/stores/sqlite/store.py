@@ -152,6 +152,7 @@ class SQLiteStore(BaseStore):
         begin: Callable[[sqlite3.Connection, Row | None], Begun],
     ) -> Begun | None:
         """What `begin(connection, expired)` returns, unless the id is taken."""
+        process.upkeep.make_room()
         try:
             begun = self._elect(process, stream_id, restart, begin)
         except LimitExceededError as exceeded:
@@ -159,6 +160,9 @@ class SQLiteStore(BaseStore):
                 raise
             process.upkeep.sweep()  # expired streams take no room
             begun = self._elect(process, stream_id, restart, begin)
+        except StoreUnavailableError as unavailable:
+            process.upkeep.refused(unavailable)
+            raise
         process.upkeep.expect(ttl)
         return begun
 
@@ -245,7 +249,7 @@ class SQLiteStore(BaseStore):
         row = self._begin(process, creation.stream_id, creation.ttl, frozenset(), begin)
         if row is None:
             return None
-        process.upkeep.wrote(row.size)
+        process.upkeep.wrote(row.size, 1)
         return row.info(creation.stream_id, notes=creation.notes)
 
     def _commit(self, commit: Commit) -> str:
@@ -269,7 +273,7 @@ class SQLiteStore(BaseStore):
         elif ended and row is not None:
             process.publish_ending(stream_id, row)
         if written:
-            process.upkeep.wrote(commit.length)
+            process.upkeep.wrote(commit.length, 1)
         if refused is not None or row is None:
             raise refused or StreamLostError(f"stream {stream_id} is gone")
         return f"{row.generation}-{row.size}"
@@ -297,21 +301,26 @@ class SQLiteStore(BaseStore):
         lengths = [sum(map(len, chunks)) for _, chunks in batches]
         process = self._processes.get()
         process.lock.restore()
-        with self._connections.write() as connection:
-            for index, ((lease, chunks), length) in enumerate(zip(batches, lengths)):
-                found = self._steps.append(connection, lease, chunks, length, notes[index] if notes else None)
-                if isinstance(found, list):
-                    results.append(f"{lease.generation}-{lease.offset + length}")
-                    written[lease.stream_id] = lease.generation, found
-                else:
-                    results.append(found)
-                    written[lease.stream_id] = 0, []
+        process.upkeep.make_room()
+        try:
+            with self._connections.write() as connection:
+                for index, ((lease, chunks), length) in enumerate(zip(batches, lengths)):
+                    found = self._steps.append(connection, lease, chunks, length, notes[index] if notes else None)
+                    if isinstance(found, list):
+                        results.append(f"{lease.generation}-{lease.offset + length}")
+                        written[lease.stream_id] = lease.generation, found
+                    else:
+                        results.append(found)
+                        written[lease.stream_id] = 0, []
+        except StoreUnavailableError as unavailable:
+            process.upkeep.refused(unavailable)
+            raise
         # Committed: only now may the leases and the readers know.
         for (lease, _), length, result in zip(batches, lengths, results):
             if isinstance(result, str):
                 lease.offset += length
         process.watcher.publish_pages(written)
-        process.upkeep.wrote(sum(lengths))
+        process.upkeep.wrote(sum(lengths), len(batches))
         return results
 
     def _renew(self, leases: Sequence[Lease]) -> list[ResumableStreamError | None]:

@@ -7,12 +7,16 @@ import time
 from collections.abc import Callable, Collection
 from pathlib import Path
 
+from ...errors import StoreUnavailableError
 from ..sweeper import Sweeper
 from . import tables
-from .connection import Connections
+from .connection import PAGE_BYTES, Connections, is_full
 from .liveness import Liveness, is_held
 
-_CHECKPOINT_BYTES = 4 * 1024 * 1024  # written between checkpoints
+_CHECKPOINT_BYTES = (
+    16 * 1024 * 1024
+)  # between checkpoints, each of which syncs the disk: one a second of 5,000 appends
+_ROOM_MILLISECONDS = 250  # for which a checkpoint that makes room waits for others
 _SWEEP_SECONDS = 30.0
 _ROWS_OF_A_STEP = 200  # of one transaction, so that writers get in between
 _PAGES_OF_A_STEP = 100
@@ -40,7 +44,8 @@ class Upkeep:
         self._liveness = liveness
         self._publish = publish
         self._shortest_ttl = shortest_ttl
-        self._unchecked_bytes = 0  # written since the last checkpoint, roughly
+        self._unchecked_bytes = 0  # that the log has grown by since the last checkpoint, roughly
+        self._needs_room = False
         self._sweep_at = time.monotonic() + _SWEEP_SECONDS
         self._thread = Sweeper("resumable-sync-sqlite-upkeep", self._round, self._interval)
 
@@ -51,11 +56,27 @@ class Upkeep:
             self._shortest_ttl = ttl
             self._thread.hurry()
 
-    def wrote(self, count: int) -> None:
-        """So many bytes were written."""
-        self._unchecked_bytes += count
+    def wrote(self, count: int, streams: int) -> None:
+        """A transaction has written so many bytes to so many streams. Each takes a page of the log of its own at
+        least, and so do their rows together: with small chunks that is most of it."""
+        self._unchecked_bytes += count + PAGE_BYTES * (streams + 1)
         if self._unchecked_bytes > _CHECKPOINT_BYTES:
             self._thread.hurry()
+
+    def refused(self, unavailable: StoreUnavailableError) -> None:
+        """A write has failed; if for want of room, the next one begins with `make_room`."""
+        self._needs_room = self._needs_room or is_full(unavailable)
+
+    def make_room(self) -> None:
+        """Before a write: if the last one found no room, have the log begin anew, in this thread. Otherwise it
+        would grow on into all that becomes free, and leave none for a checkpoint. StoreUnavailableError while
+        there is none. Waits a moment for other writers and readers; if they take longer, the next write tries.
+        """
+        if self._needs_room:
+            with self._connections.outside_transactions() as connection:
+                connection.execute(f"PRAGMA busy_timeout = {_ROOM_MILLISECONDS:d}")
+                busy, *_ = connection.execute("PRAGMA wal_checkpoint(RESTART)").fetchone()
+            self._needs_room = bool(busy)
 
     def sweep_soon(self) -> None:
         """There is something to remove."""

@@ -59,7 +59,7 @@ class _Bounded:
 class _Tmpfs:
     """A small file system, in which another file takes some of the room."""
 
-    def __init__(self, directory: Path, grace: float) -> None:
+    def __init__(self, directory: Path, grace: float, ballast: int = ROOM * 13 // 10) -> None:
         self._mount = directory / "small"
         self._mount.mkdir()
         mount = ["mount", "-t", "tmpfs", "-o", f"size={2 * ROOM}", "tmpfs", str(self._mount)]
@@ -67,7 +67,7 @@ class _Tmpfs:
         if mounted.returncode:
             pytest.skip(f"cannot mount a tmpfs: {mounted.stderr.decode()}")
         self._ballast = self._mount / "ballast"
-        self._ballast.write_bytes(bytes(ROOM * 13 // 10))
+        self._ballast.write_bytes(bytes(ballast))
         self.store = _Store(self._mount / "streams.db", grace=grace)
 
     def make_room(self) -> None:
@@ -116,6 +116,29 @@ def test_append_to_a_full_disk(rounds: int, disk: Disk, tmp_path: Path, report: 
             assert bytes(follower.data) == text(0, stored + CHUNK)
             assert store.check() == []
     report(rounds=rounds, stored=stored)
+
+
+def test_a_log_that_fills_the_disk_begins_anew_when_there_is_room(tmp_path: Path) -> None:
+    """It would otherwise grow on into the room, and the disk be full again without a checkpoint."""
+    with contextlib.closing(_Tmpfs(tmp_path, 60, ROOM * 4 // 10)) as full:
+        store = full.store
+        lease = store.acquire("growing")
+        assert lease is not None
+
+        def refuses() -> bool:
+            try:
+                store.append(lease, b"x")  # two pages of the log
+            except StoreUnavailableError:
+                return True
+            return False
+
+        while not all(refuses() for _ in range(3)):  # until there is no room for a checkpoint either
+            pass
+        filled = lease.offset
+        full.make_room()
+        while lease.offset < filled + 500:  # at the end of the log there is room for 200
+            store.append(lease, b"x")
+        assert store.check() == []
 
 
 @both_kinds_of_full

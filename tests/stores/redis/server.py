@@ -159,6 +159,12 @@ class RedisServer:
         self._process.kill()
         self._process.wait(PATIENCE)
 
+    def stop(self) -> None:
+        """SIGTERM: it writes what it is to keep, and ends."""
+        assert self._process is not None
+        self._process.terminate()
+        self._process.wait(PATIENCE)
+
     def signal(self, number: int) -> None:
         assert self._process is not None
         self._process.send_signal(number)

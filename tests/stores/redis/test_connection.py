@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import redis
 
 from resumable_sync import StoreUnavailableError, StreamLostError
+from resumable_sync import open_store as open_any
 from resumable_sync.stores.redis.connection import Link, Node, failure
 from resumable_sync.stores.redis.scripts import Call
 from resumable_sync.stores.redis.settings import from_url
 
 from ...support import wait_until
 from .proxy import CuttingProxy
-from .server import RedisServer
+from .server import RedisServer, claim_port
 
 PING = Call("", ("PING",))
 
@@ -155,3 +158,40 @@ def test_which_failures_pass(error: Exception, transient: bool) -> None:
     made = failure(error)
     assert isinstance(made, StoreUnavailableError) and made.transient is transient
     assert str(error) in str(made)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://127.0.0.1:{port}/0",
+        pytest.param("unix://{directory}/none.sock", marks=pytest.mark.heavy),
+        "redis+sentinel://127.0.0.1:{port},localhost:{port}/service/0",
+        pytest.param("redis+cluster://127.0.0.1:{port},localhost:{port}", marks=pytest.mark.heavy),
+    ],
+)
+def test_a_server_that_was_never_there_is_told_at_once(url: str, tmp_path: Path) -> None:
+    """And what to do; not after `timeout` seconds of repeats."""
+    port, claim = claim_port()
+    with contextlib.closing(claim), open_any(url.format(port=port, directory=tmp_path), timeout=60.0) as store:
+        for call in (lambda: store.acquire("s"), lambda: store.read("s"), lambda: store.info("s")):
+            began = time.monotonic()
+            with pytest.raises(StoreUnavailableError, match="Start the Redis server there, or correct") as refused:
+                call()
+            assert time.monotonic() - began < 30  # 0.3 s, on a machine that is not crowded
+            assert refused.value.transient and str(port if "port" in url else tmp_path) in str(refused.value)
+            assert len(str(refused.value)) < 300
+
+
+def test_a_server_that_was_reached_once_is_waited_for() -> None:
+    """For `timeout`, as ever; also by a call that needs another connection."""
+    with RedisServer() as server, open_any(server.url, timeout=60.0) as store:
+        server.kill()
+        with pytest.raises(StoreUnavailableError, match="Start the Redis server"):
+            store.info("s")
+        server.start()
+        assert store.info("s") is None
+        server.kill()
+        later = threading.Timer(0.8, server.start)  # longer than a server that was never there is waited for
+        later.start()
+        assert store.info("s") is None
+        later.join()

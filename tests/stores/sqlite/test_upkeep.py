@@ -15,6 +15,7 @@ from resumable_sync.stores.sqlite.store import _Process
 from resumable_sync.stores.sqlite.tables import Steps
 from resumable_sync.stores.sqlite.upkeep import Upkeep
 
+from ...support import wait_until
 from .conftest import alter, run_directory
 
 
@@ -82,6 +83,15 @@ def test_a_log_that_a_long_reader_let_grow_shrinks_again(
     upkeep.checkpoint()
     write(1)  # begins the log anew
     assert log.stat().st_size <= 100_000
+
+
+def test_small_chunks_count_as_what_they_take_in_the_log(store: SQLiteStore) -> None:
+    before = store.path.stat().st_size
+    lease = store.acquire("s")
+    assert lease is not None
+    for _ in range(2500):  # 5000 pages of the log, more than there are between checkpoints; and 2500 bytes
+        store.append(lease, b"x")
+    wait_until(lambda: store.path.stat().st_size > before)
 
 
 def test_files_of_the_dead_go_when_no_stream_names_them(store: SQLiteStore, upkeep: Upkeep) -> None:
