@@ -50,6 +50,10 @@ def _python(program: str | tuple[str, ...], *names: str) -> list[Contestant]:
         ),
         "pubsub": ("PyPI resumable-stream", {"library": "resumable-stream", "store": "redis"}),
         "sse": ("PyPI resumable-sse", {"library": "resumable-sse", "store": "redis"}),
+        "fastapi": (
+            "PyPI fastapi-resumable-stream",
+            {"library": "fastapi-resumable-stream", "store": "redis"},
+        ),
     }
     return [
         Contestant(known[name][0], programs, known[name][1], "python", needs_redis=name != "assistant-memory")
@@ -127,7 +131,7 @@ def _gevent_viewers(viewers: int) -> Scenario:
         {"viewers": min(viewers, 50), "chunks": 25, "rate": 20},
         rounds=1,
         comparable=False,
-        headline=("p50_ms", "p99_ms", "max_ms", "kib_per_viewer"),
+        headline=("p50_ms", "p99_ms", "max_ms", "cpu_us_per_delivery", "kib_per_viewer"),
     )
 
 
@@ -142,7 +146,7 @@ def _distant(distance: float) -> list[Scenario]:
                 *_ours("append.hot", ("redis",)),
                 _floor("one script call with 100 chunks", "redis_script", redis=True, batch=100),
                 *_node("append", "ioredis"),
-                *_python("append", "assistant"),
+                *_python("append", "assistant", "fastapi"),
             ],
             {"streams": 1, "chunks": 2_000, **at},
             {"streams": 1, "chunks": 200, **at},
@@ -234,7 +238,7 @@ SCENARIOS = [
             _floor("one script call with 100 chunks", "redis_script", redis=True, batch=100),
             _floor("SQLite rows, 100 a commit", "sqlite_rows"),
             *_node("append", *_ALL_NODE),
-            *_python("append", "assistant", "assistant-memory"),
+            *_python("append", "assistant", "fastapi", "assistant-memory"),
         ],
         {"streams": 1, "chunks": 20_000},
         {"streams": 1, "chunks": 2_000},
@@ -248,7 +252,7 @@ SCENARIOS = [
             _floor("redis-py evalsha(), the same script", "redis_same_script", redis=True, store="redis"),
             _floor("redis-py evalsha(), one XADD", "redis_script", redis=True, batch=1),
             *_node("append", "ioredis", "redis"),
-            *_python("append", "assistant"),
+            *_python("append", "assistant", "fastapi"),
         ],
         {"streams": 1, "chunks": 10_000},
         {"streams": 1, "chunks": 1_000},
@@ -257,7 +261,7 @@ SCENARIOS = [
     Scenario(
         "hot-streams",
         "100 hot streams together",
-        [*_ours("append.hot"), *_node("append", *_ALL_NODE), *_python("append", "assistant")],
+        [*_ours("append.hot"), *_node("append", *_ALL_NODE), *_python("append", "assistant", "fastapi")],
         {"streams": 100, "chunks": 20_000},
         {"streams": 100, "chunks": 2_000},
         headline=("chunks_per_s", "cpu_us_per_chunk"),
@@ -270,7 +274,7 @@ SCENARIOS = [
             _floor("Condition wake", "condition_wake"),
             _floor("XREAD wake", "xread_wake", redis=True),
             *_node("tail", "memory", "ioredis", "pubsub"),
-            *_python("tail", "assistant", "pubsub", "sse"),
+            *_python("tail", "assistant", "pubsub", "sse", "fastapi"),
         ],
         {"streams": 1, "viewers": 1, "chunks": 300, "rate": 100},
         {"streams": 1, "viewers": 1, "chunks": 40, "rate": 200},
@@ -293,7 +297,7 @@ SCENARIOS = [
             *_ours("tail.one_process"),
             _floor("Condition wake", "condition_wake"),
             *_node("tail", "memory", "ioredis", "redis"),
-            *_python("tail", "assistant"),
+            *_python("tail", "assistant", "fastapi"),
         ],
         {"streams": 100, "viewers": 1, "chunks": 150, "rate": 50},
         {"streams": 20, "viewers": 1, "chunks": 30, "rate": 50},
@@ -318,7 +322,7 @@ SCENARIOS = [
         3,
         *_node(("fill", "read"), "ioredis", "redis"),
         *_node("read", "memory"),
-        *_python("replay", "assistant", "assistant-memory"),
+        *_python("replay", "assistant", "fastapi", "assistant-memory"),
         stores=("sqlite", "redis"),
     ),
     _replay("replay-1m", "Replay of 1,000,000 stored chunks", 1_000_000, 2, stores=()),

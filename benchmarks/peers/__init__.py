@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 _NPM = ("assistant-stream", "resumable-stream", "ioredis", "redis", "@durable-streams/server")
-_PYPI = ("assistant-stream", "resumable-stream", "resumable-sse", "redis", "hiredis")
+_PYPI = ("assistant-stream", "resumable-stream", "resumable-sse", "fastapi-resumable-stream", "redis", "hiredis")
 
 
 class Installed(NamedTuple):

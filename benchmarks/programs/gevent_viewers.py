@@ -1,7 +1,8 @@
 """Thousands of viewers of one stream in one gunicorn worker of class gevent, which has a core of its own.
 
 The client is one thread of this process, on the other cores, that reads from all connections (HTTP/1.0 over a UNIX
-socket) and notes when each chunk came: its work is in the figures. Memory is that of the worker, for each viewer.
+socket) and notes when each chunk came: its work is in the latencies. Memory and CPU are the worker's: a core
+delivers at most 1e6 / `cpu_us_per_delivery` chunks a second, and what is offered beyond that waits.
 """
 
 from __future__ import annotations
@@ -63,9 +64,12 @@ def _measure(job: Job, path: str, worker: int) -> dict[str, Any]:
                 _read(selector, lambda number=number: all(each.received for each in viewers[: number + 1]))
         _read(selector, lambda: all(each.received for each in viewers))  # all are there: they have the first chunk
         metrics = {"viewers": len(viewers), "kib_per_viewer": (_resident(worker) - before) / len(viewers) / 1024}
+        cpu = _cpu_seconds(worker)
         with get(path, "/begin") as response:
             response.read()
         _read(selector, lambda: not selector.get_map())
+    deliveries = len(viewers) * (job["chunks"] - 1)  # each has the first chunk already
+    metrics["cpu_us_per_delivery"] = (_cpu_seconds(worker) - cpu) / deliveries * 1e6
     if {viewer.received for viewer in viewers} != {job["chunks"] * CHUNK_BYTES}:
         raise AssertionError("a viewer did not get the whole stream")
     found = sorted(ns / 1e6 for viewer in viewers for ns in viewer.latencies[WARM_UP_CHUNKS:])
@@ -122,6 +126,12 @@ def _read(selector: selectors.BaseSelector, over: Any) -> None:
 def _worker_of(master: int) -> int:
     with open(f"/proc/{master}/task/{master}/children", encoding="ascii") as children:
         return int(children.read().split()[0])
+
+
+def _cpu_seconds(pid: int) -> float:
+    with open(f"/proc/{pid}/stat", encoding="ascii") as counters:
+        user, system = counters.read().rpartition(")")[2].split()[11:13]
+    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
 
 
 def _resident(pid: int) -> int:
