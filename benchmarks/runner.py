@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import json
 import statistics
 import subprocess
@@ -30,6 +31,8 @@ class Contestant:
     kind: str = "ours"
     """`ours`, `floor`, or the runtime of a peer: `node`, `python`."""
     needs_redis: bool = False
+    needs: str = ""
+    """A module that must be installed; otherwise it is left out."""
 
 
 @dataclass(frozen=True)
@@ -105,6 +108,9 @@ class Runner:
         }
 
     def _can_run(self, contestant: Contestant) -> bool:
+        if contestant.needs and importlib.util.find_spec(contestant.needs) is None:
+            self._progress(f"{contestant.needs} is not installed: {contestant.name} is left out")
+            return False
         return contestant.kind in self._commands and (self._redis is not None or not contestant.needs_redis)
 
     def _run_once(self, contestant: Contestant, work: Mapping[str, Any]) -> dict[str, Any]:

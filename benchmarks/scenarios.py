@@ -126,7 +126,7 @@ def _gevent_viewers(viewers: int) -> Scenario:
     return Scenario(
         f"gevent-viewers-{viewers}",
         f"{viewers:,} viewers of one stream at 10 chunks a second, over HTTP, in one gevent worker on one core",
-        _ours("gevent_viewers.serve"),
+        [replace(each, needs="gevent") for each in _ours("gevent_viewers.serve")],
         {"viewers": viewers, "chunks": 60, "rate": 10},
         {"viewers": min(viewers, 50), "chunks": 25, "rate": 20},
         rounds=1,

@@ -89,7 +89,7 @@ def test_small_chunks_count_as_what_they_take_in_the_log(store: SQLiteStore) -> 
     before = store.path.stat().st_size
     lease = store.acquire("s")
     assert lease is not None
-    for _ in range(2500):  # 5000 pages of the log, more than there are between checkpoints; and 2500 bytes
+    for _ in range(9000):  # 18,000 pages of the log, more than there are between checkpoints; and 9,000 bytes
         store.append(lease, b"x")
     wait_until(lambda: store.path.stat().st_size > before)
 
