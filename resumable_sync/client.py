@@ -111,10 +111,9 @@ def follow(
 
     A connection that cannot be made, that breaks or that says nothing for `read_timeout` seconds is made anew, at
     the cursor; so is one that is refused with 429, 502, 503 or 504, or by a full ViewerCap (not before its
-    `Retry-After`). Pauses grow
-    exponentially, with full jitter, to 30 seconds. After `patience` seconds without a good answer it raises
-    UnreachableError. The servers' heartbeat is 15 s, so that 45 s without one mean a dead connection; a raw
-    response has none, and is asked for again when it is silent, which loses nothing.
+    `Retry-After`). Pauses grow exponentially, with full jitter, to 30 seconds. After `patience` seconds without a
+    good answer it raises UnreachableError. The servers' heartbeat is 15 s, so that 45 s without one mean a dead
+    connection; a raw response has none, and is asked for again when it is silent, which loses nothing.
 
     `wait`: seconds for which 404 is asked again; then StreamNotFoundError (later on 404 is a StreamLostError).
     `format`: "events" or "raw"; "auto" takes responses of the type text/event-stream for events. Say "raw" for

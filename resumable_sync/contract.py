@@ -56,7 +56,7 @@ import secrets
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, NoReturn, Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from .errors import InvalidCursorError, InvalidStreamIdError, ResumableStreamError
 
@@ -287,12 +287,6 @@ class Lease:
     def cursor(self) -> str:
         """The cursor after the last acknowledged byte."""
         return f"{self.generation}-{self.offset}"
-
-    def __getstate__(self) -> NoReturn:
-        raise TypeError(
-            "a Lease cannot be pickled: it is for the process that has acquired it. Another one opens the "
-            "store by itself, and elects itself there or takes the stream over"
-        )
 
 
 class Batch:

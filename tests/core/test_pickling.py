@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import multiprocessing
 import pickle
 from collections.abc import Callable
@@ -15,8 +16,8 @@ from ..backends import Backend
 
 def test_pickling_says_what_to_do(store: Store, backend: Backend) -> None:
     with ResumableStreamContext(store) as context, context.writer("w") as writer:
-        lease, shared = store.acquire("s"), context.shared_writer("shared", "one", create=True)
-        for value in (store, context, writer, shared, lease):
+        shared = context.shared_writer("shared", "one", create=True)
+        for value in (store, context, writer, shared):
             for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
                 with pytest.raises(TypeError, match=f"a {type(value).__name__} cannot be pickled: ") as refused:
                     pickle.dumps(value, protocol)
@@ -25,6 +26,16 @@ def test_pickling_says_what_to_do(store: Store, backend: Backend) -> None:
                 assert value is not store or ("is private" in said) is not backend.shared
         with pytest.raises(TypeError, match=f"a {type(store).__name__} cannot be pickled: "):
             pickle.dumps({"read": store.read})
+
+
+def test_a_lease_is_a_value(store: Store) -> None:
+    """Whoever has one writes with it: the fence is in the store."""
+    lease = store.acquire("s")
+    assert lease is not None
+    for copied in (copy.copy, lambda value: pickle.loads(pickle.dumps(value))):
+        same = copied(lease)
+        assert same == lease
+        assert store.append(same, b"x") == store.append(lease, b"x") == same.cursor  # the second is a repetition
 
 
 def nothing(_: object) -> None:
