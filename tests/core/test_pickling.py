@@ -10,6 +10,7 @@ from collections.abc import Callable
 import pytest
 
 from resumable_sync import ResumableStreamContext, Store
+from resumable_sync.types import Lease
 
 from ..backends import Backend
 
@@ -32,8 +33,8 @@ def test_a_lease_is_a_value(store: Store) -> None:
     """Whoever has one writes with it: the fence is in the store."""
     lease = store.acquire("s")
     assert lease is not None
-    for copied in (copy.copy, lambda value: pickle.loads(pickle.dumps(value))):
-        same = copied(lease)
+    for pickled in (False, True):
+        same: Lease = pickle.loads(pickle.dumps(lease)) if pickled else copy.copy(lease)
         assert same == lease
         assert store.append(same, b"x") == store.append(lease, b"x") == same.cursor  # the second is a repetition
 
