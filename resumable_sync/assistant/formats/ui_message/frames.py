@@ -36,6 +36,10 @@ class Steps:
         self._said = False  # whether anything in the step has reached the client
         self._calls: dict[str, bool] = {}  # the calls of the step, and whether they have an output
 
+    def say(self) -> None:
+        """Take note of a frame of text."""
+        self._said = True
+
     def see(self, frame: Mapping[str, Any]) -> None:
         """Take note of a frame."""
         kind = frame["type"]

@@ -226,8 +226,15 @@ class Writer:
         if index not in self._open:  # an error or the end of a step has ended its block
             self._content(said=True)
             self._begin_block(index, part, None)
-        more = present(providerMetadata=chunk.provider_metadata)
-        self._write({"type": f"{part.type}-delta", "id": self._open[index], "delta": chunk.text_delta, **more})
+        kind, block = f"{part.type}-delta", self._open[index]
+        if chunk.provider_metadata is not None:
+            more = {"providerMetadata": chunk.provider_metadata}
+            self._write({"type": kind, "id": block, "delta": chunk.text_delta, **more})
+        else:  # such frames are many, too
+            self._steps.say()
+            self._out.append(
+                f'data: {{"type":"{kind}","id":"{block}","delta":{wire_json(chunk.text_delta)}}}\n\n'.encode()
+            )
 
     def _begin_block(self, index: int, part: Part, metadata: object) -> None:
         self._open[index] = f"{part.type}-{self._blocks}"
