@@ -10,8 +10,9 @@
         body = client.post("/answers/7", data="Why?").data  # reading waits for the end
         events = list(sse.parse_events([body]))
         assert json.loads(events[-1].data)["status"] == "done"
-        assert [each.data for each in events if each.event == "message"] == ["You", "asked:", "Why?"]
-        seen = {"Last-Event-ID": events[0].id}  # who comes back after the first word gets the rest
+        words = [each for each in events if each.event == "message"]
+        assert [each.data for each in words] == ["You", "asked:", "Why?"]
+        seen = {"Last-Event-ID": words[0].id}  # who comes back after the first word gets the rest
         assert b"You" not in (rest := client.get("/answers/7", headers=seen).data) and b"Why?" in rest
         assert client.get("/answers/8").status_code == 404
 

@@ -323,12 +323,13 @@ def test_a_source_that_swallows_the_cancellation(context: ResumableStreamContext
 
 def test_what_cleans_up_after_a_cancel_is_left_in_peace(context: ResumableStreamContext) -> None:
     """A cancel that is told again, as by the close of the context, does not break it."""
-    cleaning, goes_on = threading.Event(), threading.Event()
+    awaiting, cleaning, goes_on = threading.Event(), threading.Event(), threading.Event()
     steps = []
 
     async def source() -> AsyncIterator[bytes]:
         yield b"so far"
         try:
+            awaiting.set()
             await asyncio.Event().wait()
         finally:
             cleaning.set()
@@ -337,7 +338,7 @@ def test_what_cleans_up_after_a_cancel_is_left_in_peace(context: ResumableStream
             steps.append("clean")
 
     context.start("s", from_async(source))
-    wait_until(lambda: context.store.read("s").size)
+    assert awaiting.wait(PATIENCE)
     context.cancel("s")
     assert cleaning.wait(PATIENCE)
     closing = threading.Thread(target=context.close)

@@ -22,6 +22,7 @@ from .files import Files, FileSet, Identity, forget_lock, identity
 _refused: dict[Identity, str] = {}
 _opened: dict[int, weakref.ref[Connection]] = {}
 _kept: list[Connection] = []
+_held: list[int] = []  # descriptors of refused files; never closed, which would drop SQLite's locks on the file
 
 
 class Connection(sqlite3.Connection):
@@ -104,20 +105,36 @@ def is_current(connection: Connection) -> bool:
 
 def refuse_set(db: Identity, source: Files, what: str) -> NoReturn:
     """This process uses the file no more, since `what` beside it belongs to another set. StoreUnavailableError."""
-    refuse(
-        db,
+    reason = (
         f"{what} was removed or replaced while {source.path} was in use: what was written since the last"
-        " checkpoint may be lost; stop all processes that use the file, then start them again",
+        " checkpoint may be lost; stop all processes that use the file, then start them again"
     )
-    _refuse_now(db)
+    refuse(db, reason, source)
+    raise StoreUnavailableError(reason, transient=False)
 
 
-def refuse(db: Identity, reason: str) -> None:
-    """This process uses the file no more, nor do children that it forks."""
+def refuse(db: Identity, reason: str, source: Files | None) -> None:
+    """This process uses the file no more, nor do children that it forks. It stays open for good: otherwise a new
+    file might be given its inode, and be refused for it."""
+    held = db in _refused
     _refused.setdefault(db, reason)
     for connection in opened():
         if db == (connection.files.db if connection.files is not None else _named(connection)):
             _keep(connection)
+            held = held or connection.files is not None
+    if not held and not (source is not None and _hold(db, source)):
+        _refused.pop(db, None)  # it is open nowhere, and no name leads to it any more
+
+
+def _hold(db: Identity, source: Files) -> bool:
+    """Open the file once more, if its name still leads to it."""
+    try:
+        descriptor = os.open(source.db, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    _held.append(descriptor)
+    found = os.fstat(descriptor)
+    return (found.st_dev, found.st_ino) == db
 
 
 def check(files: Files) -> None:
@@ -154,6 +171,7 @@ def refuse_inherited() -> None:
                 f"{path}: this process was forked while a call of its parent used the file, and SQLite takes the"
                 " parent's locks for its own; start it by spawn (subprocess, multiprocessing's spawn), or fork"
                 " when no call of the store is under way",
+                connection.source,
             )
         _keep(connection)
         # The thread that forked may go on with it in the child, if it forked in a signal handler.

@@ -16,7 +16,8 @@ import pytest
 
 from resumable_sync import SQLiteStore, Status, StoreUnavailableError
 from resumable_sync.stores.sqlite import files as files_module
-from resumable_sync.stores.sqlite.files import Files
+from resumable_sync.stores.sqlite.files import Files, identity
+from resumable_sync.stores.sqlite.handles import check, refuse
 
 from ...support import Process, wait_until
 from ..faults.test_kill import PROGRAMS
@@ -263,3 +264,30 @@ def test_names_by_symlinks_are_one_file(path: Path) -> None:
             producer.kill()
             wait_until(lambda: store.status("s") is Status.INTERRUPTED)
     assert not os.path.exists(f"{path}-run") and os.path.exists(f"{real}-run")
+
+
+def test_a_refused_file_leaves_its_inode_to_no_other(tmp_path: Path) -> None:
+    path = tmp_path / "refused"
+    path.touch()
+    db = identity(str(path))
+    assert db is not None
+    refuse(db, "for the test", Files(path))
+    path.unlink()
+    others = [tmp_path / f"other-{number}" for number in range(50)]
+    for other in others:
+        other.touch()
+        check(Files(other))  # or it would be refused
+        assert identity(str(other)) != db
+
+
+def test_what_is_open_nowhere_and_has_no_name_is_not_refused(tmp_path: Path) -> None:
+    path = tmp_path / "gone"
+    path.touch()
+    db = identity(str(path))
+    assert db is not None
+    path.unlink()
+    refuse(db, "for the test", Files(path))
+    for number in range(50):
+        other = tmp_path / f"other-{number}"
+        other.touch()
+        check(Files(other))
