@@ -62,8 +62,8 @@ __all__ = ["ResumableSyncCollector", "serve_metrics"]
 logger = logging.getLogger("resumable_sync")
 
 _SECONDS_POWERS = range(8, 26, 2)  # of microseconds: 256 µs to 16.8 s
-_BYTES_POWERS = range(6, 24, 2)  # 64 bytes to 4 MiB
-_LISTING_PATIENCE = 2.0  # seconds that a scrape waits for a listing
+_BYTES_POWERS = range(6, 24, 2)  # below 64 bytes to below 4 MiB
+_LISTING_PATIENCE = 2.0  # seconds that a scrape waits for its listings, all together
 
 
 class _Listing(NamedTuple):
@@ -91,8 +91,8 @@ class _StreamCount:
         self._under_way: threading.Event | None = None
         self._failures = 0
 
-    def get(self) -> tuple[_Listing | None, int]:
-        """The latest listing, and how many have failed. Waits for a new one for a while, if it is time for it."""
+    def begin(self) -> threading.Event | None:
+        """Begin a new listing, if it is time for it. What is set once it, or the one under way, has ended."""
         with self._lock:
             begins = None
             if self._under_way is None and (
@@ -105,8 +105,10 @@ class _StreamCount:
                 start_thread(functools.partial(self._list, begins), "resumable-sync-metrics")
             except StoreUnavailableError:  # the process can have no more threads
                 self._end(begins, None)
-        if under_way is not None:
-            under_way.wait(_LISTING_PATIENCE)
+        return under_way
+
+    def get(self) -> tuple[_Listing | None, int]:
+        """The latest listing, and how many have failed. Does not wait."""
         with self._lock:
             return self._found, self._failures
 
@@ -142,10 +144,10 @@ class ResumableSyncCollector(Collector):
     """Collects the figures of a context, or of several, each with the label `context`: its key.
 
     `list_every`: also count the store's streams by status, in one listing of all of them at most every so many
-    seconds (a scrape in between gets the last result, and one waits two seconds at most for a new one); None, the
-    default, never does. `list_limit`: a larger store is counted no further, which
-    `resumable_sync_streams_truncated` tells. Records that the library keeps for itself are not counted. Where
-    several workers share a store, one of them should list.
+    seconds (a scrape in between gets the last result, and one waits two seconds at most for new ones, of however
+    many contexts; after a listing that failed the next scrape tries again); None, the default, never does.
+    `list_limit`: a larger store is counted no further, which `resumable_sync_streams_truncated` tells. Records
+    that the library keeps for itself are not counted. Where several workers share a store, one should list.
 
     Thread-safe. Works in a forked child, which begins at zero. Register it once in a registry.
     """
@@ -259,8 +261,10 @@ class ResumableSyncCollector(Collector):
     ) -> Metric:
         family = HistogramMetricFamily(f"resumable_sync_{name}", text, labels=self._labels)
         for labels, histogram in values.items():
-            # Whole units are counted: what is below 2**n units is at most 2**n - 1 of them.
-            buckets = [(repr(2**n * histogram.unit), float(histogram.below(n))) for n in powers]
+            # A bucket holds what is at most `le`. Bytes are whole, so those below 2**n are at most 2**n - 1, and
+            # 4096 is not among them. Durations are rounded down, to microseconds: they are below 2**n itself.
+            whole = 1 if histogram.unit == 1 else 0
+            buckets = [(repr((2**n - whole) * histogram.unit), float(histogram.below(n))) for n in powers]
             buckets.append(("+Inf", float(histogram.count)))
             family.add_metric(list(labels), buckets, histogram.total)
         return family
@@ -269,9 +273,14 @@ class ResumableSyncCollector(Collector):
         streams = GaugeMetricFamily(
             "resumable_sync_streams", "Streams of the store, by status", labels=[*self._labels, "status"]
         )
+        counts = {labels: count.get() for labels, count in self._counts.items()}
+        deadline = time.monotonic() + _LISTING_PATIENCE
+        for under_way in [count.begin() for count in counts.values()]:  # all of them, before the first wait
+            if under_way is not None:
+                under_way.wait(max(0.0, deadline - time.monotonic()))
         truncated, ages, failures = {}, {}, {}
-        for labels, count in self._counts.items():
-            found, failures[labels] = count.get().get()
+        for labels, count in counts.items():
+            found, failures[labels] = count.get()
             if found is None:
                 continue
             for status in (Status.STREAMING, *sorted(ENDINGS)):

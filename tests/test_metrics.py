@@ -76,9 +76,9 @@ def test_a_scrape(store: Store) -> None:
         assert value(samples, "store_errors_total", operation="append") == 0
         assert value(samples, "appends_total") == value(samples, "append_bytes_count") == 2
         assert value(samples, "append_bytes_sum") == 1100 and value(samples, "chunks_total") == 2
-        assert value(samples, "append_bytes_bucket", le="64") == 0
-        assert value(samples, "append_bytes_bucket", le="256") == 1
-        assert value(samples, "append_bytes_bucket", le="1024") == 2
+        assert value(samples, "append_bytes_bucket", le="63") == 0
+        assert value(samples, "append_bytes_bucket", le="255") == 1
+        assert value(samples, "append_bytes_bucket", le="1023") == 2
         assert value(samples, "append_seconds_count") == value(samples, "append_seconds_bucket", le="+Inf") == 2
         assert 0 < value(samples, "append_seconds_sum") < 120
         assert value(samples, "streams", status="done") == value(samples, "streams", status="streaming") == 1
@@ -103,6 +103,18 @@ def test_buckets_only_grow() -> None:
         assert [found for _, found in buckets] == sorted(found for _, found in buckets)
         assert buckets[-1] == (float("inf"), value(samples, f"{name}_count"))
     assert not any(name.startswith("streams") for name, _ in samples)  # a listing costs I/O: only on demand
+
+
+def test_a_bucket_holds_what_is_at_most_its_bound() -> None:
+    sizes = (63, 64, 255, 256, 4095, 4096)
+    with MemoryStore() as store, ResumableStreamContext(store) as context:
+        for size in sizes:
+            with context.writer(str(size)) as out:
+                out.write(b"x" * size)
+        samples = scrape(served(ResumableSyncCollector(context)))
+    for (name, labels), found in samples.items():
+        if name == "append_bytes_bucket":
+            assert found == sum(size <= float(dict(labels)["le"]) for size in sizes), labels
 
 
 def test_several_contexts_have_a_label() -> None:
@@ -146,6 +158,23 @@ def test_a_listing_that_hangs_holds_up_no_scrape(monkeypatch: pytest.MonkeyPatch
         samples = scrape(port)
         assert (value(samples, "streams", status="done"), value(samples, "streams_truncated")) == (2, 1)
         assert store.listings == 1  # the last result, for `list_every` seconds
+
+
+def test_listings_that_hang_are_waited_for_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """None begins only after another one was given up, however many contexts there are."""
+    monkeypatch.setattr("resumable_sync.metrics._LISTING_PATIENCE", 60.0)
+    with ExitStack() as stack:
+        stores = [stack.enter_context(Slow()) for _ in range(3)]
+        contexts = {str(n): stack.enter_context(ResumableStreamContext(store)) for n, store in enumerate(stores)}
+        collector = ResumableSyncCollector(contexts, list_every=1000)
+        scraper = threading.Thread(target=lambda: list(collector.collect()))
+        scraper.start()
+        wait_until(lambda: [store.listings for store in stores] == [1, 1, 1])
+        for store in stores:
+            store.go_on.set()
+        scraper.join(60)
+        (streams,) = [each for each in collector.collect() if each.name == "resumable_sync_streams_age_seconds"]
+        assert len(streams.samples) == 3
 
 
 def test_a_listing_that_fails_is_counted() -> None:
