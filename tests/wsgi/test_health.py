@@ -73,6 +73,17 @@ def test_a_closed_context_and_a_closed_store(store: Store) -> None:
     assert answer["message"] == "the context is closed or draining"
 
 
+def test_a_format_error_that_raises_hides_no_failure() -> None:
+    def fail(error: BaseException) -> str:
+        raise ZeroDivisionError
+
+    with MemoryStore() as store:
+        context = ResumableStreamContext(store)
+        context.close()
+        status, answer = ask(context, format_error=fail)
+    assert status == 503 and answer["step"] == "context" and "message" not in answer
+
+
 def test_a_full_store_cannot_begin_a_stream() -> None:
     with MemoryStore(max_streams=1) as store, ResumableStreamContext(store) as context:
         context.produce("a", lambda: [b"x"])
