@@ -401,10 +401,11 @@ def _header(text: str) -> tuple[str, str]:
 
 
 def _statuses(text: str) -> frozenset[Status]:
-    try:
-        return frozenset(Status(word.strip()) for word in text.split(","))
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{error}; use streaming, {', '.join(sorted(ENDINGS))}") from None
+    words = [word.strip() for word in text.split(",")]
+    for word in words:
+        if word not in {Status.STREAMING, *ENDINGS}:  # `missing` is a Status, which no stream has
+            raise argparse.ArgumentTypeError(f"{word!r} is none; use streaming, {', '.join(sorted(ENDINGS))}")
+    return frozenset(map(Status, words))
 
 
 def _seconds(text: str) -> float:

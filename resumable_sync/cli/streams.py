@@ -21,7 +21,7 @@ def ls(arguments: argparse.Namespace) -> int:
         streams = store.streams(
             prefix=arguments.prefix,
             status=arguments.status,
-            metadata=dict(arguments.metadata),
+            metadata=_metadata(arguments),
             internal=arguments.internal,
         )
         if arguments.count:
@@ -121,9 +121,9 @@ def _many(
     them."""
     if not _selects(arguments):
         arguments.parser.error("name one ID, or choose streams by --prefix or the like")
+    metadata = _metadata(arguments)
     with named_store(arguments.store) as store:
-        prefix, metadata = arguments.prefix or "", dict(arguments.metadata)
-        chosen = list(store.streams(prefix=prefix, status=statuses, metadata=metadata))
+        chosen = list(store.streams(prefix=arguments.prefix or "", status=statuses, metadata=metadata))
         if arguments.dry_run:
             for info in chosen:
                 print(f"{printable(info.stream_id)}  {info.status}")
@@ -135,17 +135,31 @@ def _many(
         if not arguments.yes and not _agreed(arguments, f"{verb} {_streams(len(chosen))}", chosen):
             say(f"nothing is {done}")
             return Exit.FAILED
-        changed = 0
-        for info in chosen:
-            # Somebody may have answered an hour ago: what was begun anew, or stands otherwise by now, is kept.
-            now = store.info(info.stream_id)
-            same = now is not None and now.generation == info.generation
-            if not (same and now is not None and now.status is info.status and act(store)(info.stream_id)):
-                changed += 1
-    print(f"{done} {_streams(len(chosen) - changed)}")
+        changed = acted = 0
+        try:
+            for info in chosen:
+                # Somebody may have answered an hour ago: what was begun anew, or stands otherwise by now, is kept.
+                now = store.info(info.stream_id)
+                same = now is not None and now.generation == info.generation
+                if same and now is not None and now.status is info.status and act(store)(info.stream_id):
+                    acted += 1
+                else:
+                    changed += 1
+        except BaseException:  # the store is away, or a signal: what was done stays done
+            say(f"{done} {_streams(acted)} of {len(chosen)} before it stopped")
+            raise
+    print(f"{done} {_streams(acted)}")
     if changed:
-        say(f"{_streams(changed)} had changed meanwhile, and {'is' if changed == 1 else 'are'} kept")
+        say(f"{_streams(changed)} left alone: changed or gone meanwhile")
     return Exit.DONE
+
+
+def _metadata(arguments: argparse.Namespace) -> dict[str, str]:
+    """The pairs that were chosen by; wrong usage if no stream can have them all, rather than some dropped."""
+    chosen = dict(arguments.metadata)
+    if len(chosen) < len(set(arguments.metadata)):
+        arguments.parser.error("--metadata names one key with two values, and no stream has both")
+    return chosen
 
 
 def _agreed(arguments: argparse.Namespace, question: str, chosen: list[StreamInfo]) -> bool:

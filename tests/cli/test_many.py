@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import pty
+import sqlite3
 import subprocess
 from collections.abc import Iterator
+from contextlib import closing
 
 import pytest
 
@@ -128,16 +130,36 @@ def test_what_has_changed_since_the_question_is_kept(cli: Cli, store: SQLiteStor
         os.write(mine, b"yes\n")
         out, said = process.communicate(timeout=DEADLINE)
         assert process.returncode == 0 and out == b"deleted 1 stream\n"
-        assert b"1 stream had changed meanwhile, and is kept" in said
+        assert b"1 stream left alone: changed or gone meanwhile" in said
     finally:
         os.close(mine)
         os.close(its)
     assert statuses(store)["a.2"] == "streaming" and "a.4" not in statuses(store)
 
 
+def test_what_was_done_before_a_failure_is_told(cli: Cli, store: SQLiteStore) -> None:
+    with closing(sqlite3.connect(cli.database)) as connection:
+        connection.execute(
+            "CREATE TRIGGER refuse BEFORE DELETE ON streams WHEN old.stream_id = 'a.3'"
+            " BEGIN SELECT RAISE(ABORT, 'refused'); END"
+        )
+    result = cli.run("delete", "--prefix", "a.", "--yes")
+    assert result.returncode not in (0, 2) and result.stdout == b""
+    assert b"deleted 2 streams of 4 before it stopped" in result.stderr and b"refused" in result.stderr
+    assert statuses(store).keys() == {"a.3", "a.4", "b.1", "chat.a"}
+
+
 @pytest.mark.parametrize(
     "arguments",
-    [[], ["x", "--prefix", "a."], ["x", "--dry-run"], ["--dry-run"], ["--yes"], ["--metadata", "owner"]],
+    [
+        [],
+        ["x", "--prefix", "a."],
+        ["x", "--dry-run"],
+        ["--dry-run"],
+        ["--yes"],
+        ["--metadata", "owner"],
+        ["--metadata", "owner=ada", "--metadata", "owner=bob", "--yes"],
+    ],
 )
 def test_wrong_usage(cli: Cli, store: SQLiteStore, arguments: list[str]) -> None:
     before = statuses(store)
@@ -145,5 +167,7 @@ def test_wrong_usage(cli: Cli, store: SQLiteStore, arguments: list[str]) -> None
         result = cli.run(command, *arguments)
         assert result.returncode == 2 and b"usage:" in result.stderr
     assert cli.run("delete", "--status", "finished", "--yes").returncode == 2
+    assert cli.run("delete", "--status", "missing", "--yes").returncode == 2  # a Status, but of no stream
+    assert cli.run("ls", "--metadata", "owner=ada", "--metadata", "owner=bob").returncode == 2
     assert cli.run("cancel", "--status", "done", "--yes").returncode == 2
     assert statuses(store) == before
