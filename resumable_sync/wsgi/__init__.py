@@ -15,18 +15,22 @@ configuration, and what operators can expect: `operations`.
     <script>
       const source = new EventSource("/answers/7"), tell = (text) => { state.textContent = text; };
       const [answer, state] = ["answer", "state"].map((id) => document.getElementById(id));
+      let cursor = "";                                              // EventSource keeps one, too, but hides it
       source.onopen = () => tell("replaying");
-      source.onmessage = (event) => answer.append(event.data);      // the chunks; EventSource keeps the cursor
-      source.addEventListener("live", () => tell("live"));          // what comes from here on is new
+      source.onmessage = (event) => { answer.append(event.data); cursor = event.lastEventId; };     // the chunks
+      source.addEventListener("live", (event) => { tell("live"); cursor = event.lastEventId; });    // now new ones
       source.addEventListener("end", (event) => {
         source.close();                                             // or it would ask once more, and be told 204
         const { status, error } = JSON.parse(event.data);           // done, error, cancelled, interrupted, lost
         tell(error ? `${status}: ${error}` : status);
       });
-      source.onerror = () =>                                        // cut: it comes back by itself, or was refused
-        tell(source.readyState === EventSource.CLOSED ? "refused, or there is no such answer" : "reconnecting");
+      source.onerror = () => source.readyState !== EventSource.CLOSED ? tell("reconnecting") :      // by itself
+        fetch(`${source.url}?after=${cursor}`, { method: "HEAD" }).then(({ status }) =>             // or why not
+          tell({ 204: "done", 404: "there is no such answer", 410: "lost" }[status] ?? "refused"));
     </script>
 
+EventSource does not tell a refusal from 204, which a page gets that was cut after the last byte of an answer and
+comes back once that is done: so ask again. 404 after some chunks: it was deleted or has expired; 410: begun anew.
 EventSource gives up for good at a 503: with `ViewerCap(limit, event_source=True)` it comes back from a full house.
 
 **Several streams on one connection.** A browser allows a host six connections under HTTP/1.1, and EventSource
