@@ -38,6 +38,7 @@ from .assistant.adapters.providers import anthropic_answer, chat_answer
 from .assistant.adapters.server import sse
 from .javascript import cannot
 from .support import ROOT, wait_until
+from .wsgi.servers import serving
 
 if TYPE_CHECKING:
     from selenium import webdriver
@@ -210,11 +211,8 @@ def test_the_chat_with_anthropic(names: dict[str, Any], monkeypatch: pytest.Monk
 def test_the_first_application_survives_a_reload(names: dict[str, Any], browser: webdriver.Chrome) -> None:
     block = next(block for block in BLOCKS if block.heading == "Five minutes" and block.language == "python")
     exec(block.text, names)
-    server = make_server("127.0.0.1", 0, names["app"], threaded=True)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        browser.get(f"http://127.0.0.1:{server.port}/")
+    with serving("werkzeug", names["app"]) as port:
+        browser.get(f"http://127.0.0.1:{port}/")
 
         def shown() -> str:
             return str(browser.execute_script("return answer.textContent"))
@@ -226,11 +224,7 @@ def test_the_first_application_survives_a_reload(names: dict[str, Any], browser:
         wait_until(lambda: shown().endswith("a reload. "), 20)
         assert shown().startswith("You asked: Why") and shown().startswith(begun) and begun != shown()
         assert shown().count("Why") == 1
-    finally:
         browser.get("about:blank")
-        server.shutdown()
-        thread.join()
-        server.server_close()
 
 
 def run_block(block: Block, names: dict[str, Any], given: set[str]) -> None:

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import html
 import re
-import threading
 from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import urlencode
 
 import pytest
-from werkzeug.serving import make_server
 
 from resumable_sync import ResumableStreamContext, Store
 from resumable_sync.inspector import Inspector
 
 from ..assistant.http.support import call
+from ..wsgi.servers import serving
 from ..wsgi.support import Reply
 
 OWN = {"host": "ops.example.com", "origin": "https://ops.example.com"}
@@ -71,10 +70,5 @@ def ended(context: ResumableStreamContext, stream_id: str, *chunks: bytes, **opt
 @pytest.fixture
 def address(inspector: Inspector) -> Iterator[str]:
     """Where the inspector is served, for a browser."""
-    server = make_server("127.0.0.1", 0, inspector, threaded=True)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{server.port}"
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with serving("werkzeug", inspector) as port:
+        yield f"http://127.0.0.1:{port}"

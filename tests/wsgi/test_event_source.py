@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 from flask import Flask, request
 from selenium import webdriver
-from werkzeug.serving import make_server
 
 import resumable_sync.wsgi
 from resumable_sync import ResumableStreamContext
@@ -18,6 +17,7 @@ from resumable_sync.contract import Status
 from resumable_sync.wsgi import resume_sse_response
 
 from ..support import wait_until
+from .servers import serving
 from .support import Feed
 
 PATIENCE = 20.0
@@ -94,15 +94,10 @@ def opened(context: ResumableStreamContext, browser: webdriver.Chrome) -> Iterat
         cut: Any = {"max_seconds": 0.2, "heartbeat": 0.05} if stream_id.startswith("cut") else {}
         return resume_sse_response(context, stream_id, retry=0.05, **cut)
 
-    server = make_server("127.0.0.1", 0, app, threaded=True)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield Page(browser, f"http://127.0.0.1:{server.port}", turnstile)
-    turnstile.open()
-    browser.get("about:blank")
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with serving("werkzeug", app) as port:
+        yield Page(browser, f"http://127.0.0.1:{port}", turnstile)
+        turnstile.open()
+        browser.get("about:blank")
 
 
 def test_it_has_fifteen_lines() -> None:
