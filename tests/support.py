@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -28,6 +29,17 @@ def wait_until(predicate: Callable[[], object], timeout: float = PATIENCE, what:
             raise AssertionError(f"not within {timeout:g} s: {what or predicate}")
         pause.wait(0.002)
     return time.monotonic() - began
+
+
+def end_process(process: subprocess.Popen[Any], signum: int) -> None:
+    """Signal it and wait for its end. One that does not obey is killed, and fails the test (TimeoutExpired)."""
+    process.send_signal(signum)
+    try:
+        process.wait(PATIENCE)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+        raise
 
 
 class Process:

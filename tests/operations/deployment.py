@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from ..support import PATIENCE, ROOT, wait_until
+from ..support import PATIENCE, ROOT, end_process, wait_until
 from ..test_metrics import Samples, free_ports, scrape
 from ..wsgi import nginx
 from .texts import shown
@@ -163,13 +163,7 @@ class Deployment:
         """End both."""
         try:
             if self.process.poll() is None:
-                self.process.send_signal(signal.SIGQUIT)  # without a drain
-                try:
-                    self.process.wait(PATIENCE)
-                except subprocess.TimeoutExpired:
-                    self.process.kill()
-                    self.process.wait()
-                    raise
+                end_process(self.process, signal.SIGQUIT)  # without a drain
         finally:
             self._stack.close()
 

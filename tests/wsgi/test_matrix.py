@@ -27,7 +27,7 @@ import pytest
 from resumable_sync import open_store
 
 from ..javascript import cannot
-from ..support import PATIENCE, wait_until
+from ..support import PATIENCE, end_process, wait_until
 from .servers import HEARTBEAT, THREADS, VIEWERS, Server
 
 ROOT = Path(__file__).parents[2]
@@ -195,13 +195,7 @@ class Running(Server):
         for directory in self._made:
             shutil.rmtree(directory, ignore_errors=True)
         if self.process.poll() is None:
-            self.process.send_signal(signal.SIGTERM)
-            try:
-                self.process.wait(PATIENCE)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
-                self.process.wait()
-                raise
+            end_process(self.process, signal.SIGTERM)
 
 
 @pytest.fixture(scope="module", params=KINDS, ids=lambda cell: cell.kind)

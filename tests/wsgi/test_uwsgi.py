@@ -19,7 +19,7 @@ from resumable_sync.stores.sqlite import SQLiteStore
 from resumable_sync.wsgi import close_with_uwsgi
 
 from ..javascript import cannot
-from ..support import PATIENCE, wait_until
+from ..support import PATIENCE, end_process, wait_until
 from .deploy_application import chunks
 from .servers import Server
 from .test_deploys import asking, begin
@@ -77,13 +77,8 @@ class UWSGI(Server):
         return self._text("chain reloading complete") > 0
 
     def end(self) -> None:
-        self.process.send_signal(signal.SIGTERM)
         try:
-            self.process.wait(PATIENCE)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
-            raise
+            end_process(self.process, signal.SIGTERM)
         finally:
             self.store.close()
 
