@@ -38,7 +38,7 @@ CORE = {
 OUTSIDE = {"durable", "client", "metrics", "inspector", "async_source"}  # rooms to come, and who may enter them
 
 # What all stores share. Whatever else lies in stores/ is a store, with a room of its own.
-SHARED = {"base", "notes", "pages", "tail", "wakeup", "sweeper"}
+SHARED = {"base", "notes", "pages", "tail", "wakeup", "sweeper", "turns", "combining"}
 STORES = {
     f"stores.{path.stem}"
     for path in (ROOT / "stores").iterdir()

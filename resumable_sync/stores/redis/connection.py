@@ -320,7 +320,7 @@ class Link:
         wait_replicas: tuple[int, float] | None = None,
         reached: threading.Event | None = None,
     ) -> None:
-        self._timeout = timeout
+        self.timeout = timeout
         self._reply_timeout = timeout
         self._wait_replicas = wait_replicas
         if wait_replicas is not None:
@@ -339,7 +339,7 @@ class Link:
         What fails for the moment is repeated for `patience` seconds (default: the link's timeout), and once in any
         case if an idle connection was broken: something on the way may have dropped it without a word.
         """
-        replies = self._repeat(calls, self._timeout if patience is None else min(patience, self._timeout))
+        replies = self._repeat(calls, self.timeout if patience is None else min(patience, self.timeout))
         return [failure(reply) if isinstance(reply, Exception) else reply for reply in replies]
 
     def ask(self, call: Call) -> Any:
@@ -349,28 +349,29 @@ class Link:
             raise reply
         return reply
 
-    def commit(self, call: Call, *, repeatable: bool) -> tuple[Any, bool]:
-        """The reply to one call, or the ResumableStreamError that stands for it; and whether an attempt before
-        that reply may have been executed.
-
-        Unless it is `repeatable` it is repeated only where it certainly was not executed.
+    def commit(self, calls: Sequence[Call], repeatable: Sequence[bool], patience: float) -> list[tuple[Any, bool]]:
+        """For each call the reply, or the ResumableStreamError that stands for it; and whether an attempt before
+        that reply may have been executed. Repeated as in `run`, for `patience` seconds, but one that is not
+        `repeatable` only where it certainly was not executed.
         """
-        doubtful = False
+        doubtful = [False] * len(calls)
 
-        def is_to_be_repeated(reply: Reply) -> bool:
-            nonlocal doubtful
+        def is_to_be_repeated(place: int, reply: Reply) -> bool:
             unexecuted = is_unexecuted(reply)
-            doubtful = doubtful or not unexecuted
-            return is_passing(reply) and (unexecuted or repeatable)
+            doubtful[place] = doubtful[place] or not unexecuted
+            return is_passing(reply) and (unexecuted or repeatable[place])
 
-        reply = self._repeat([call], self._timeout, is_to_be_repeated, once=not repeatable)[0]
-        return failure(reply) if isinstance(reply, Exception) else reply, doubtful
+        replies = self._repeat(calls, min(patience, self.timeout), is_to_be_repeated, once=not all(repeatable))
+        return [
+            (failure(reply) if isinstance(reply, Exception) else reply, doubt)
+            for reply, doubt in zip(replies, doubtful)
+        ]
 
     def _repeat(
         self,
         calls: Sequence[Call],
         patience: float,
-        is_to_be_repeated: Callable[[Reply], bool] = is_passing,
+        is_to_be_repeated: Callable[[int, Reply], bool] = lambda place, reply: is_passing(reply),
         once: bool = False,
     ) -> list[Reply]:
         began = time.monotonic()
@@ -391,7 +392,7 @@ class Link:
                 replies[place] = reply
                 if isinstance(reply, NoScriptError):
                     again.append((place, call.in_full()))
-                elif isinstance(reply, Exception) and is_to_be_repeated(reply):
+                elif isinstance(reply, Exception) and is_to_be_repeated(place, reply):
                     again.append((place, call))
             if not again:
                 return replies

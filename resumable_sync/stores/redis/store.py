@@ -12,12 +12,13 @@ from typing import Any, NamedTuple
 from ...contract import DEFAULT_GRACE, DEFAULT_TTL, Batch, Lease, Position, Status, StreamInfo, new_token
 from ...errors import ResumableStreamError, StoreUnavailableError
 from ...process import PerProcess
-from ..base import BaseStore, Chunks, Selection, check_seconds
+from ..base import BaseStore, Chunks, Selection, check_seconds, outcomes
+from ..combining import Combiner
 from ..notes import Commit, Creation
 from ..tail import Fetched
 from .checks import Checker
 from .cluster import SlotMap
-from .commands import Commands, fetch, finalize_error, parse_info, parse_takeover, renewal_error
+from .commands import Commands, Committing, fetch, finalize_error, parse_info, parse_takeover, renewal_error
 from .connection import Link
 from .index import Index
 from .keys import Keys
@@ -57,11 +58,17 @@ class _Process:
         self.reads = Link(target, timeout, _READ_CONNECTIONS, slots, reached=reached)
         least, share = _RENEWAL_SECONDS
         self.renewals = Link(target, min(timeout, max(least, grace * share)), 1, slots, reached=reached)
+        self._commits: dict[str, Combiner[Commit, str]] = {}
         self.index = Index(self.reads, commands)
         self.checker = Checker(self.reads, commands, commands.keys.wake(), target.is_cluster)
         self.tails = self.checker.tails
         self.local: dict[str, _Term] = {}  # what is produced here
         self._guard = threading.Lock()
+
+    def commits_to(self, node: str) -> Combiner[Commit, str]:
+        """Those to one server: one that hangs does not hold up the others'."""
+        commits = self._commits.get(node)
+        return self._commits.setdefault(node, Combiner()) if commits is None else commits
 
     def produces(self, lease: Lease) -> None:
         """Who has this lease is in this process."""
@@ -221,19 +228,30 @@ class RedisStore(BaseStore):
         return info and replace(info, notes=creation.notes)
 
     def _commit(self, commit: Commit) -> str:
-        """One round trip. It is repeated as other calls only if it is fenced, or certainly was not executed."""
+        """One round trip, which commits that meet on their way to one server share. It is repeated as other calls
+        only if it is fenced, or certainly was not executed."""
         process = self._processes.get()
-        committing = self._commands.commit(commit)
-        reply, doubtful = process.writes.commit(committing.call, repeatable=committing.fenced)
-        stored = committing.result(reply, doubtful)
-        end = Position(stored.generation, stored.size)
-        tail = process.tails.find(commit.stream_id)
-        if tail is not None:
-            if commit.ending is not None:
-                tail.forget()  # rows of others may not have come yet: the viewers fetch
-            elif stored.rows and tail.known() == Position(stored.generation, stored.size - commit.length):
-                tail.extend(stored.generation, stored.rows, process.tails.max_bytes)
-        return str(end)
+        commits = process.commits_to(process.writes.node_name(self._commands.keys.log(commit.stream_id)))
+        return commits.call(self._commit_all, commit, commit.length, process.writes.timeout)
+
+    def _commit_all(self, commits: Sequence[Commit], patience: float) -> list[str | ResumableStreamError]:
+        """One round trip."""
+        process = self._processes.get()
+        made = list(map(self._commands.commit, commits))
+        replies = process.writes.commit([each.call for each in made], [each.fenced for each in made], patience)
+
+        def finish(each: tuple[Commit, Committing, tuple[Any, bool]]) -> str:
+            commit, committing, reply = each
+            stored = committing.result(*reply)
+            tail = process.tails.find(commit.stream_id)
+            if tail is not None:
+                if commit.ending is not None:
+                    tail.forget()  # rows of others may not have come yet: the viewers fetch
+                elif stored.rows and tail.known() == Position(stored.generation, stored.size - commit.length):
+                    tail.extend(stored.generation, stored.rows, process.tails.max_bytes)
+            return str(Position(stored.generation, stored.size))
+
+        return outcomes(finish, zip(commits, made, replies))
 
     def _touch_life(self, stream_id: str) -> bool:
         """One round trip, in the turn of the renewals: the heartbeat makes both."""

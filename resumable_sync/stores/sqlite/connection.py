@@ -15,9 +15,9 @@ import filelock
 
 from ...errors import StoreUnavailableError
 from ...process import PerProcess, pause_at_fork, runs_greenlets
+from ..turns import Place, Turns
 from .files import Files, FileSet
 from .handles import Connection, check, is_current, opened, refuse_inherited, refuse_set
-from .turns import Place, Turns
 
 SCHEMA_VERSION = 1
 APPLICATION_ID = 0x52535331  # "RSS1": tells our files from those of other programs

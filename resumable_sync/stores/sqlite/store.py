@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from heapq import merge
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from ...contract import DEFAULT_GRACE, DEFAULT_TTL, Batch, Lease, Position, Status, StreamInfo
 from ...errors import (
@@ -21,6 +21,7 @@ from ...errors import (
 )
 from ...process import PerProcess, at_exit
 from ..base import BaseStore, Chunks, Selection, check_seconds, finalize_error, ownership_error, start_position
+from ..combining import Combiner
 from ..notes import Commit, Creation
 from ..pages import Page
 from ..tail import Fetched
@@ -38,6 +39,16 @@ _PAGE_OF_STREAMS = 200  # of one query of streams()
 Begun = TypeVar("Begun")
 
 
+class _Committed(NamedTuple):
+    """A commit that has gone into a transaction, or was refused there."""
+
+    outcome: str | ResumableStreamError
+    row: Row | None
+    """As it is now."""
+    pages: list[Page]
+    ended: bool
+
+
 class _Process:
     """What the store holds in one process. Each part knows only those made before it."""
 
@@ -48,6 +59,7 @@ class _Process:
         self.liveness = Liveness(connections, run_directory, self.lock.token, steps)
         self.watcher = Watcher(connections, run_directory, self.lock.token, self.liveness.end_dead)
         self.upkeep = Upkeep(connections, run_directory, self.liveness, self.watcher.publish, shortest_ttl)
+        self.commits: Combiner[Commit, str] = Combiner()
 
     def end_over(self, rows: Iterable[tuple[str, Row]], patience: float | None = None) -> dict[str, Row | None]:
         """See `Liveness.end_over`; the viewers of those that were ended learn of it."""
@@ -253,30 +265,58 @@ class SQLiteStore(BaseStore):
         return row.info(creation.stream_id, notes=creation.notes)
 
     def _commit(self, commit: Commit) -> str:
-        """A write transaction, never repeated: one that fails before its end was certainly not stored."""
-        process, stream_id = self._processes.get(), commit.stream_id
-        ended = False
-        written: list[Page] = []
-        with self._connections.write() as connection:
-            row = tables.select_living(connection, stream_id)
-            if row is not None and process.liveness.is_over(row):
-                row, ended = self._steps.end(connection, stream_id, row, Status.INTERRUPTED), True
-            refused = self._steps.commit_error(connection, commit, None if row is None or row.expired else row)
-            if refused is None and row is not None:
-                row, written = self._steps.commit(connection, commit, row)
-                ended = ended or commit.ending is not None
+        """A write transaction, which commits that meet share. Never repeated: one that fails before its end was
+        certainly not stored."""
+        commits = self._processes.get().commits
+        return commits.call(self._commit_all, commit, commit.length, self._connections.timeout)
+
+    def _commit_all(self, commits: Sequence[Commit], patience: float) -> list[str | ResumableStreamError]:
+        """One write transaction."""
+        process = self._processes.get()
+        made: list[_Committed] = []
+        process.upkeep.make_room()
+        try:
+            with self._connections.write(patience) as connection:
+                for commit in commits:
+                    try:
+                        made.append(self._carry_out(process, connection, commit))
+                    except ResumableStreamError as damaged:  # this stream alone
+                        made.append(_Committed(damaged, None, [], False))
+        except StoreUnavailableError as unavailable:
+            process.upkeep.refused(unavailable)
+            raise
         # Committed: only now may the readers know.
-        if written and ended:  # the store alone gives them both in one snapshot
-            process.watcher.publish([stream_id])
-        elif written and row is not None:
-            process.watcher.publish_pages({stream_id: (row.generation, written)})
-        elif ended and row is not None:
-            process.publish_ending(stream_id, row)
-        if written:
-            process.upkeep.wrote(commit.length, 1)
-        if refused is not None or row is None:
-            raise refused or StreamLostError(f"stream {stream_id} is gone")
-        return f"{row.generation}-{row.size}"
+        pages: dict[str, tuple[int, list[Page]]] = {}
+        ended: dict[str, Row] = {}
+        for commit, each in zip(commits, made):
+            if each.row is not None and each.pages:
+                pages.setdefault(commit.stream_id, (each.row.generation, []))[1].extend(each.pages)
+            if each.row is not None and each.ended:
+                ended[commit.stream_id] = each.row
+        lengths = [commit.length for commit, each in zip(commits, made) if each.pages]
+        for stream_id, row in ended.items():
+            if stream_id in pages:
+                pages[stream_id] = row.generation, []  # the store alone gives pages and ending in one snapshot
+            else:
+                process.publish_ending(stream_id, row)
+        process.watcher.publish_pages(pages)
+        process.upkeep.wrote(sum(lengths), len(lengths))
+        return [each.outcome for each in made]
+
+    def _carry_out(self, process: _Process, connection: sqlite3.Connection, commit: Commit) -> _Committed:
+        """One commit of a transaction."""
+        stream_id = commit.stream_id
+        ended = False
+        row = tables.select_living(connection, stream_id)
+        if row is not None and process.liveness.is_over(row):
+            row, ended = self._steps.end(connection, stream_id, row, Status.INTERRUPTED), True
+        refused = self._steps.commit_error(connection, commit, None if row is None or row.expired else row)
+        if refused is not None:
+            return _Committed(refused, row, [], ended)
+        if row is None:
+            return _Committed(StreamLostError(f"stream {stream_id} is gone"), None, [], ended)
+        row, written = self._steps.commit(connection, commit, row)
+        return _Committed(f"{row.generation}-{row.size}", row, written, ended or commit.ending is not None)
 
     def _touch_life(self, stream_id: str) -> bool:
         """A write transaction."""

@@ -17,7 +17,7 @@ import pytest
 
 from resumable_sync import ResumableStreamError, SQLiteStore, StoreUnavailableError
 from resumable_sync.stores.sqlite.connection import Connections
-from resumable_sync.stores.sqlite.turns import Place, Turns
+from resumable_sync.stores.turns import Place, Turns
 
 from ...support import PATIENCE, wait_until
 

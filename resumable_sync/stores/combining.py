@@ -1,0 +1,119 @@
+"""Calls of many threads that one of them makes together: one transaction, or one trip, for all that wait.
+
+This is flat combining (Hendler, Incze, Shavit and Tzafrir, 2010). Who has the turn takes the calls that wait,
+makes them in one go, and leaves their outcomes with them; a thread whose turn comes later finds its own made. A
+call that meets nobody is made alone, at once: nothing is ever gathered by waiting.
+
+Why no thread hangs, and no call is made twice: a call is in the queue, or has been taken out of it by exactly one
+thread (`popleft` and `remove` are atomic), which held the turn. A turn is found again if an exception broke its
+holder off (see turns.py). So a call that has been taken and has no outcome once its thread has the turn was broken
+off with its maker; whether it was carried out is not known, and its thread is told so.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from typing import Generic, TypeVar
+
+from ..errors import ResumableStreamError, StoreUnavailableError
+from .turns import Turns
+
+MAX_CALLS = 64
+"""In one go: the first of them waits for the last."""
+
+MAX_BYTES = 1024 * 1024
+"""In one go, but for one call that is larger."""
+
+Given = TypeVar("Given")
+Result = TypeVar("Result")
+
+Make = Callable[[Sequence[Given], float], Sequence[Result | ResumableStreamError]]
+"""See `Combiner.call`."""
+
+
+class _Call(Generic[Given, Result]):
+    """One call. Its thread's, until it is taken out of the queue; then its maker's, until it has an outcome."""
+
+    def __init__(self, given: Given, size: int) -> None:
+        self.given = given
+        self.size = size
+        self.outcome: Result | ResumableStreamError | None = None
+
+
+class _User:
+    """Whoever has the turn: an object of the calling frame alone."""
+
+
+class Combiner(Generic[Given, Result]):
+    """Makes calls together. Thread-safe; for one process."""
+
+    def __init__(self) -> None:
+        self._turns = Turns(1)
+        self._queue: deque[_Call[Given, Result]] = deque()
+
+    def call(self, make: Make[Given, Result], given: Given, size: int, timeout: float) -> Result:
+        """Make one call, of `size` bytes, and return what it is; raises its error. Blocks. StoreUnavailableError
+        if it was not made within `timeout` seconds.
+
+        `make(calls, seconds)` carries calls out, in order, waiting at most so long for others, and returns an
+        outcome for each: what it is, or the error that is this call's alone. A StoreUnavailableError that it
+        raises is that of all; unless it is of unknown fate nothing was carried out, and each call is made again,
+        so that one that cannot be made does not keep the others from it. `make` does the same in all calls.
+        """
+        deadline = time.monotonic() + timeout
+        call: _Call[Given, Result] = _Call(given, size)
+        place = None
+        user = _User()
+        try:
+            self._queue.append(call)
+            place = self._turns.take(user, timeout, sys._getframe())
+            if self._take_out(call):
+                if place is not None:
+                    self._make_all(make, [call, *self._take_others(size)], deadline)
+                else:
+                    call.outcome = StoreUnavailableError(f"others took longer than {timeout:g} s")
+        finally:
+            self._take_out(call)  # whoever was broken off while it waited does not want it made any more
+            if place is not None:
+                self._turns.give_back(place)
+        outcome = call.outcome
+        if outcome is None:
+            reason = "was broken off" if place is not None else f"took longer than {timeout:g} s"
+            raise StoreUnavailableError(f"the thread that made this call {reason}", fate_unknown=True)
+        if isinstance(outcome, ResumableStreamError):
+            raise outcome
+        return outcome
+
+    def _take_out(self, call: _Call[Given, Result]) -> bool:
+        """Whether it was in the queue until now."""
+        try:
+            self._queue.remove(call)
+            return True
+        except ValueError:
+            return False
+
+    def _take_others(self, size: int) -> Iterator[_Call[Given, Result]]:
+        """Out of the queue, the oldest first, as many as go together with one of `size` bytes."""
+        with contextlib.suppress(IndexError):  # the queue is empty
+            for _ in range(1, MAX_CALLS):
+                size += self._queue[0].size
+                if size > MAX_BYTES:
+                    return
+                yield self._queue.popleft()
+
+    def _make_all(self, make: Make[Given, Result], calls: list[_Call[Given, Result]], deadline: float) -> None:
+        """With the turn. The first is this thread's own."""
+        try:
+            outcomes = make([call.given for call in calls], max(0.0, deadline - time.monotonic()))
+        except StoreUnavailableError as unavailable:
+            if len(calls) > 1 and not unavailable.fate_unknown:
+                self._queue.extendleft(reversed(calls[1:]))  # for their own threads: each has its own patience
+                self._make_all(make, calls[:1], deadline)
+                return
+            outcomes = [unavailable] * len(calls)
+        for call, outcome in zip(calls, outcomes, strict=True):
+            call.outcome = outcome

@@ -1,0 +1,275 @@
+"""Calls that meet are made together: each once, with an outcome of its own, and none waits for ever."""
+
+from __future__ import annotations
+
+import functools
+import random
+import threading
+import time
+from collections.abc import Callable, Sequence
+
+import pytest
+
+from resumable_sync.errors import ConflictError, ResumableStreamError, StoreUnavailableError
+from resumable_sync.stores import combining
+from resumable_sync.stores.combining import Combiner
+
+from ..support import PATIENCE, wait_until
+from .thrown import Thrown
+
+Outcome = str | BaseException
+
+
+class Maker:
+    """Carries calls out. The first group waits for `go_on`, so that others come to wait meanwhile."""
+
+    def __init__(self) -> None:
+        self.groups: list[list[str]] = []
+        self.begun = threading.Event()
+        self.go_on = threading.Event()
+        self.refused: dict[str, ResumableStreamError] = {}  # each alone
+        self.raised: list[BaseException] = []  # one for each group, from the first on
+
+    def make(self, calls: Sequence[str], seconds: float) -> list[str | ResumableStreamError]:
+        self.groups.append(list(calls))
+        self.begun.set()
+        assert self.go_on.wait(PATIENCE)
+        if self.raised:
+            raise self.raised.pop(0)
+        if "poison" in calls:
+            raise StoreUnavailableError("poisoned")
+        return [self.refused.get(call, f"made {call}") for call in calls]
+
+
+class Threads:
+    """Each makes one call, and keeps what came of it."""
+
+    def __init__(self, maker: Maker) -> None:
+        self.combiner: Combiner[str, str] = Combiner()
+        self.maker = maker
+        self.outcomes: dict[str, Outcome] = {}
+        self._threads: list[threading.Thread] = []
+
+    def call(self, given: str, *, size: int = 1, timeout: float = PATIENCE) -> None:
+        waiting = len(self.combiner._queue)
+        thread = threading.Thread(target=self._call, args=(given, size, timeout), daemon=True)
+        self._threads.append(thread)
+        thread.start()
+        if len(self._threads) == 1:
+            assert self.maker.begun.wait(PATIENCE)
+        else:
+            wait_until(lambda: len(self.combiner._queue) == waiting + 1)
+
+    def finish(self) -> dict[str, Outcome]:
+        self.maker.go_on.set()
+        for thread in self._threads:
+            thread.join(PATIENCE)
+            assert not thread.is_alive()
+        assert not self.combiner._queue and not self.combiner._turns._holders
+        return self.outcomes
+
+    def _call(self, given: str, size: int, timeout: float) -> None:
+        try:
+            self.outcomes[given] = self.combiner.call(self.maker.make, given, size, timeout)
+        except BaseException as error:
+            self.outcomes[given] = error
+
+
+@pytest.fixture
+def maker() -> Maker:
+    return Maker()
+
+
+@pytest.fixture
+def threads(maker: Maker) -> Threads:
+    return Threads(maker)
+
+
+def test_a_lone_call_is_made_at_once_and_alone(maker: Maker, threads: Threads) -> None:
+    maker.go_on.set()
+    assert threads.combiner.call(maker.make, "a", 1, PATIENCE) == "made a"
+    assert maker.groups == [["a"]]
+
+
+def test_calls_that_meet_are_made_together_in_the_order_of_their_coming(maker: Maker, threads: Threads) -> None:
+    for given in "abcd":
+        threads.call(given)
+    assert threads.finish() == {given: f"made {given}" for given in "abcd"}
+    assert maker.groups == [["a"], ["b", "c", "d"]]
+
+
+def test_a_refused_call_does_not_touch_the_others(maker: Maker, threads: Threads) -> None:
+    maker.refused["c"] = ConflictError("no", status="streaming", cursor="1-0", notes={})
+    for given in "abcd":
+        threads.call(given)
+    outcomes = threads.finish()
+    assert outcomes.pop("c") is maker.refused["c"]
+    assert outcomes == {given: f"made {given}" for given in "abd"}
+
+
+def test_a_group_is_bounded(maker: Maker, threads: Threads, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(combining, "MAX_CALLS", 3)
+    monkeypatch.setattr(combining, "MAX_BYTES", 100)
+    for given, size in {"a": 1, "b": 1, "c": 1, "d": 1, "e": 90, "f": 11, "g": 500, "h": 1}.items():
+        threads.call(given, size=size)
+    assert len(threads.finish()) == 8
+    assert maker.groups == [["a"], ["b", "c", "d"], ["e"], ["f"], ["g"], ["h"]]
+
+
+def test_one_that_cannot_be_made_does_not_keep_the_others_from_it(maker: Maker, threads: Threads) -> None:
+    for given in ["a", "b", "poison", "c"]:
+        threads.call(given)
+    outcomes = threads.finish()
+    assert str(outcomes.pop("poison")) == "poisoned"
+    assert outcomes == {given: f"made {given}" for given in "abc"}
+
+
+def test_nothing_is_repeated_whose_fate_is_unknown(maker: Maker, threads: Threads) -> None:
+    for given in "abc":
+        threads.call(given)
+    unknown = StoreUnavailableError("no reply", fate_unknown=True)
+    maker.raised = [StoreUnavailableError("away"), unknown]
+    outcomes = threads.finish()
+    assert str(outcomes["a"]) == "away"
+    assert outcomes["b"] is unknown and outcomes["c"] is unknown
+    assert maker.groups == [["a"], ["b", "c"]]
+
+
+def test_who_was_taken_along_by_a_thread_that_was_broken_off_is_told(maker: Maker, threads: Threads) -> None:
+    for given in "abc":
+        threads.call(given)
+    maker.raised = [StoreUnavailableError("away"), Thrown()]
+    outcomes = threads.finish()
+    assert isinstance(outcomes["b"], Thrown)
+    assert isinstance(outcomes["c"], StoreUnavailableError) and outcomes["c"].fate_unknown
+    assert "broken off" in str(outcomes["c"])
+
+
+def test_who_waits_in_vain_is_told_in_time_and_is_not_made_later(maker: Maker, threads: Threads) -> None:
+    threads.call("a")
+    threads.call("b", timeout=0.05)
+    wait_until(lambda: "b" in threads.outcomes)
+    late = threads.outcomes["b"]
+    assert isinstance(late, StoreUnavailableError) and not late.fate_unknown and late.transient
+    assert threads.finish()["a"] == "made a"
+    assert maker.groups == [["a"]]
+
+
+def test_who_is_not_made_in_time_by_another_does_not_know_its_fate(maker: Maker, threads: Threads) -> None:
+    gates = {"b": threading.Event()}
+
+    def make(calls: Sequence[str], seconds: float) -> list[str | ResumableStreamError]:
+        made = Maker.make(maker, calls, seconds)
+        assert gates.get(calls[0]) is None or gates[calls[0]].wait(PATIENCE)
+        return made
+
+    maker.make = make  # type: ignore[method-assign]
+    threads.call("a")
+    threads.call("b")
+    threads.call("c", timeout=1.0)
+    maker.go_on.set()
+    wait_until(lambda: "c" in threads.outcomes)
+    late = threads.outcomes["c"]
+    assert isinstance(late, StoreUnavailableError) and late.fate_unknown
+    gates["b"].set()
+    assert threads.finish()["b"] == "made b"
+
+
+def test_patience_is_that_of_the_thread_that_makes(maker: Maker, threads: Threads) -> None:
+    told: list[float] = []
+
+    def make(calls: Sequence[str], seconds: float) -> list[str | ResumableStreamError]:
+        told.append(seconds)
+        return list(calls)
+
+    threads.combiner.call(make, "a", 1, 7.0)
+    assert 0.0 < told[0] <= 7.0
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("keep", [False, True], ids=["exceptions let go", "exceptions kept"])
+def test_exceptions_thrown_in_anywhere(keep: bool, alarms: Callable[[float], object]) -> None:
+    """No thread hangs; no call is made twice; what was returned was made, what was refused was not; and nothing is
+    made after its caller has gone."""
+    combiner: Combiner[int, str] = Combiner()
+    lock = threading.Lock()
+    made: list[int] = []
+    gone: set[int] = set()
+    late: list[int] = []
+    failed: list[BaseException] = []
+    kept: list[BaseException] = []
+    done = threading.Event()
+
+    def make(calls: Sequence[int], seconds: float) -> list[str | ResumableStreamError]:
+        with lock:
+            late.extend(call for call in calls if call in gone)
+        time.sleep(0.0002)  # a trip
+        with lock:
+            made.extend(calls)
+        return list(map(str, calls))
+
+    def call_on(first: int) -> None:
+        number = first
+        try:
+            while not done.is_set():
+                number += 1
+                try:
+                    assert combiner.call(make, number, 1, PATIENCE) == str(number)
+                except StoreUnavailableError as unavailable:
+                    assert unavailable.fate_unknown
+        except BaseException as error:
+            failed.append(error)
+
+    threads = [threading.Thread(target=call_on, args=(each * 1_000_000,), daemon=True) for each in (1, 2, 3)]
+    for thread in threads:
+        thread.start()
+    rng, hits, number, returned = random.Random(7), 0, 0, 0
+    until = time.monotonic() + 2.0
+    while time.monotonic() < until or hits < 20:
+        number += 1
+        try:
+            alarms(rng.uniform(0.00002, 0.002))
+            assert combiner.call(make, number, 1, PATIENCE) == str(number)
+            alarms(0)
+            returned += 1
+        except Thrown as thrown:
+            hits += 1
+            alarms(0)
+            with lock:
+                gone.add(number)
+            if keep and len(kept) < 200:
+                kept.append(thrown)
+        except StoreUnavailableError as unavailable:
+            alarms(0)
+            assert unavailable.fate_unknown
+    alarms(0)
+    done.set()
+    for thread in threads:
+        thread.join(PATIENCE)
+        assert not thread.is_alive()
+    assert failed == [] and late == [] and hits >= 20 and returned > 0
+    assert len(set(made)) == len(made)
+    assert combiner.call(make, 0, 1, PATIENCE) == "0"
+
+
+def test_many_threads_make_far_fewer_groups() -> None:
+    combiner: Combiner[int, str] = Combiner()
+    groups: list[int] = []
+    started = threading.Barrier(8)
+
+    def make(calls: Sequence[int], seconds: float) -> list[str | ResumableStreamError]:
+        groups.append(len(calls))
+        time.sleep(0.001)  # a trip: the others come to wait meanwhile
+        return list(map(str, calls))
+
+    def work(thread: int) -> None:
+        started.wait(PATIENCE)
+        for number in range(thread * 100, thread * 100 + 50):
+            assert combiner.call(make, number, 1, PATIENCE) == str(number)
+
+    threads = [threading.Thread(target=functools.partial(work, each), daemon=True) for each in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(PATIENCE)
+    assert sum(groups) == 400 and len(groups) < 200
