@@ -120,8 +120,10 @@ class Outbox:
         room: threading.Condition,
         owner: weakref.ref[Any] | None = None,
         figures: Figures | None = None,
+        reports: bool = True,
     ) -> None:
         self.lease = lease
+        self.reports = reports
         self.figures = figures or Figures()
         self.pulse = Pulse(lease, interval, owner, self.figures)
         self.max_pending_bytes = max_pending_bytes
@@ -135,7 +137,7 @@ class Outbox:
         self.pending_notes: dict[str, str | None] = {}  # set with `pending`
         self.in_flight_notes: dict[str, str | None] = {}
         self.begin = 0  # the lease's offset before `in_flight`
-        self.acknowledged: deque[int] = deque()  # lengths of stored chunks, until the producer reports them
+        self.acknowledged: deque[int] = deque()  # lengths of stored chunks until they are reported, if they are
         self.error: ResumableStreamError | None = None  # why it was stopped
         self.refusal: ResumableStreamError | None = None  # why no more chunks are taken
         self.put_ended_at = -math.inf
@@ -279,17 +281,20 @@ class Schedule:
         total = 0
         while self.queue and total < _TURN_BYTES and now >= self.retry_at:
             outbox = self.queue.popleft()
-            if not outbox.in_flight:
+            if outbox.in_flight:  # it is repeated
+                total += sum(map(len, outbox.in_flight))
+            else:
+                total += outbox.pending_bytes
                 outbox.in_flight, outbox.pending, outbox.pending_bytes = outbox.pending, [], 0
                 outbox.in_flight_notes, outbox.pending_notes = outbox.pending_notes, {}
-            total += sum(map(len, outbox.in_flight))
             self._begin_writing(outbox)
             taken.append(outbox)
         return taken
 
     def _record_stored(self, outbox: Outbox, now: float) -> None:
         chunks = len(outbox.in_flight)
-        outbox.acknowledged.extend(map(len, outbox.in_flight))
+        if outbox.reports:
+            outbox.acknowledged.extend(map(len, outbox.in_flight))
         outbox.in_flight, outbox.in_flight_notes = [], {}
         outbox.unavailable_since = None
         began = now
@@ -334,17 +339,19 @@ class Committer:
         max_pending_bytes: int = MAX_PENDING_BYTES,
         owner: weakref.ref[Any] | None = None,
         figures: Figures | None = None,
+        reports: bool = True,
     ) -> Outbox:
         """Begin to write and to renew for `lease`, every `heartbeat` seconds or as often as lease and ttl need it.
 
         `on_stop` is called once, without locks, when the store refuses the lease or `tell` stops it. `put` waits
         while more than `max_pending_bytes` are not stored yet. Once `owner` is collected the lease is not renewed
         any more, and the outbox is stopped. `figures`: where appends are counted, under this committer's lock.
+        `reports`: whether the lengths of stored chunks are noted in `acknowledged`.
         StoreUnavailableError if no thread can be started.
         """
         interval = min(heartbeat, self._schedule.grace / 3, lease.ttl / 3)
         room = threading.Condition(self._lock)
-        outbox = Outbox(lease, interval, max_pending_bytes, on_stop, room, owner, figures)
+        outbox = Outbox(lease, interval, max_pending_bytes, on_stop, room, owner, figures, reports)
         self._heartbeat.add(outbox.pulse, functools.partial(self._stop, outbox))
         try:
             with self._lock:

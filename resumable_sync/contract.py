@@ -103,6 +103,8 @@ DEFAULT_GRACE = 15.0
 DEFAULT_READ_BYTES = 256 * 1024
 """Bytes that one `read` returns at most (it may exceed this by the rest of one chunk)."""
 
+_PIECE_BYTES = 16 * 1024  # from this average on, handing out more pieces costs less than joining them
+
 MAX_WAIT = 3600.0
 """Seconds that one `read` may be asked to wait."""
 
@@ -292,18 +294,19 @@ class Lease:
 class Batch:
     """What one `read` found: bytes and status of one snapshot.
 
-    `data` holds the bytes after the asked cursor, joined; `cursor` points after them. `entries` gives the
-    same as one Entry per appended chunk (the first is cut where the cursor lay inside it); it is built when
-    asked for. `size` is the stream's length in the snapshot: while `offset < size` more can be read at
-    once (replay), when they are equal the reader has caught up (live). Immutable; thread-safe.
+    `data` holds the bytes after the asked cursor; `cursor` points after them. `entries` gives the same as one
+    Entry per appended chunk (the first is cut where the cursor lay inside it), `pieces` as few pieces, without
+    copying large ones; all three are made when asked for. `size` is the stream's length in the snapshot: while
+    `offset < size` more can be read at once (replay), when they are equal the reader has caught up (live).
+    Immutable; thread-safe. A store gives `data` as it has it: whole, or in parts.
     """
 
-    __slots__ = ("data", "generation", "size", "status", "error", "_start", "_lengths")
+    __slots__ = ("generation", "size", "status", "error", "_start", "_lengths", "_count", "_parts")
 
     def __init__(
         self,
         start: Position,
-        data: bytes,
+        data: bytes | Sequence[bytes],
         lengths: Sequence[int],
         *,
         size: int,
@@ -313,10 +316,31 @@ class Batch:
         self._start = start.offset
         self._lengths = lengths
         self.generation = start.generation
-        self.data = data
+        parts = (data,) if isinstance(data, bytes) else data
+        self._count = sum(map(len, parts))
+        self._parts: Sequence[bytes] = parts if self._count else ()  # replaced as a whole, by what is equal
         self.size = size
         self.status = status
         self.error = error
+
+    @property
+    def data(self) -> bytes:
+        """The bytes, joined."""
+        parts = self._parts
+        if len(parts) == 1:
+            return parts[0]
+        joined = b"".join(parts)
+        if joined:
+            self._parts = (joined,)
+        return joined
+
+    @property
+    def pieces(self) -> Sequence[bytes]:
+        """`data` in pieces of some size, as the store had it, or joined where those would be small. Empty if there
+        is nothing."""
+        if len(self._parts) > 1 and self._count < len(self._parts) * _PIECE_BYTES:
+            return (self.data,)
+        return self._parts
 
     @property
     def start(self) -> str:
@@ -326,7 +350,7 @@ class Batch:
     @property
     def offset(self) -> int:
         """Bytes of this generation up to and including `data`."""
-        return self._start + len(self.data)
+        return self._start + self._count
 
     @property
     def cursor(self) -> str:
@@ -337,15 +361,15 @@ class Batch:
     def entries(self) -> list[Entry]:
         """`data` as the producer's chunks."""
         entries = []
-        begin = 0
+        data, begin = self.data, 0
         for length in self._lengths:
             end = begin + length
-            entries.append(Entry(f"{self.generation}-{self._start + end}", self.data[begin:end]))
+            entries.append(Entry(f"{self.generation}-{self._start + end}", data[begin:end]))
             begin = end
         return entries
 
     def __repr__(self) -> str:
-        return f"<Batch {self.cursor} of {self.size}, {len(self.data)} bytes, {self.status.value}>"
+        return f"<Batch {self.cursor} of {self.size}, {self._count} bytes, {self.status.value}>"
 
 
 @dataclass(frozen=True)

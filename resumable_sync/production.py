@@ -98,6 +98,7 @@ class Production:
             max_pending_bytes,
             owner=self._owner,
             figures=tally.figures(self._committer.route),
+            reports=hooks.on_append is not None,
         )
         if idle_timeout is not None:
             try:
@@ -259,7 +260,6 @@ class Production:
     def _report_appends(self) -> None:
         acknowledged, hook = self._outbox.acknowledged, self.hooks.on_append
         if hook is None:
-            acknowledged.clear()
             return
         with contextlib.suppress(IndexError):  # a deque is thread-safe: another thread may be at it, too
             while True:

@@ -108,17 +108,17 @@ class ViewerLoop:
         del first
         yielded_at = time.monotonic()  # the last time; here nothing was yet
         while True:
-            if batch.data:
+            has_data = bool(batch.pieces)
+            ended = batch.status.ended and (batch.offset >= batch.size or not has_data)
+            overdue = heartbeat is not None and time.monotonic() - yielded_at >= heartbeat and not ended
+            if has_data or overdue:
                 yield batch
                 yielded_at = time.monotonic()
-            elif batch.status.ended:
+            if ended:  # in the same snapshot: nothing more can come
                 ending = self.ending(batch)
                 if ending is not None:
                     raise ending
                 return
-            elif heartbeat is not None and time.monotonic() - yielded_at >= heartbeat:
-                yield batch
-                yielded_at = time.monotonic()
             wait = WAIT_SLICE
             if heartbeat is not None:
                 wait = min(wait, max(0.0, yielded_at + heartbeat - time.monotonic()))
@@ -131,10 +131,11 @@ class ViewerLoop:
         batches = self.batches(first)
         del first
         for batch in batches:
-            data = batch.data
+            pieces = list(batch.pieces)
             del batch
-            yield data
-            del data  # as in `batches`
+            pieces.reverse()
+            while pieces:
+                yield pieces.pop()
 
     def entries(self, first: Batch) -> Iterator[Entry]:
         """Yield the producer's chunks."""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import sys
 from array import array
+from bisect import bisect_right
 from collections.abc import Iterable, Sequence
+from itertools import accumulate
 
 from ..errors import StreamLostError
 
@@ -21,68 +23,70 @@ uint32; None for a single chunk."""
 
 def pack(chunks: Sequence[bytes], offset: int) -> list[Page]:
     """Pack chunks that begin at `offset` into as few pages as their sizes allow."""
+    if len(chunks) == 1:
+        return [(offset + len(chunks[0]), chunks[0], None)]
+    lengths = list(map(len, chunks))
+    ends = list(accumulate(lengths))
     pages: list[Page] = []
-    held: list[bytes] = []
-    held_bytes = 0
-    for chunk in chunks:
-        if held and (held_bytes + len(chunk) > PAGE_BYTES or len(held) == _PAGE_CHUNKS):
-            offset += held_bytes
-            pages.append(_page(held, offset))
-            held, held_bytes = [], 0
-        held.append(chunk)
-        held_bytes += len(chunk)
-    if held:
-        pages.append(_page(held, offset + held_bytes))
+    first = begin = 0
+    while first < len(chunks):
+        if lengths[first] > PAGE_BYTES:
+            stop = first + 1
+        else:
+            stop = bisect_right(ends, begin + PAGE_BYTES, first + 1, min(first + _PAGE_CHUNKS, len(chunks)))
+        payload = chunks[first] if stop == first + 1 else b"".join(chunks[first:stop])
+        begin = ends[stop - 1]
+        packed = _as_little_endian(array("I", lengths[first:stop])).tobytes() if stop > first + 1 else None
+        pages.append((offset + begin, payload, packed))
+        first = stop
     return pages
 
 
-def _page(chunks: list[bytes], end: int) -> Page:
-    if len(chunks) == 1:
-        return end, chunks[0], None
-    return end, b"".join(chunks), _as_little_endian(array("I", map(len, chunks))).tobytes()
-
-
-def unpack(pages: Iterable[Page], offset: int, max_bytes: int) -> tuple[bytes, Sequence[int]]:
-    """The bytes from `offset` on, and the lengths of the chunks they make up, the first one cut.
+def unpack(pages: Iterable[Page], offset: int, max_bytes: int) -> tuple[list[bytes], Sequence[int]]:
+    """The bytes from `offset` on, in parts, and the lengths of the chunks they make up, the first one cut.
 
     Takes pages in order until `max_bytes` are reached; of the last page only the chunks up to there.
     StreamLostError if a page is missing.
     """
     payloads: list[bytes] = []
     lengths = array("I")
-    total = skip = previous = 0
+    total, skip, reached, wanted = 0, 0, -1, 0
     for end, payload, packed in pages:
-        begin = end - len(payload)
-        if not payloads:
-            skip = offset - begin
-        if skip < 0 or (payloads and begin != previous):
-            raise StreamLostError(f"the bytes before offset {begin} are missing from the store")
-        previous = end
+        size = len(payload)
+        if end - size != reached:
+            skip = offset - (end - size)
+            if payloads or skip < 0:
+                raise StreamLostError(f"the bytes before offset {end - size} are missing from the store")
+            wanted = skip + max_bytes
+        reached = end
         payloads.append(payload)
-        total += len(payload)
+        total += size
         if packed is None:
-            lengths.append(len(payload))
+            lengths.append(size)
         elif _IS_LITTLE_ENDIAN:
             lengths.frombytes(packed)
         else:
             lengths += _as_little_endian(array("I", packed))
-        if total - skip >= max_bytes:
+        if total >= wanted:
             break
     if not payloads:
         raise StreamLostError(f"the bytes after offset {offset} are missing from the store")
-    data = payloads[0] if len(payloads) == 1 else b"".join(payloads)
     dropped = first = 0
     while dropped + lengths[first] <= skip:
         dropped += lengths[first]
         first += 1
-    stop = len(lengths)
-    while total - lengths[stop - 1] - skip >= max_bytes:
+    stop, excess = len(lengths), 0
+    while total - excess - lengths[stop - 1] - skip >= max_bytes:
         stop -= 1
-        total -= lengths[stop]
+        excess += lengths[stop]
+    if excess:  # of the last one alone: what comes before it is less than max_bytes
+        payloads[-1] = payloads[-1][:-excess]
+    if skip:
+        payloads[0] = payloads[0][skip:]
     if first or stop < len(lengths):
         lengths = lengths[first:stop]
     lengths[0] -= skip - dropped
-    return data[skip:total] if skip or total < len(data) else data, lengths
+    return payloads, lengths
 
 
 def _as_little_endian(numbers: array[int]) -> array[int]:

@@ -161,12 +161,12 @@ class Tail(Channel):
                 return None
             found = rows[bisect_right(rows, position.offset, key=_row_end) :]
         status, error = ending or (Status.STREAMING, None)
-        data = b""
+        parts: Sequence[bytes] = ()
         lengths: Sequence[int] = ()
         if found:
-            data, lengths = pages.unpack(found, position.offset, max_bytes)
-        batch = Batch(position, data, lengths, size=end, status=status, error=error)
-        if len(data) <= _SHARED_BATCH_BYTES and len(batches) < _SHARED_BATCHES:
+            parts, lengths = pages.unpack(found, position.offset, max_bytes)
+        batch = Batch(position, parts, lengths, size=end, status=status, error=error)
+        if batch.offset - position.offset <= _SHARED_BATCH_BYTES and len(batches) < _SHARED_BATCHES:
             batches[position, max_bytes] = batch
         return batch
 

@@ -10,7 +10,16 @@ from typing import Any
 
 import pytest
 
-from resumable_sync import Batch, Lease, MemoryStore, ResumableStreamContext, StoreUnavailableError
+from resumable_sync import (
+    Batch,
+    Lease,
+    MemoryStore,
+    ProducerFailedError,
+    ResumableStreamContext,
+    ResumableStreamError,
+    StoreUnavailableError,
+    StreamCancelledError,
+)
 
 TIMEOUT = 20.0
 CHUNK = 1_000_000
@@ -107,3 +116,48 @@ def test_a_viewer_gives_up_on_a_store_that_stays_away() -> None:
         with pytest.raises(StoreUnavailableError, match="away"):
             next(viewer)
     store.close()
+
+
+class Counting(MemoryStore):
+    """Counts its reads."""
+
+    reads = 0
+
+    def read(self, *arguments: Any, **options: Any) -> Batch:
+        self.reads += 1
+        return super().read(*arguments, **options)
+
+
+ENDINGS = {"done": type(None), "error": ProducerFailedError, "cancelled": StreamCancelledError}
+
+
+@pytest.mark.parametrize("status", ENDINGS)
+def test_the_read_that_brings_the_last_byte_of_an_ended_stream_is_the_last(status: str) -> None:
+    with Counting() as store, ResumableStreamContext(store, read_bytes=10) as context:
+        lease = acquire(store)
+        store.append(lease, b"0123456789", b"abc")
+        if status == "cancelled":
+            store.cancel("s")
+        else:
+            store.finalize(lease, status)
+        got: list[bytes] = []
+        ending = None
+        try:
+            for piece in context.require_resume("s"):
+                got.append(piece)
+        except ResumableStreamError as error:
+            ending = error
+        assert got == [b"0123456789", b"abc"] and store.reads == 2
+        assert type(ending) is ENDINGS[status]
+
+
+def test_an_ending_after_the_last_byte_was_read_takes_another_read() -> None:
+    with Counting() as store, ResumableStreamContext(store) as context:
+        lease = acquire(store)
+        store.append(lease, b"abc")
+        viewer = context.require_resume("s")
+        assert next(viewer) == b"abc"
+        store.append(lease, b"def")
+        store.finalize(lease, "done")
+        assert list(viewer) == [b"def"]
+        assert store.reads == 2

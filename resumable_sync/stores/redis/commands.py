@@ -476,7 +476,7 @@ def _fetch(
             raise _damaged_error(stream_id)
         raise StreamNotFoundError(f"there is no stream {stream_id}")
     start = start_position(stream_id, found, position)
-    data = b""
+    parts: Sequence[bytes] = ()
     lengths: Sequence[int] = ()
     if start.offset < found.size:
         if position is None:
@@ -485,8 +485,8 @@ def _fetch(
         if not rows:  # a chunk that is larger than the range
             reply = link.run([commands.rows(stream_id, start, _LAST_OFFSET, count=1)])[0]
             rows = parse_rows(reply, found.size)
-        data, lengths = pages.unpack(rows, start.offset, max_bytes)
-    return Batch(start, data, lengths, size=found.size, status=found.status, error=found.error), found.valid_for
+        parts, lengths = pages.unpack(rows, start.offset, max_bytes)
+    return Batch(start, parts, lengths, size=found.size, status=found.status, error=found.error), found.valid_for
 
 
 def _damaged_error(stream_id: str) -> StreamLostError:

@@ -520,19 +520,19 @@ class SQLiteStore(BaseStore):
         producer."""
         self._check_open()
         process = self._processes.get()
-        data: bytes = b""
+        parts: Sequence[bytes] = ()
         lengths: Sequence[int] = ()
         with self._connections.read() as connection:
             row = tables.select_living(connection, stream_id)
             if row is not None:
                 generation, offset = position or (row.generation, 0)
                 if generation == row.generation and offset < row.size:
-                    data, lengths = tables.read(connection, generation, offset, max_bytes)
+                    parts, lengths = tables.read(connection, generation, offset, max_bytes)
         if row is None:
             raise StreamNotFoundError(f"there is no stream {stream_id}")
         start = start_position(stream_id, row, position)
-        if not data and process.liveness.is_over(row):
+        if not parts and process.liveness.is_over(row):
             process.end_over([(stream_id, row)], _PATIENCE)
             return self._fetch(stream_id, position, max_bytes)
-        batch = Batch(start, data, lengths, size=row.size, status=row.status, error=row.error)
+        batch = Batch(start, parts, lengths, size=row.size, status=row.status, error=row.error)
         return Fetched(batch, row.life)

@@ -33,8 +33,8 @@ def test_steps_write_what_is_read(connections: Connections, steps: Steps) -> Non
         row = tables.select(connection, "s")
         assert row is not None and (row.status, row.size, row.entries) == (Status.STREAMING, 5, 2)
         assert 59 < row.life <= 60 and row.info("s").metadata == {"a": "b"}
-        data, lengths = tables.read(connection, lease.generation, 1, 100)
-        assert (data, list(lengths)) == (b"bcde", [1, 3])
+        parts, lengths = tables.read(connection, lease.generation, 1, 100)
+        assert (parts, list(lengths)) == ([b"bcde"], [1, 3])
         ended = steps.end(connection, "s", row, Status.ERROR, "no")
         assert tables.select(connection, "s") == ended
         assert (ended.status, ended.error, ended.size) == (Status.ERROR, "no", 5)
