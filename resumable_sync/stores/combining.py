@@ -5,7 +5,7 @@ makes them in one go, and leaves their outcomes with them; a thread whose turn c
 call that meets nobody is made alone, at once: nothing is ever gathered by waiting.
 
 Why no thread hangs, and no call is made twice: a call is in the queue, or has been taken out of it by exactly one
-thread (`popleft` and `remove` are atomic), which held the turn. A turn is found again if an exception broke its
+thread (`remove` is atomic), which held the turn. A turn is found again if an exception broke its
 holder off (see turns.py). So a call that has been taken and has no outcome once its thread has the turn was broken
 off with its maker; whether it was carried out is not known, and its thread is told so.
 

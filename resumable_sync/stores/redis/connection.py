@@ -26,7 +26,7 @@ from redis.exceptions import (
 
 from ...errors import ResumableStreamError, StoreUnavailableError, StreamLostError
 from .cluster import SlotMap
-from .scripts import Call
+from .scripts import Argument, Call
 from .settings import Endpoint, Target, is_refused
 
 _PAUSE_SECONDS = (0.02, 0.5)  # first and longest between repeats
@@ -156,7 +156,7 @@ class Node:
                 except (RedisError, OSError) as error:
                     _mark_unsent(error)
                     raise
-            packed = connection.pack_commands([call.arguments for call in calls])
+            packed = connection.pack_commands([_as_text(call.arguments) for call in calls])
             connection.send_packed_command(packed, check_health=False)
         except BaseException as error:
             self.give_back(connection, usable=False)
@@ -287,6 +287,11 @@ class Trip:
         self.abandon()
         kind = StaleConnectionError if self._reused else TimeoutError
         return kind(f"{self._node.endpoint.address} did not answer in time")
+
+
+def _as_text(arguments: Iterable[Argument]) -> list[str | bytes]:
+    """What hiredis, in C, makes of a number it does not check: where a signal handler raises then, it crashes."""
+    return [str(each) if isinstance(each, int) else each for each in arguments]
 
 
 def _is_broken(error: BaseException) -> bool:
