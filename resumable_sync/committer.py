@@ -181,7 +181,7 @@ class Schedule:
         refusal."""
         stopped = outbox.error or outbox.refusal
         if stopped is not None:
-            raise stopped
+            raise stopped.with_traceback(None)  # of this call alone: a caller may go on to put for ever
         pending = outbox.pending
         size = outbox.pending_bytes + len(chunk)
         if pending and (size > outbox.max_pending_bytes or len(pending) >= MAX_PENDING_CHUNKS):
@@ -395,7 +395,7 @@ class Committer:
             self._execute(turn)
             outbox.put_ended_at = time.monotonic()
             if outbox.error is not None:
-                raise outbox.error
+                raise outbox.error.with_traceback(None)
 
     def flush(self, outbox: Outbox, timeout: float | None = None) -> None:
         """Wait until everything handed over is stored. Raises the outbox's error, or StoreUnavailableError
@@ -408,7 +408,7 @@ class Committer:
                     raise StoreUnavailableError(f"stream {outbox.lease.stream_id} could not be stored in time")
                 outbox.room.wait(left)
             if outbox.error is not None:
-                raise outbox.error
+                raise outbox.error.with_traceback(None)
 
     def refuse(self, outbox: Outbox, error: ResumableStreamError) -> None:
         """Take no further chunks: `put` raises `error`. What was handed over before is still written."""

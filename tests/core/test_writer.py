@@ -10,6 +10,7 @@ import logging
 import shutil
 import threading
 import time
+import traceback
 from collections.abc import Iterator
 from typing import Any
 
@@ -171,6 +172,23 @@ def test_a_writer_that_is_cancelled_elsewhere_learns_of_it(backend: Backend, sto
                 elsewhere.delete("u")
     if elsewhere is not store:
         elsewhere.close()
+
+
+@pytest.mark.parametrize("method", ["write", "flush"])
+def test_an_error_that_is_told_again_and_again_keeps_nothing_of_the_calls_before(method: str) -> None:
+    """Such as to a logging handler, which swallows it."""
+    with ResumableStreamContext(MemoryStore()) as context, contextlib.suppress(StreamFinalizedError):
+        with context.writer("s") as out:
+            out.write(b"x")
+            out.flush()
+            assert context.cancel("s")
+            depths: list[int] = []
+            while len(depths) < 5:
+                try:
+                    out.write(b"y") if method == "write" or not depths else out.flush()
+                except StreamFinalizedError as finalized:
+                    depths.append(len(list(traceback.walk_tb(finalized.__traceback__))))
+            assert len(set(depths[1:])) == 1
 
 
 def test_closing_the_context_interrupts_a_writer(store: Store) -> None:
