@@ -316,9 +316,10 @@ class Batch:
         self._start = start.offset
         self._lengths = lengths
         self.generation = start.generation
-        parts = (data,) if isinstance(data, bytes) else data
+        parts = (bytes(data),) if isinstance(data, (bytes, bytearray, memoryview)) else data
         self.length = sum(map(len, parts))
-        self._parts: Sequence[bytes] = parts if self.length else ()  # replaced as a whole, by what is equal
+        # Replaced as a whole, by what is equal.
+        self._parts: Sequence[bytes] = parts if all(parts) else [part for part in parts if part]
         self.size = size
         self.status = status
         self.error = error

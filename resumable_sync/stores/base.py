@@ -277,8 +277,9 @@ def start_position(stream_id: str, state: StreamState, position: Position | None
 
 def freeze_chunks(chunks: Sequence[bytes]) -> list[bytes]:
     """The chunks without the empty ones, as bytes of their own: a caller may reuse its buffer afterwards."""
+    chunks = list(chunks)  # once, whatever it is
     if set(map(type, chunks)) == {bytes} and all(chunks):
-        return list(chunks)
+        return chunks
     frozen = []
     for chunk in chunks:
         if not isinstance(chunk, bytes):

@@ -5,14 +5,19 @@ makes them in one go, and leaves their outcomes with them; a thread whose turn c
 call that meets nobody is made alone, at once: nothing is ever gathered by waiting.
 
 Why no thread hangs, and no call is made twice: a call is in the queue, or has been taken out of it by exactly one
-thread (`popleft` and `remove` are atomic), which held the turn. A turn is found again if an exception broke its
+thread (`remove` is atomic), which held the turn. A turn is found again if an exception broke its
 holder off (see turns.py). So a call that has been taken and has no outcome once its thread has the turn was broken
 off with its maker; whether it was carried out is not known, and its thread is told so.
+
+Why no call is made once its thread has gone: a thread that goes marks its call, then takes it out of the queue.
+What is marked is neither taken nor put back, and where the mark comes while it is put back, the next who finds it
+in the queue passes it over.
 """
 
 from __future__ import annotations
 
 import contextlib
+import copy
 import sys
 import time
 from collections import deque
@@ -38,9 +43,11 @@ Make = Callable[[Sequence[Given], float], Sequence[Result | ResumableStreamError
 class _Call(Generic[Given, Result]):
     """One call. Its thread's, until it is taken out of the queue; then its maker's, until it has an outcome."""
 
-    def __init__(self, given: Given, size: int) -> None:
+    def __init__(self, given: Given, size: int, deadline: float) -> None:
         self.given = given
         self.size = size
+        self.deadline = deadline  # monotonic: how long its thread waits for its turn
+        self.gone = False  # its thread has; set by that thread alone
         self.outcome: Result | ResumableStreamError | None = None
 
 
@@ -57,32 +64,39 @@ class Combiner(Generic[Given, Result]):
 
     def call(self, make: Make[Given, Result], given: Given, size: int, timeout: float) -> Result:
         """Make one call, of `size` bytes, and return what it is; raises its error. Blocks. StoreUnavailableError
-        if it was not made within `timeout` seconds.
+        if its turn did not come within `timeout` seconds; one that is on its way by then, with others, is given as
+        long again.
 
         `make(calls, seconds)` carries calls out, in order, waiting at most so long for others, and returns an
         outcome for each: what it is, or the error that is this call's alone. A StoreUnavailableError that it
         raises is that of all; unless it is of unknown fate nothing was carried out, and each call is made again,
-        so that one that cannot be made does not keep the others from it. `make` does the same in all calls.
+        so that one that cannot be made does not keep the others from it. `make` does the same in all calls, and is
+        thread-safe: a signal handler's call, in the middle of one of its own thread, is made there and then.
         """
         deadline = time.monotonic() + timeout
-        call: _Call[Given, Result] = _Call(given, size)
+        call: _Call[Given, Result] = _Call(given, size, deadline)
         place = None
         user = _User()
         try:
             self._queue.append(call)
             place = self._turns.take(user, timeout, sys._getframe())
+            if place is None and call not in self._queue and call.outcome is None:
+                place = self._turns.take(user, timeout, sys._getframe())
             if self._take_out(call):
                 if place is not None:
                     self._make_all(make, [call, *self._take_others(size)], deadline)
+                elif time.monotonic() < deadline:  # the turn is this very thread's
+                    self._make_all(make, [call], deadline)
                 else:
                     call.outcome = StoreUnavailableError(f"others took longer than {timeout:g} s")
         finally:
+            call.gone = True
             self._take_out(call)  # whoever was broken off while it waited does not want it made any more
             if place is not None:
                 self._turns.give_back(place)
         outcome = call.outcome
         if outcome is None:
-            reason = "was broken off" if place is not None else f"took longer than {timeout:g} s"
+            reason = "was broken off" if place is not None else f"took longer than {2 * timeout:g} s"
             raise StoreUnavailableError(f"the thread that made this call {reason}", fate_unknown=True)
         if isinstance(outcome, ResumableStreamError):
             raise outcome
@@ -98,22 +112,52 @@ class Combiner(Generic[Given, Result]):
 
     def _take_others(self, size: int) -> Iterator[_Call[Given, Result]]:
         """Out of the queue, the oldest first, as many as go together with one of `size` bytes."""
+        count = 1
         with contextlib.suppress(IndexError):  # the queue is empty
-            for _ in range(1, MAX_CALLS):
-                size += self._queue[0].size
-                if size > MAX_BYTES:
-                    return
-                yield self._queue.popleft()
+            while count < MAX_CALLS:
+                oldest = self._queue[0]
+                if not oldest.gone:
+                    size += oldest.size
+                    if size > MAX_BYTES:
+                        return
+                if self._take_out(oldest) and not oldest.gone:
+                    count += 1
+                    yield oldest
+
+    def _put_back(self, calls: Sequence[_Call[Given, Result]]) -> None:
+        """For their own threads: each has its own patience."""
+        self._queue.extendleft([call for call in reversed(calls) if not call.gone])
 
     def _make_all(self, make: Make[Given, Result], calls: list[_Call[Given, Result]], deadline: float) -> None:
         """With the turn. The first is this thread's own."""
+        began = time.monotonic()
+        seconds = max(0.0, deadline - began)
         try:
-            outcomes = make([call.given for call in calls], max(0.0, deadline - time.monotonic()))
+            outcomes = make([call.given for call in calls], seconds)
         except StoreUnavailableError as unavailable:
             if len(calls) > 1 and not unavailable.fate_unknown:
-                self._queue.extendleft(reversed(calls[1:]))  # for their own threads: each has its own patience
+                self._put_back(calls[1:])
                 self._make_all(make, calls[:1], deadline)
                 return
-            outcomes = [unavailable] * len(calls)
+            outcomes = [unavailable, *(_copy(unavailable) for _ in calls[1:])]
+        early = []
         for call, outcome in zip(calls, outcomes, strict=True):
-            call.outcome = outcome
+            # Who has much more patience is not to be told of a failure that the rest of this thread's may explain.
+            if call.deadline - began > 2 * seconds and _may_be_early(outcome):
+                early.append(call)
+            else:
+                call.outcome = outcome
+        if early:
+            self._put_back(early)
+
+
+def _may_be_early(outcome: object) -> bool:
+    """Whether another try, which is safe, may have another outcome."""
+    return isinstance(outcome, StoreUnavailableError) and outcome.transient and not outcome.fate_unknown
+
+
+def _copy(unavailable: StoreUnavailableError) -> StoreUnavailableError:
+    """The same for another thread: each that raises an exception adds to its traceback, and may change it."""
+    made = copy.copy(unavailable)
+    made.__cause__ = unavailable.__cause__
+    return made

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from resumable_sync import Batch, Status
+from resumable_sync import Batch, SQLiteStore, Status
 from resumable_sync.contract import Position
 from resumable_sync.stores import pages
 
@@ -60,3 +63,24 @@ def test_large_parts_are_handed_out_as_they_are() -> None:
 def test_small_parts_are_joined_once() -> None:
     made = batch(*[b"x"] * 1000)
     assert len(made.pieces) == 1 and made.pieces[0] is made.pieces[0] is made.data
+
+
+@pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
+def test_data_of_any_kind_of_buffer_are_bytes(kind: Callable[[bytes], bytes]) -> None:
+    """Of a store of one's own, as they were taken before there were parts."""
+    made = Batch(Position(3, 10), kind(b"abc"), (3,), size=13, status=Status.DONE)
+    assert (made.data, made.pieces, made.offset) == (b"abc", (b"abc",), 13)
+    assert type(made.data) is bytes and type(made.entries[0].chunk) is bytes
+
+
+def test_no_piece_is_empty() -> None:
+    large = bytes(65536)
+    assert list(batch(b"", large, b"", large, b"").pieces) == [large, large]
+
+
+def test_a_viewer_that_waits_is_given_the_parts_as_they_are(tmp_path: Path) -> None:
+    """As one that does not."""
+    with SQLiteStore(tmp_path / "streams.db") as store:
+        assert store.create("s", *[bytes(65536)] * 4, ending="done")
+        for timeout in (0.0, 1.0):
+            assert [len(piece) for piece in store.read("s", timeout=timeout).pieces] == [65536] * 4

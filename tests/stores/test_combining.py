@@ -6,13 +6,16 @@ import functools
 import random
 import threading
 import time
+import traceback
 from collections.abc import Callable, Sequence
+from types import FrameType
 
 import pytest
 
 from resumable_sync.errors import ConflictError, ResumableStreamError, StoreUnavailableError
 from resumable_sync.stores import combining
 from resumable_sync.stores.combining import Combiner
+from resumable_sync.stores.turns import Place
 
 from ..support import PATIENCE, wait_until
 from .thrown import Thrown
@@ -131,8 +134,23 @@ def test_nothing_is_repeated_whose_fate_is_unknown(maker: Maker, threads: Thread
     maker.raised = [StoreUnavailableError("away"), unknown]
     outcomes = threads.finish()
     assert str(outcomes["a"]) == "away"
-    assert outcomes["b"] is unknown and outcomes["c"] is unknown
+    assert outcomes["b"] is unknown
     assert maker.groups == [["a"], ["b", "c"]]
+
+
+def test_each_thread_raises_an_exception_of_its_own(maker: Maker, threads: Threads) -> None:
+    """One for all would collect the tracebacks of all, and keep what their frames hold."""
+    for given in "abc":
+        threads.call(given)
+    unknown = StoreUnavailableError("no reply", transient=False, fate_unknown=True)
+    unknown.__cause__ = OSError("cut")
+    maker.raised = [StoreUnavailableError("away"), unknown]
+    outcomes = threads.finish()
+    told = outcomes["c"]
+    assert isinstance(told, StoreUnavailableError) and told is not outcomes["b"]
+    assert (str(told), told.transient, told.fate_unknown) == ("no reply", False, True)
+    assert told.__cause__ is unknown.__cause__
+    assert len(traceback.extract_tb(told.__traceback__)) == 2  # of this thread: its own function, and `call`
 
 
 def test_who_was_taken_along_by_a_thread_that_was_broken_off_is_told(maker: Maker, threads: Threads) -> None:
@@ -173,6 +191,115 @@ def test_who_is_not_made_in_time_by_another_does_not_know_its_fate(maker: Maker,
     assert isinstance(late, StoreUnavailableError) and late.fate_unknown
     gates["b"].set()
     assert threads.finish()["b"] == "made b"
+
+
+def test_a_call_that_is_on_its_way_is_given_as_long_again(
+    maker: Maker, threads: Threads, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = threading.Event()
+    waits: list[float] = []
+    take = threads.combiner._turns.take
+
+    def counted(user: object, timeout: float, frame: FrameType | None = None) -> Place | None:
+        waits.append(timeout)
+        return take(user, timeout, frame)
+
+    def make(calls: Sequence[str], seconds: float) -> list[str | ResumableStreamError]:
+        made = Maker.make(maker, calls, seconds)
+        assert "c" not in calls or gate.wait(PATIENCE)
+        return made
+
+    monkeypatch.setattr(threads.combiner._turns, "take", counted)
+    monkeypatch.setattr(maker, "make", make)
+    threads.call("a")
+    threads.call("b")
+    threads.call("c", timeout=1.0)
+    maker.go_on.set()
+    wait_until(lambda: len(waits) == 4 or "c" in threads.outcomes)
+    gate.set()
+    assert threads.finish() == {given: f"made {given}" for given in "abc"}
+    assert waits[2:] == [1.0, 1.0]
+
+
+def test_a_call_whose_thread_has_gone_is_not_made_any_more(maker: Maker, threads: Threads) -> None:
+    """Those that were on their way with it when it went are put back; it is not."""
+    refused = threading.Event()
+
+    def make(calls: Sequence[str], seconds: float) -> list[str | ResumableStreamError]:
+        made = Maker.make(maker, calls, seconds)
+        if "c" in calls and len(calls) > 1:
+            assert refused.wait(PATIENCE)
+            raise StoreUnavailableError("away")
+        return made
+
+    maker.make = make  # type: ignore[method-assign]
+    threads.call("a")
+    threads.call("b")
+    threads.call("c", timeout=0.5)
+    threads.call("d")
+    maker.go_on.set()
+    wait_until(lambda: "c" in threads.outcomes)
+    refused.set()
+    late = threads.finish()["c"]
+    assert isinstance(late, StoreUnavailableError) and late.fate_unknown
+    assert maker.groups == [["a"], ["b", "c", "d"], ["b"], ["d"]]
+
+
+def test_who_finds_a_call_in_the_queue_whose_thread_has_gone_passes_it_over(
+    maker: Maker, threads: Threads
+) -> None:
+    """However large it is."""
+    gone: combining._Call[str, str] = combining._Call("gone", combining.MAX_BYTES + 1, 0.0)
+    for given in "abc":
+        threads.call(given)
+    gone.gone = True
+    threads.combiner._queue.appendleft(gone)
+    assert len(threads.finish()) == 3
+    assert maker.groups == [["a"], ["b", "c"]]
+
+
+def test_who_has_little_patience_left_does_not_decide_for_the_others(maker: Maker, threads: Threads) -> None:
+    away = StoreUnavailableError("away")
+    lost = StoreUnavailableError("no reply", fate_unknown=True)
+    damaged = StoreUnavailableError("damaged", transient=False)
+
+    def make(calls: Sequence[str], seconds: float) -> list[str | ResumableStreamError]:
+        made = Maker.make(maker, calls, seconds)
+        if "c" in calls:
+            maker.refused.pop("c", None)  # later on it can be made
+        return made
+
+    maker.make = make  # type: ignore[method-assign]
+    maker.refused = {"b": away, "c": away, "d": lost, "e": damaged}
+    threads.call("a")
+    threads.call("b", timeout=PATIENCE / 4)
+    for given in "cdef":
+        threads.call(given)
+    outcomes = threads.finish()
+    assert outcomes == {"a": "made a", "b": away, "c": "made c", "d": lost, "e": damaged, "f": "made f"}
+    assert maker.groups == [["a"], ["b", "c", "d", "e", "f"], ["c"]]
+
+
+def test_who_has_about_as_much_patience_is_told_at_once(maker: Maker, threads: Threads) -> None:
+    maker.refused = dict.fromkeys("bc", StoreUnavailableError("away"))
+    for given in "abc":
+        threads.call(given)
+    assert threads.finish() == {"a": "made a", **maker.refused}
+    assert maker.groups == [["a"], ["b", "c"]]
+
+
+def test_a_call_in_the_middle_of_one_of_the_same_thread_is_made_there(maker: Maker, threads: Threads) -> None:
+    """That of a signal handler."""
+    maker.go_on.set()
+
+    def make(calls: Sequence[str], seconds: float) -> list[str | ResumableStreamError]:
+        if calls[0] == "outer":
+            assert threads.combiner.call(make, "inner", 1, PATIENCE) == "made inner"
+        return Maker.make(maker, calls, seconds)
+
+    assert threads.combiner.call(make, "outer", 1, PATIENCE) == "made outer"
+    assert maker.groups == [["inner"], ["outer"]]
+    assert not threads.combiner._queue
 
 
 def test_patience_is_that_of_the_thread_that_makes(maker: Maker, threads: Threads) -> None:

@@ -301,6 +301,12 @@ class Committing:
             reply.fate_unknown = doubtful
         if isinstance(reply, ResumableStreamError):
             raise reply
+        try:
+            return self._result(reply, doubtful)
+        except (ValueError, TypeError, IndexError) as wrong:  # others, on the same trip, are not to suffer from it
+            raise _damaged_error(self._commit.stream_id) from wrong
+
+    def _result(self, reply: Any, doubtful: bool) -> Stored:
         kind = reply[0]
         if kind == b"stored":
             generation, size = int(reply[1]), int(reply[2])

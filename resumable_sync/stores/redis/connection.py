@@ -26,7 +26,7 @@ from redis.exceptions import (
 
 from ...errors import ResumableStreamError, StoreUnavailableError, StreamLostError
 from .cluster import SlotMap
-from .scripts import Call
+from .scripts import Argument, Call
 from .settings import Endpoint, Target, is_refused
 
 _PAUSE_SECONDS = (0.02, 0.5)  # first and longest between repeats
@@ -156,7 +156,7 @@ class Node:
                 except (RedisError, OSError) as error:
                     _mark_unsent(error)
                     raise
-            packed = connection.pack_commands([call.arguments for call in calls])
+            packed = connection.pack_commands([_as_text(call.arguments) for call in calls])
             connection.send_packed_command(packed, check_health=False)
         except BaseException as error:
             self.give_back(connection, usable=False)
@@ -248,7 +248,8 @@ class Trip:
         self._finished = False
 
     def replies(self) -> list[Reply]:
-        """Read all replies; errors of single calls are among them. Raises if the connection breaks."""
+        """Read all replies; errors of single calls are among them. If the connection breaks, that error stands for
+        those that did not come; it is raised if none came."""
         found: list[Reply] = []
         usable = False
         try:
@@ -259,7 +260,9 @@ class Trip:
                     found.append(error)
             usable = True
         except (RedisError, OSError) as error:
-            if self._reused and not found and _is_broken(error):
+            if found:
+                return found + [error] * (self._count - len(found))
+            if self._reused and _is_broken(error):
                 raise StaleConnectionError(str(error)) from error
             raise
         finally:
@@ -284,6 +287,11 @@ class Trip:
         self.abandon()
         kind = StaleConnectionError if self._reused else TimeoutError
         return kind(f"{self._node.endpoint.address} did not answer in time")
+
+
+def _as_text(arguments: Iterable[Argument]) -> list[str | bytes]:
+    """What hiredis, in C, makes of a number it does not check: where a signal handler raises then, it crashes."""
+    return [str(each) if isinstance(each, int) else each for each in arguments]
 
 
 def _is_broken(error: BaseException) -> bool:
@@ -321,10 +329,10 @@ class Link:
         reached: threading.Event | None = None,
     ) -> None:
         self.timeout = timeout
-        self._reply_timeout = timeout
+        self.reply_timeout = timeout
         self._wait_replicas = wait_replicas
         if wait_replicas is not None:
-            self._reply_timeout += wait_replicas[1]
+            self.reply_timeout += wait_replicas[1]
         self._connections = connections
         self._target = target
         self._closed = threading.Event()
@@ -475,7 +483,7 @@ class Link:
     def _as_answered(self, trips: list[tuple[list[int], Trip]]) -> Iterator[tuple[list[int], Trip]]:
         """Takes the trips out of the list as their nodes answer, so that one that hangs keeps no connection of
         another. Those that have not answered in time stay in it."""
-        deadline = time.monotonic() + self._reply_timeout
+        deadline = time.monotonic() + self.reply_timeout
         with selectors.DefaultSelector() as selector:
             for each in trips:
                 selector.register(each[1], selectors.EVENT_READ, each)
@@ -505,7 +513,9 @@ class Link:
         if isinstance(confirmed, int) and confirmed >= self._wait_replicas[0]:
             return found
         count, seconds = self._wait_replicas
-        unconfirmed = UnconfirmedError(f"{confirmed} of {count} replicas confirmed within {seconds:g} s")
+        unconfirmed = confirmed  # the connection broke before
+        if isinstance(confirmed, (int, ResponseError)):
+            unconfirmed = UnconfirmedError(f"{confirmed} of {count} replicas confirmed within {seconds:g} s")
         return [reply if isinstance(reply, Exception) else unconfirmed for reply in found]
 
     def _ask(self, call: Call, redirect: AskError) -> Reply:
@@ -535,7 +545,7 @@ class Link:
                 node = self._nodes.get(endpoint)
                 if node is None:
                     node = self._nodes[endpoint] = Node(
-                        endpoint, self._reply_timeout, self._connections, self._reached
+                        endpoint, self.reply_timeout, self._connections, self._reached
                     )
                     if self._closed.is_set():
                         node.close()

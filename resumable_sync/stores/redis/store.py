@@ -232,7 +232,7 @@ class RedisStore(BaseStore):
         only if it is fenced, or certainly was not executed."""
         process = self._processes.get()
         commits = process.commits_to(process.writes.node_name(self._commands.keys.log(commit.stream_id)))
-        return commits.call(self._commit_all, commit, commit.length, process.writes.timeout)
+        return commits.call(self._commit_all, commit, commit.length, process.writes.reply_timeout)
 
     def _commit_all(self, commits: Sequence[Commit], patience: float) -> list[str | ResumableStreamError]:
         """One round trip."""

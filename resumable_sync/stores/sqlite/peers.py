@@ -47,7 +47,7 @@ class Peers:
 
     def tell(self, stream_ids: Collection[str]) -> None:
         """Send a hint to every other process that waits."""
-        names = self._names()
+        names = self._names() if stream_ids else []
         if not names:
             return
         datagram = "\n".join(stream_ids).encode("ascii")

@@ -17,7 +17,7 @@ from itertools import product
 from typing import Any, NamedTuple
 
 from ...contract import Lease, Notes, Status, StreamInfo, new_generation, new_token
-from ...errors import LimitExceededError, ResumableStreamError, StoreUnavailableError, StreamLostError
+from ...errors import ResumableStreamError, StoreUnavailableError, StreamLostError
 from ...logs import about
 from .. import base as rules
 from .. import pages
@@ -505,16 +505,16 @@ class Steps:
     ) -> ResumableStreamError | None:
         """Why `commit` is refused of a stream of which this transaction has read `row`; None if it is not."""
         stream_id = commit.stream_id
-        error = commit_error(commit, row, lambda names: select_notes(connection, stream_id, names))
-        if error is not None or row is None:
-            return error
         try:
+            error = commit_error(commit, row, lambda names: select_notes(connection, stream_id, names))
+            if error is not None or row is None:
+                return error
             self.limits.check_chunks(commit.chunks)
             if commit.chunks:
                 self.limits.check_room(stream_id, row.size + commit.length, row.entries + len(commit.chunks))
             check_room_for_notes(connection, stream_id, commit.notes)
-        except LimitExceededError as exceeded:
-            return exceeded
+        except ResumableStreamError as refused:  # by a limit, or as its notes are damaged
+            return refused
         return None
 
     def commit(self, connection: sqlite3.Connection, commit: Commit, row: Row) -> tuple[Row, list[pages.Page]]:

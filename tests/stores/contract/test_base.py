@@ -85,3 +85,12 @@ def test_check_reads_no_more_of_a_growing_stream_than_it_held_at_first(tmp_path:
     store.append(lease, b"1", b"2", b"3")
     assert store.check() == []
     assert store.reads == 3
+
+
+def test_chunks_may_come_from_an_iterator() -> None:
+    with MemoryStore() as store:
+        lease = acquired(store, "s")
+        results = store.append_many([(lease, iter([b"a", b"", bytearray(b"b")]))])  # type: ignore[list-item]
+        assert results == [lease.cursor] and store.read("s").data == b"ab"
+        assert store.append_many([(lease, iter([b"c", b"d"]))]) == [lease.cursor]  # type: ignore[list-item]
+        assert store.read("s").data == b"abcd"

@@ -6,9 +6,10 @@ import socket
 import threading
 from collections.abc import Callable
 
-Decide = Callable[[str, bytes], str]
+Decide = Callable[[str, bytes], str | bytes]
 """Called with "request" or "reply" and the piece, for each one; returns "pass", "drop" (the piece alone, without
-a word), "cut" (drop the piece and both sides) or "pass-cut" (forward it, then cut)."""
+a word), "cut" (drop the piece and both sides), "pass-cut" (forward it, then cut) or what to forward in its place
+before the cut."""
 
 
 class CuttingProxy:
@@ -57,6 +58,8 @@ class CuttingProxy:
         try:
             while piece := source.recv(self._size()):
                 verdict = self._decide(kind, piece)
+                if isinstance(verdict, bytes):
+                    piece, verdict = verdict, "pass-cut"
                 if verdict.startswith("pass"):
                     sink.sendall(piece)
                 if verdict.endswith("cut"):

@@ -7,15 +7,18 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
 
 from resumable_sync import StoreUnavailableError, StreamLostError
 from resumable_sync import open_store as open_any
+from resumable_sync.stores.redis import RedisStore
 from resumable_sync.stores.redis.connection import Link, Node, failure
 from resumable_sync.stores.redis.scripts import Call
 from resumable_sync.stores.redis.settings import from_url
+from resumable_sync.testing.kit import acquired
 
 from ...support import wait_until
 from .proxy import CuttingProxy
@@ -195,3 +198,22 @@ def test_a_server_that_was_reached_once_is_waited_for() -> None:
         later.start()
         assert store.info("s") is None
         later.join()
+
+
+def test_numbers_are_text_before_they_are_packed(server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """hiredis does not check what becomes of a number: the process crashes if a signal handler raises there."""
+    packed: list[tuple[object, ...]] = []
+    pack: Any = redis.Connection.pack_commands
+
+    def noted(self: redis.Connection, commands: list[tuple[Any, ...]]) -> Any:
+        packed.extend(map(tuple, commands))
+        return pack(self, commands)
+
+    monkeypatch.setattr(redis.Connection, "pack_commands", noted)
+    with RedisStore.from_url(server.url, prefix="numbers") as store:
+        lease = acquired(store, "s")
+        store.append(lease, b"a", b"b", notes={"n": "1"})
+        assert store.read("s").data == b"ab"
+        assert store.create("t") and store.commit("t", b"c", notes={"n": "1"}, expect={"n": None})
+    assert len(packed) > 5
+    assert {type(each) for arguments in packed for each in arguments} <= {str, bytes}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import socket
 import sqlite3
 from collections.abc import Iterator
 from concurrent.futures import Future
@@ -12,10 +13,10 @@ import pytest
 
 from resumable_sync import ConflictError, SQLiteStore, Status, StoreUnavailableError, StreamNotFoundError
 from resumable_sync.contract import parse_cursor
-from resumable_sync.testing.kit import call, drain
+from resumable_sync.testing.kit import acquired, call, drain
 
 from ...support import PATIENCE, wait_until
-from .conftest import alter
+from .conftest import alter, run_directory
 from .test_transactions import WRITE, begun
 
 __all__ = ["begun"]
@@ -124,6 +125,31 @@ def test_a_damaged_stream_fails_its_own_commit_alone(store: SQLiteStore) -> None
     with pytest.raises(StoreUnavailableError, match="damaged"):
         damaged.result(PATIENCE)
     assert drain(store, "whole")[0] == b"12"
+
+
+def test_the_ending_of_a_dead_producer_is_told_though_the_commit_that_found_it_is_refused(
+    store: SQLiteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    acquired(store, "s")
+    store.commit("s", notes={"n": "1"})
+    alter(store.path, "UPDATE notes SET value = x'00'", "UPDATE streams SET lease_until = 0.0")
+    told: list[str] = []
+    process = store._processes.get()
+    monkeypatch.setattr(process, "publish_ending", lambda stream_id, row: told.append(f"{stream_id} {row.status}"))
+    with pytest.raises(StoreUnavailableError, match="damaged"):
+        store.commit("s", expect={"n": "1"}, notes={"n": "2"})
+    assert told == ["s interrupted"]
+
+
+@pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="no Unix sockets")
+def test_a_commit_that_stores_no_bytes_wakes_no_other_process(store: SQLiteStore) -> None:
+    assert store.create("s")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as other:
+        other.bind(str(run_directory(store.path) / "other.1.sock"))
+        other.settimeout(PATIENCE)
+        store.commit("s", notes={"n": "1"})
+        store.commit("s", b"x")
+        assert other.recv(100) == b"s"
 
 
 def test_the_file_stays_busy_for_longer_than_the_patience(path: Path) -> None:
