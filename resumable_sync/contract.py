@@ -296,12 +296,12 @@ class Batch:
 
     `data` holds the bytes after the asked cursor; `cursor` points after them. `entries` gives the same as one
     Entry per appended chunk (the first is cut where the cursor lay inside it), `pieces` as few pieces, without
-    copying large ones; all three are made when asked for. `size` is the stream's length in the snapshot: while
-    `offset < size` more can be read at once (replay), when they are equal the reader has caught up (live).
-    Immutable; thread-safe. A store gives `data` as it has it: whole, or in parts.
+    copying large ones; all three are made when asked for. `length` counts their bytes. `size` is the stream's
+    length in the snapshot: while `offset < size` more can be read at once (replay), when they are equal the reader
+    has caught up (live). Immutable; thread-safe. A store gives `data` as it has it: whole, or in parts.
     """
 
-    __slots__ = ("generation", "size", "status", "error", "_start", "_lengths", "_count", "_parts")
+    __slots__ = ("generation", "length", "size", "status", "error", "_start", "_lengths", "_parts")
 
     def __init__(
         self,
@@ -317,7 +317,7 @@ class Batch:
         self._lengths = lengths
         self.generation = start.generation
         parts = (bytes(data),) if isinstance(data, (bytes, bytearray, memoryview)) else data
-        self._count = sum(map(len, parts))
+        self.length = sum(map(len, parts))
         # Replaced as a whole, by what is equal.
         self._parts: Sequence[bytes] = parts if all(parts) else [part for part in parts if part]
         self.size = size
@@ -339,7 +339,7 @@ class Batch:
     def pieces(self) -> Sequence[bytes]:
         """`data` in pieces of some size, as the store had it, or joined where those would be small. Empty if there
         is nothing."""
-        if len(self._parts) > 1 and self._count < len(self._parts) * _PIECE_BYTES:
+        if len(self._parts) > 1 and self.length < len(self._parts) * _PIECE_BYTES:
             return (self.data,)
         return self._parts
 
@@ -351,7 +351,7 @@ class Batch:
     @property
     def offset(self) -> int:
         """Bytes of this generation up to and including `data`."""
-        return self._start + self._count
+        return self._start + self.length
 
     @property
     def cursor(self) -> str:
@@ -370,7 +370,7 @@ class Batch:
         return entries
 
     def __repr__(self) -> str:
-        return f"<Batch {self.cursor} of {self.size}, {self._count} bytes, {self.status.value}>"
+        return f"<Batch {self.cursor} of {self.size}, {self.length} bytes, {self.status.value}>"
 
 
 @dataclass(frozen=True)

@@ -140,7 +140,7 @@ class Wakers:
                     continue
                 if batch.status.ended:
                     return
-                if batch.data or not cursor:
+                if batch.length or not cursor:
                     self._ring(stream_id, waker)
                 cursor = f"{batch.generation}-{batch.size}"
         except Exception:
@@ -326,7 +326,7 @@ class Several:
             return Turn(stream_id, batch, True, self._loop_of(stream_id).ending(batch)), False
         again = self._wakers.join(self._store, stream_id, batch.cursor, self._bell)
         told, followed.live = followed.live, True
-        return Turn(stream_id, batch) if batch.data or not told else None, again
+        return Turn(stream_id, batch) if batch.length or not told else None, again
 
     def _await(
         self, stream_id: str, followed: _Followed, missing: StreamNotFoundError

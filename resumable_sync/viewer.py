@@ -108,10 +108,9 @@ class ViewerLoop:
         del first
         yielded_at = time.monotonic()  # the last time; here nothing was yet
         while True:
-            has_data = bool(batch.pieces)
-            ended = batch.status.ended and (batch.offset >= batch.size or not has_data)
+            ended = batch.status is not Status.STREAMING and (not batch.length or batch.offset >= batch.size)
             overdue = heartbeat is not None and time.monotonic() - yielded_at >= heartbeat and not ended
-            if has_data or overdue:
+            if batch.length or overdue:
                 yield batch
                 yielded_at = time.monotonic()
             if ended:  # in the same snapshot: nothing more can come

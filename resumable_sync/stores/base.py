@@ -838,7 +838,7 @@ class BaseStore(ABC):
         batch = self.read(stream_id)
         size = batch.size  # at first: a stream may grow faster than it is read
         while batch.offset < size:
-            if not batch.data:
+            if not batch.length:
                 return f"stream {stream_id} holds {batch.offset} of {size} bytes"
             batch = self.read(stream_id, batch.cursor)
         return None

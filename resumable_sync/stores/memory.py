@@ -338,9 +338,10 @@ class MemoryStore(BaseStore):
                     start = start_position(stream_id, stream, position)
                     self._end_if_dead(stream)
                     found = stream.slice(start.offset, max_bytes)
-                    size, status, error = stream.size, stream.status, stream.error
-                    # The wait ends in time for the lease and the ttl to be checked, whichever is first.
-                    due = min(stream.until, stream.expires_at) - self._clock()
+                    size, status, error, due = stream.size, stream.status, stream.error, 0.0
+                    if not found:
+                        # The wait ends in time for the lease and the ttl to be checked, whichever is first.
+                        due = min(stream.until, stream.expires_at) - self._clock()
                 left = deadline - time.monotonic()
                 if found or status.ended or left <= 0 or wakes is not self._wakes:
                     lengths = list(map(len, found))

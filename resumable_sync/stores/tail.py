@@ -379,12 +379,12 @@ class Tails:
                             raise
                         raise StreamLostError(f"stream {stream_id} was lost while it was read: {gone}") from gone
                     batch = fetched.batch
-                    position = position or Position(batch.generation, 0)
+                    position = Position(batch.generation, batch.offset - batch.length)
                     if batch.offset == batch.size:
                         self._caught_up(tail, fetched, version)
                 seen = True
                 left = deadline - time.monotonic()
-                if batch.pieces or batch.status.ended or left <= 0:
+                if batch.length or batch.status.ended or left <= 0:
                     return batch
                 if self._stopped:
                     raise StoreUnavailableError("the store is closed", transient=False)

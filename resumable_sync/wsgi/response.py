@@ -304,7 +304,7 @@ class Endpoint:
         self, environ: dict[str, Any], position: Position | None, seen_end: bool, place: Place | None
     ) -> Answer:
         first, metadata = self._fetch(environ, position)
-        start = Position(first.generation, first.offset - len(first.data))
+        start = Position(first.generation, first.offset - first.length)
         snapshot = Snapshot(self.stream_id, first.status, first.size, start, metadata)
         if position is not None and self.over(snapshot, seen_end):  # else it has seen nothing, not even the ending
             return self._over(snapshot)

@@ -188,7 +188,7 @@ class _Events:
                 return self._end(stream_id, "", turn.ending)
             writer = self._writer(stream_id, position)
             return writer.held_back() + self._end(stream_id, writer.cursor, turn.ending)
-        writer = self._writer(stream_id, Position(batch.generation, batch.offset - len(batch.data)))
+        writer = self._writer(stream_id, Position(batch.generation, batch.offset - batch.length))
         frames: list[bytes] = []
         try:
             frames.extend(writer.chunk(entry.chunk) for entry in batch.entries)

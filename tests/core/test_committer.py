@@ -132,7 +132,7 @@ def test_a_fast_source_is_group_committed_however_far_the_store_is() -> None:
 
 def test_direct_appends_leave_turns_to_the_heartbeat() -> None:
     """G7: slow sources that append all the time do not make others' leases run out."""
-    store, until = Remote(0.004, grace=1.2), time.monotonic() + 3.0
+    store, until = Remote(0.004, grace=2.0), time.monotonic() + 3.0
     free = threading.Event()
 
     def slow() -> Iterator[bytes]:

@@ -171,7 +171,7 @@ class Hanging(MemoryStore):
 
 def test_an_append_that_hangs_costs_nobody_the_lease() -> None:
     """G7: neither the silent producers of the process, nor the one whose append hangs."""
-    store, free = Hanging(grace=0.6), threading.Event()
+    store, free = Hanging(grace=2.0), threading.Event()
 
     def silent() -> Iterator[bytes]:
         yield b"x"
@@ -183,7 +183,7 @@ def test_an_append_that_hangs_costs_nobody_the_lease() -> None:
         store.hangs = True
         viewer = context.run("busy", lambda: numbers)
         assert store.hanging.wait(TIMEOUT)
-        until = time.monotonic() + 3 * store.grace
+        until = time.monotonic() + 1.5 * store.grace
         while time.monotonic() < until:
             assert store.status("silent") == store.status("busy") == "streaming"
             free.wait(0.01)
@@ -243,7 +243,7 @@ class TwoServers(MemoryStore):
 
 
 def test_a_server_that_hangs_holds_up_no_stream_of_another() -> None:
-    store, free = TwoServers(grace=1.0), threading.Event()
+    store, free = TwoServers(grace=2.0), threading.Event()
 
     def silent() -> Iterator[bytes]:
         yield b"x"
@@ -253,7 +253,7 @@ def test_a_server_that_hangs_holds_up_no_stream_of_another() -> None:
         assert next(context.run("a-silent", silent)) == b"x"
         stuck = context.run("b-stuck", lambda: [b"x"] * 100)
         assert store.hanging.wait(TIMEOUT)
-        until, round_number = time.monotonic() + 2 * store.grace, 0
+        until, round_number = time.monotonic() + 1.5 * store.grace, 0
         while time.monotonic() < until:
             round_number += 1
             assert b"".join(context.run(f"a{round_number}", lambda: [b"whole"] * 50)) == b"whole" * 50
@@ -292,7 +292,7 @@ class Distant:
 def test_a_busy_process_renews_its_silent_producer_and_hears_of_cancels(kind: str, seconds: float) -> None:
     """G7, G8, G9: beside a source that is always ready, at whatever distance the store is."""
     backend = BACKENDS[kind]()
-    store = backend.make(grace=1.5, max_entries=1_000_000_000)
+    store = backend.make(grace=2.5, max_entries=1_000_000_000)
     stop, told = threading.Event(), threading.Event()
 
     def busy() -> Iterator[bytes]:
@@ -308,7 +308,7 @@ def test_a_busy_process_renews_its_silent_producer_and_hears_of_cancels(kind: st
     with ResumableStreamContext(cast(Store, Distant(store, seconds))) as context:
         context.start("silent", silent)
         context.start("busy", busy)
-        until = time.monotonic() + 2.5 * store.grace
+        until = time.monotonic() + 1.5 * store.grace
         while time.monotonic() < until:
             assert store.status("silent") == store.status("busy") == "streaming"
             stop.wait(0.05)

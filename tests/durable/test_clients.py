@@ -100,7 +100,11 @@ class TestNpm:
         )
 
     def test_incomplete_does_not_look_closed(self, npm: JavaScript, server: Server, kind: type[Backend]) -> None:
-        """A stream of `context.run` that was cancelled: read to its end, then an error in both live modes."""
+        """A stream of `context.run` that was cancelled: read to its end, then an error in both live modes.
+
+        On a busy machine the client may lose what it has not handed out when the error comes, as an errored
+        ReadableStream drops its queue: then it is asked again.
+        """
         name = f"cancelled-{next(_numbers)}"
         with open_store(server.environment["TEST_STORE"]) as store, ResumableStreamContext(store) as context:
             with pytest.raises(StreamFinalizedError):
@@ -109,8 +113,14 @@ class TestNpm:
                     out.flush()
                     context.cancel(name)
                     out.write("wer")
-        for seen in npm.ask("incomplete", url=server.address(name)).values():
-            assert (seen["status"], seen["text"]) == (410, "half an ans")
+        for _ in range(5):
+            found = npm.ask("incomplete", url=server.address(name))
+            assert {mode: seen["status"] for mode, seen in found.items()} == {"long-poll": 410, "sse": 410}
+            texts = [seen["text"] for seen in found.values()]
+            if texts == ["half an ans"] * 2:
+                return
+            assert set(texts) <= {"", "half an ans"}
+        raise AssertionError(f"the text did not come: {texts}")
 
     def test_tanstack_transport(self, npm: JavaScript, url: str) -> None:
         """@durable-streams/tanstack-ai-transport: one run, and a chat session."""

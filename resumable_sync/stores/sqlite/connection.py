@@ -202,14 +202,14 @@ class Connections:
         self._check_application(connection)
         self._run_directory.mkdir(exist_ok=True)
         connection.execute("PRAGMA synchronous = NORMAL")
-        page_size = connection.execute("PRAGMA page_size").fetchone()[0]  # another one in a file of 0.1.0
-        connection.execute(f"PRAGMA wal_autocheckpoint = {_LOG_BYTES // page_size:d}")
+        connection.page_bytes = connection.execute("PRAGMA page_size").fetchone()[0]  # another one, of 0.1.0
+        connection.execute(f"PRAGMA wal_autocheckpoint = {_LOG_BYTES // connection.page_bytes:d}")
         connection.execute(f"PRAGMA journal_size_limit = {_LOG_BYTES:d}")
 
     def _limit(self, connection: Connection) -> None:
         if self._max_file_bytes is not None:
-            page_size = connection.execute("PRAGMA page_size").fetchone()[0]
-            connection.execute(f"PRAGMA max_page_count = {max(1, self._max_file_bytes // page_size):d}")
+            pages = max(1, self._max_file_bytes // connection.page_bytes)
+            connection.execute(f"PRAGMA max_page_count = {pages:d}")
 
     def _add(self, connection: Connection) -> None:
         """Bring a file of the first edition up to this one, while others may have it open. One transaction: of

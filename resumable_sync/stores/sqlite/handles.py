@@ -34,6 +34,9 @@ class Connection(sqlite3.Connection):
     busy_seconds = -1.0
     """Its busy timeout, where a writer has set one."""
 
+    page_bytes = 0
+    """Of a page of the file; set before it is lent out."""
+
     source: Files | None = None
     """The files as they are named now; set before it reads."""
 

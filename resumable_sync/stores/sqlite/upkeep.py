@@ -119,7 +119,7 @@ class Upkeep:
             with self._connections.read() as connection:
                 found = connection.execute("SELECT generation FROM trash LIMIT 1").fetchone()
                 free = connection.execute("PRAGMA freelist_count").fetchone()[0]
-                kept = _FREE_BYTES_KEPT // connection.execute("PRAGMA page_size").fetchone()[0]
+                kept = _FREE_BYTES_KEPT // connection.page_bytes
             if found is None and (free <= kept or free == free_before):
                 return
             free_before = free if found is None else None
