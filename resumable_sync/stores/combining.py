@@ -7,7 +7,8 @@ call that meets nobody is made alone, at once: nothing is ever gathered by waiti
 Why no thread hangs, and no call is made twice: a call is in the queue, or has been taken out of it by exactly one
 thread (`remove` is atomic), which held the turn. A turn is found again if an exception broke its
 holder off (see turns.py). So a call that has been taken and has no outcome once its thread has the turn was broken
-off with its maker; whether it was carried out is not known, and its thread is told so.
+off with its maker; whether it was carried out is not known, and its thread is told so. Signal handlers, which do
+that, run in the main thread: so that one makes its own call alone.
 
 Why no call is made once its thread has gone: a thread that goes marks its call, then takes it out of the queue.
 What is marked is neither taken nor put back, and where the mark comes while it is put back, the next who finds it
@@ -19,6 +20,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import sys
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -84,7 +86,9 @@ class Combiner(Generic[Given, Result]):
                 place = self._turns.take(user, timeout, sys._getframe())
             if self._take_out(call):
                 if place is not None:
-                    self._make_all(make, [call, *self._take_others(size)], deadline)
+                    is_main = threading.current_thread() is threading.main_thread()
+                    others = () if is_main else self._take_others(size)
+                    self._make_all(make, [call, *others], deadline)
                 elif time.monotonic() < deadline:  # the turn is this very thread's
                     self._make_all(make, [call], deadline)
                 else:
