@@ -238,7 +238,8 @@ class Gunicorn(Server):
         if self.process.poll() is None:
             self.terminate()
             try:
-                self.process.wait(15)
+                # gunicorn kills after its graceful timeout, of 20 s, a worker that it forked at this very moment.
+                self.process.wait(30)
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()
