@@ -321,7 +321,7 @@ class Batch:
         # Replaced as a whole, by what is equal.
         self._parts: Sequence[bytes] = parts if all(parts) else [part for part in parts if part]
         self.size = size
-        self.status = status
+        self.status = status if type(status) is Status else Status(status)  # a store may keep plain text
         self.error = error
 
     @property

@@ -159,7 +159,7 @@ class ViewerLoop:
             return StreamCancelledError(f"stream {stream_id} was cancelled at {cursor}")
         if ended.status is Status.INTERRUPTED:
             return ProducerInterruptedError(f"the producer of stream {stream_id} was lost at {cursor}")
-        if ended.status is not Status.ERROR:
+        if ended.status is Status.DONE:
             return None
         failed = ProducerFailedError(ended.error or f"the source of stream {stream_id} failed at {cursor}")
         if production is not None:

@@ -20,6 +20,7 @@ from resumable_sync import (
     StoreUnavailableError,
     StreamCancelledError,
 )
+from resumable_sync.contract import Position
 
 TIMEOUT = 20.0
 CHUNK = 1_000_000
@@ -161,3 +162,22 @@ def test_an_ending_after_the_last_byte_was_read_takes_another_read() -> None:
         store.finalize(lease, "done")
         assert list(viewer) == [b"def"]
         assert store.reads == 2
+
+
+@pytest.mark.parametrize("status", [*ENDINGS, "missing"])
+def test_no_ending_but_done_is_quiet_whatever_a_store_tells_it_with(status: str) -> None:
+    """A store of one's own, which keeps statuses as plain text, or tells of what it should raise."""
+
+    class Plain(MemoryStore):
+        def read(self, stream_id: str, after: str = "", **options: Any) -> Batch:
+            text: Any = status if after else "streaming"
+            return Batch(Position(1, 3 if after else 0), b"" if after else b"abc", (), size=3, status=text)
+
+    with Plain() as store, ResumableStreamContext(store) as context:
+        viewer = context.require_resume("s")
+        assert next(viewer) == b"abc"
+        if status == "done":
+            assert list(viewer) == []
+        else:
+            with pytest.raises(ENDINGS.get(status, ResumableStreamError)):
+                next(viewer)
