@@ -33,6 +33,28 @@ class Alarm:
         self._gate.acquire(timeout=max(0.0, seconds))
 
 
+class Switch:
+    """Turned on once. As an Alarm in place of a threading.Event, for many threads."""
+
+    def __init__(self) -> None:
+        self._gate = threading.Lock()
+        self._gate.acquire()
+        self.on = False
+
+    def set(self) -> None:
+        """Turn it on, and end all waits. Never blocks. Idempotent."""
+        self.on = True
+        with contextlib.suppress(RuntimeError):  # it is open already
+            self._gate.release()
+
+    def wait(self, seconds: float) -> bool:
+        """Wait until it is on, `seconds` at most. Whether it is."""
+        if not self.on and self._gate.acquire(timeout=max(0.0, seconds)):
+            with contextlib.suppress(RuntimeError):  # for the next one that waits
+                self._gate.release()
+        return self.on
+
+
 class Channel:
     """The readers of one stream in this process. `_turn` guards all fields, but for the version of a subclass that
     counts under a lock of its own.

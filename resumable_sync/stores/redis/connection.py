@@ -7,6 +7,7 @@ import re
 import selectors
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
@@ -25,8 +26,9 @@ from redis.exceptions import (
 )
 
 from ...errors import ResumableStreamError, StoreUnavailableError, StreamLostError
+from ..wakeup import Switch
 from .cluster import SlotMap
-from .scripts import Argument, Call
+from .scripts import Call
 from .settings import Endpoint, Target, is_refused
 
 _PAUSE_SECONDS = (0.02, 0.5)  # first and longest between repeats
@@ -46,6 +48,7 @@ _UNEXECUTED = re.compile(
 _FULL = re.compile(r"\bOOM\b|maxmemory")
 _ASKING = ("ASKING",)
 _CROWDED_SECONDS = 0.02  # that a call waits for a connection before another one is made
+_LOST_SECONDS = 0.1  # between looks for connections of trips that were broken off
 
 Reply = Any
 """What Redis answered, strings as bytes; or the exception that stands for it."""
@@ -104,10 +107,12 @@ def _mark_unsent(error: BaseException) -> None:
 
 
 class _Turn:
-    """A thread that waits for a connection. The node's lock guards the fields."""
+    """A thread that waits for a connection. It holds its trip weakly. The node's lock guards the fields."""
 
-    def __init__(self, guard: threading.Lock) -> None:
-        self.came = threading.Condition(guard)
+    def __init__(self, trip: Trip) -> None:
+        self.trip = weakref.ref(trip)
+        self.gate = threading.Lock()  # open once it is `here`
+        self.gate.acquire()
         self.here = False
         self.connection: Any = None  # once it is `here`: an idle one, or None if one is to be made
 
@@ -118,63 +123,68 @@ class Node:
     Trips share a connection one after the other, first come, first served: one that comes free goes to the thread
     that has waited longest. Another is made only where none came free for some time. While a thread waits none is
     idle.
+
+    A signal handler may raise anywhere in a call of the main thread, so who has a connection is found out, not
+    counted: a trip counts for as long as it is there, and one that was broken off is collected, with its
+    connection. Those that wait look for that every now and then. As in turns.py, `_guard` is reentrant, and each
+    change is one call into C, or leaves at worst a thread that waits out of the queue, which it joins again.
     """
 
     def __init__(
-        self, endpoint: Endpoint, timeout: float, connections: int, reached: threading.Event | None = None
+        self, endpoint: Endpoint, timeout: float, connections: int, reached: Switch | None = None
     ) -> None:
         self.endpoint = endpoint
-        self._reached = reached or threading.Event()  # set once a server was there
+        self._reached = reached or Switch()  # set once a server was there
         self._timeout = timeout
         self._limit = connections
-        self._guard = threading.Lock()
+        self._guard = threading.RLock()
         self._turns: deque[_Turn] = deque()
-        self._open = 0  # with those that are to be made
+        self._trips: weakref.WeakSet[Trip] = weakref.WeakSet()  # each has a connection, or makes one
         self._idle: list[Any] = []
         self._closed = False
+
+    @property
+    def open(self) -> int:
+        """Connections, with those that are to be made."""
+        return len(self._idle) + len(self._trips)
 
     def send(self, calls: Sequence[Call], *, once: bool = False) -> Trip:
         """Write all calls on one connection. The trip must be finished or closed. `once`: what was sent is not
         sent again; so not on a connection that is known to be broken."""
+        trip = Trip(self, len(calls))
         try:
-            connection = self._take()
-        except (RedisError, OSError) as error:
-            _mark_unsent(error)
-            raise
-        reused = connection is not None
-        try:
-            if once and reused and _has_news(connection):
-                connection.disconnect()
-                connection, reused = None, False
-            if connection is None:
-                try:
-                    connection = self.endpoint.connection(self._timeout)
+            try:
+                trip.connection = self._take(trip)
+                trip.reused = trip.connection is not None
+                if once and trip.reused and _has_news(trip.connection):
+                    trip.connection.disconnect()
+                    trip.connection, trip.reused = None, False
+                if trip.connection is None:
+                    trip.connection = self.endpoint.connection(self._timeout)
                     if self.endpoint.is_found:  # Sentinel was there: a primary that is not is being replaced
                         self._reached.set()
-                    connection.connect()
+                    trip.connection.connect()
                     self._reached.set()
-                except (RedisError, OSError) as error:
-                    _mark_unsent(error)
-                    raise
-            packed = connection.pack_commands([_as_text(call.arguments) for call in calls])
-            connection.send_packed_command(packed, check_health=False)
+            except (RedisError, OSError) as error:
+                _mark_unsent(error)
+                raise
+            packed = trip.connection.pack_commands([call.arguments for call in calls])
+            trip.connection.send_packed_command(packed, check_health=False)
         except BaseException as error:
-            self.give_back(connection, usable=False)
-            if reused and _is_broken(error):
+            self.give_back(trip, usable=False)
+            if trip.reused and _is_broken(error):
                 raise StaleConnectionError(str(error)) from error
             raise
-        return Trip(self, connection, len(calls), reused)
+        return trip
 
-    def give_back(self, connection: Any, *, usable: bool) -> None:
-        """End of a trip. `connection`: None if none could be made."""
+    def give_back(self, trip: Trip, *, usable: bool) -> None:
+        """The end of a trip, if it has begun. Its connection may be None."""
+        connection = trip.connection
         with self._guard:
             usable = usable and not self._closed
-            if self._turns:
-                self._give(self._turns.popleft(), connection if usable else None)
-            elif usable:
-                self._idle.append(connection)
-            else:
-                self._open -= 1
+            if trip in self._trips:
+                self._trips.discard(trip)
+                self._hand_over(connection if usable else None)
         if not usable and connection is not None:
             connection.disconnect()
 
@@ -182,7 +192,6 @@ class Node:
         """Forget the idle connections: after one broke the others are not worth much."""
         with self._guard:
             dropped, self._idle = self._idle, []
-            self._open -= len(dropped)
         for connection in dropped:
             connection.disconnect()
 
@@ -192,59 +201,70 @@ class Node:
             self._closed = True
         self.drop_idle()
 
-    def _take(self) -> Any:
-        """An idle connection; None if one is to be made, which counts as open from here on."""
-        with self._guard:
-            if self._closed:
-                raise ConnectionError("the store is closed")
-            if self._idle:
-                return self._idle.pop()
-            if not self._open:
-                self._open += 1
-                return None
-            turn = _Turn(self._guard)
-            self._turns.append(turn)
-            began = time.monotonic()
-            try:
-                if self._open < self._limit:
-                    turn.came.wait_for(lambda: turn.here, min(_CROWDED_SECONDS, self._timeout))
-                    if not turn.here and self._open < self._limit:
-                        self._open += 1
-                        self._give(turn, None)
-                        self._turns.remove(turn)
-                if not turn.came.wait_for(lambda: turn.here, began + self._timeout - time.monotonic()):
-                    raise TimeoutError("all connections of the store are busy")
-            except BaseException:
+    def _take(self, trip: Trip) -> Any:
+        """An idle connection; None if one is to be made. It is the trip's from here on."""
+        began = time.monotonic()
+        turn: _Turn | None = None
+        try:
+            while True:
+                with self._guard:
+                    waited = time.monotonic() - began
+                    if turn is not None and turn.here:
+                        return turn.connection
+                    if self._closed:
+                        raise ConnectionError("the store is closed")
+                    room = self.open < self._limit
+                    if self._idle or not self.open or (room and waited >= _CROWDED_SECONDS):
+                        self._trips.add(trip)
+                        connection = self._idle.pop() if self._idle else None
+                        self._leave(turn)
+                        return connection
+                    left = self._timeout - waited
+                    if left <= 0:
+                        raise TimeoutError("all connections of the store are busy")
+                    if turn is None:
+                        turn = _Turn(trip)
+                    if turn not in self._turns:
+                        self._turns.append(turn)
+                pause = _CROWDED_SECONDS - waited if room else _LOST_SECONDS
+                turn.gate.acquire(timeout=min(max(pause, 0.0), left))
+        except BaseException:
+            with self._guard:
                 self._leave(turn)
-                raise
-            return turn.connection
+                if turn is not None and turn.here:  # what it was given meanwhile goes to the next
+                    self._trips.discard(trip)
+                    self._hand_over(turn.connection)
+            raise
 
     # The helpers below are called with the lock held.
 
-    def _give(self, turn: _Turn, connection: Any) -> None:
-        turn.here, turn.connection = True, connection
-        turn.came.notify()
-
-    def _leave(self, turn: _Turn) -> None:
-        """The thread gives up; what it was given meanwhile goes to the next."""
-        if not turn.here:
+    def _leave(self, turn: _Turn | None) -> None:
+        if turn is not None and turn in self._turns:
             self._turns.remove(turn)
-        elif self._turns:
-            self._give(self._turns.popleft(), turn.connection)
-        elif turn.connection is not None:
-            self._idle.append(turn.connection)
-        else:
-            self._open -= 1
+
+    def _hand_over(self, connection: Any) -> None:
+        """To the thread that has waited longest; None: it may make one."""
+        while self._turns:
+            turn = self._turns.popleft()
+            trip = turn.trip()
+            if trip is not None:
+                self._trips.add(trip)
+                turn.connection = connection
+                turn.here = True
+                turn.gate.release()
+                return
+        if connection is not None:
+            self._idle.append(connection)
 
 
 class Trip:
     """Calls on their way. One thread's. `reused`: the connection had been idle, or another trip's."""
 
-    def __init__(self, node: Node, connection: Any, count: int, reused: bool) -> None:
+    def __init__(self, node: Node, count: int) -> None:
+        self.connection: Any = None  # the node's: see Node.send
+        self.reused = False
         self._node = node
-        self._connection = connection
         self._count = count
-        self._reused = reused
         self._finished = False
 
     def replies(self) -> list[Reply]:
@@ -255,43 +275,38 @@ class Trip:
         try:
             for _ in range(self._count):
                 try:
-                    found.append(self._connection.read_response(disable_decoding=True))
+                    found.append(self.connection.read_response(disable_decoding=True))
                 except ResponseError as error:
                     found.append(error)
             usable = True
         except (RedisError, OSError) as error:
             if found:
                 return found + [error] * (self._count - len(found))
-            if self._reused and _is_broken(error):
+            if self.reused and _is_broken(error):
                 raise StaleConnectionError(str(error)) from error
             raise
         finally:
             self._finished = True
-            self._node.give_back(self._connection, usable=usable)
+            self._node.give_back(self, usable=usable)
         return found
 
     def fileno(self) -> int:
         """The socket's, for a selector. Nothing else is on its way on this connection, so what can be read is the
         reply."""
-        number: int = self._connection._sock.fileno()
+        number: int = self.connection._sock.fileno()
         return number
 
     def abandon(self) -> None:
         """Give up without the replies. Idempotent, and harmless after `replies`."""
         if not self._finished:
             self._finished = True
-            self._node.give_back(self._connection, usable=False)
+            self._node.give_back(self, usable=False)
 
     def time_out(self) -> Exception:
         """Give up on a node that does not answer; the error that stands for its replies."""
         self.abandon()
-        kind = StaleConnectionError if self._reused else TimeoutError
+        kind = StaleConnectionError if self.reused else TimeoutError
         return kind(f"{self._node.endpoint.address} did not answer in time")
-
-
-def _as_text(arguments: Iterable[Argument]) -> list[str | bytes]:
-    """What hiredis, in C, makes of a number it does not check: where a signal handler raises then, it crashes."""
-    return [str(each) if isinstance(each, int) else each for each in arguments]
 
 
 def _is_broken(error: BaseException) -> bool:
@@ -326,7 +341,7 @@ class Link:
         connections: int,
         slots: SlotMap | None = None,
         wait_replicas: tuple[int, float] | None = None,
-        reached: threading.Event | None = None,
+        reached: Switch | None = None,
     ) -> None:
         self.timeout = timeout
         self.reply_timeout = timeout
@@ -335,8 +350,8 @@ class Link:
             self.reply_timeout += wait_replicas[1]
         self._connections = connections
         self._target = target
-        self._closed = threading.Event()
-        self._reached = reached or threading.Event()
+        self._closed = Switch()
+        self._reached = reached or Switch()
         self._lock = threading.Lock()  # guards changes of _nodes
         self._nodes: dict[Endpoint, Node] = {}
         self._slots = slots
@@ -547,7 +562,7 @@ class Link:
                     node = self._nodes[endpoint] = Node(
                         endpoint, self.reply_timeout, self._connections, self._reached
                     )
-                    if self._closed.is_set():
+                    if self._closed.on:
                         node.close()
         return node
 
@@ -559,7 +574,7 @@ class Link:
 
     def _is_nobody_there(self, failed: Iterable[Reply]) -> bool:
         """Whether no server was ever there, and these say that none is."""
-        known = self._reached.is_set() or (self._slots is not None and self._slots.has_answered)
+        known = self._reached.on or (self._slots is not None and self._slots.has_answered)
         return not known and all(map(is_refused, failed))
 
     def _drop_idle(self) -> None:

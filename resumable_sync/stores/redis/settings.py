@@ -117,12 +117,26 @@ class Endpoint:
         settings = dict(self._settings)
         if self._find is not None:
             settings["host"], settings["port"] = self._find()
-        return self._kind(
+        connection = self._kind(
             **settings,
             socket_timeout=timeout,
             socket_connect_timeout=min(CONNECT_SECONDS, timeout),
             retry=Retry(NoBackoff(), 0),
         )
+        connection._command_packer = _Packer(connection._command_packer)
+        return connection
+
+
+class _Packer:
+    """Packs commands as redis-py would, but gives hiredis no numbers: it does not check what becomes of them, and
+    the process crashes where a signal handler raises meanwhile (hiredis 3.5)."""
+
+    def __init__(self, packer: Any) -> None:
+        self._packer = packer
+
+    def pack(self, *arguments: Any) -> Any:
+        """The parts of the command."""
+        return self._packer.pack(*[str(each) if isinstance(each, (int, float)) else each for each in arguments])
 
 
 class Target:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import hiredis
 import pytest
 import redis
 
@@ -64,7 +65,7 @@ def test_first_come_first_served(node: Node) -> None:
     for waiter in waiters:
         waiter.thread.join(10)
         assert waiter.error is None
-    assert node._open == 1 and len(node._idle) == 1 and not node._turns
+    assert node.open == 1 and len(node._idle) == 1 and not node._turns
 
 
 def test_a_broken_connection_passes_its_place_on(node: Node) -> None:
@@ -75,7 +76,7 @@ def test_a_broken_connection_passes_its_place_on(node: Node) -> None:
     for waiter in waiters:
         waiter.thread.join(10)
         assert waiter.error is None
-    assert order == [0, 1, 2] and node._open == 1 and len(node._idle) == 1
+    assert order == [0, 1, 2] and node.open == 1 and len(node._idle) == 1
 
 
 def test_who_gives_up_leaves_the_others_their_turns(server: RedisServer) -> None:
@@ -88,7 +89,7 @@ def test_who_gives_up_leaves_the_others_their_turns(server: RedisServer) -> None
     late = Waiter(node, 1, order)
     trip.replies()
     late.thread.join(10)
-    assert late.error is None and order == [1] and node._open == 1
+    assert late.error is None and order == [1] and node.open == 1
     node.close()
 
 
@@ -96,11 +97,11 @@ def test_another_connection_where_none_comes_free(server: RedisServer) -> None:
     node = Node(from_url(server.url).endpoints[0], 10.0, 2)
     first = node.send([PING])
     second = node.send([PING])
-    assert node._open == 2
+    assert node.open == 2
     assert first.replies() == second.replies() == [b"PONG"]
-    assert node.send([PING]).replies() == [b"PONG"] and node._open == 2
+    assert node.send([PING]).replies() == [b"PONG"] and node.open == 2
     node.close()
-    assert node._open == 0
+    assert node.open == 0
     with pytest.raises(redis.ConnectionError, match="closed"):
         node.send([PING])
 
@@ -203,13 +204,13 @@ def test_a_server_that_was_reached_once_is_waited_for() -> None:
 def test_numbers_are_text_before_they_are_packed(server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """hiredis does not check what becomes of a number: the process crashes if a signal handler raises there."""
     packed: list[tuple[object, ...]] = []
-    pack: Any = redis.Connection.pack_commands
+    pack: Any = hiredis.pack_command
 
-    def noted(self: redis.Connection, commands: list[tuple[Any, ...]]) -> Any:
-        packed.extend(map(tuple, commands))
-        return pack(self, commands)
+    def noted(arguments: tuple[Any, ...]) -> Any:
+        packed.append(arguments)
+        return pack(arguments)
 
-    monkeypatch.setattr(redis.Connection, "pack_commands", noted)
+    monkeypatch.setattr(hiredis, "pack_command", noted)
     with RedisStore.from_url(server.url, prefix="numbers") as store:
         lease = acquired(store, "s")
         store.append(lease, b"a", b"b", notes={"n": "1"})
