@@ -83,6 +83,8 @@ class Deployment:
             "PYTHONPATH": str(ROOT),
             "RESUMABLE_STORE": self._url,
             "TEST_DIRECTORY": str(self.directory),
+            # Two editions of one size within a second: a .pyc of the first would be taken for one of the second.
+            "PYTHONDONTWRITEBYTECODE": "1",
         }
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
