@@ -177,13 +177,18 @@ class Connections:
         """If X was removed or replaced, let go of what is still open of it, and of no log that is not its own.
         StoreUnavailableError if only its companions were: SQLite would have the new connection share their -shm.
         """
-        others = [other for other in opened() if other.source is not None and other.source.db == self.files.db]
-        former = [other.files for other in others if other.files is not None and not is_current(other)]
+        while True:
+            # Before the look at who has what open: a log that is open then was no other file's here.
+            now = self.files.snapshot()
+            others = [other for other in opened() if other.source is not None and other.source.db == self.files.db]
+            former = [other.files for other in others if other.files is not None and not is_current(other)]
+            remembered = self.files.former()
+            for files in former if remembered is None else [*former, remembered]:
+                self.files.check_companions(files, now)
+            if not former or self.files.snapshot() == now:
+                break
         if former:
             self.close_idle()
-        remembered = self.files.former()
-        for files in former if remembered is None else [*former, remembered]:
-            self.files.check_companions(files)
 
     def _prepare(self, connection: Connection) -> None:
         try:

@@ -123,10 +123,8 @@ class Files:
                 transient=False,
             )
 
-    def check_companions(self, former: FileSet) -> None:
-        """StoreUnavailableError if X was replaced since, but not its log: SQLite would replay that over the new
-        file."""
-        now = self.snapshot()
+    def check_companions(self, former: FileSet, now: FileSet) -> None:
+        """StoreUnavailableError if X was replaced, but not its log: SQLite would replay that over the new file."""
         if now.db is None or now.db == former.db or now.wal is None or now.wal != former.wal:
             return
         with contextlib.suppress(OSError):
