@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Callable
 from functools import partial
 
 from resumable_sync.stores.turns import Place, Turns
 
 from ..support import PATIENCE, wait_until
+from .thrown import in_thread
 
 
 class User:
@@ -33,12 +33,6 @@ def take(turns: Turns, user: User, timeout: float = 0.0) -> Place:
 
 def queued(turns: Turns, count: int) -> bool:
     return len(turns._queue) == count
-
-
-def in_thread(work: Callable[[], object]) -> threading.Thread:
-    thread = threading.Thread(target=work, daemon=True)
-    thread.start()
-    return thread
 
 
 def test_no_more_hold_a_turn_than_may() -> None:

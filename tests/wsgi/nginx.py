@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from ..javascript import cannot
-from ..support import PATIENCE, wait_until
+from ..support import end_process, wait_until
 
 _CONFIGURATION = """
 daemon off;
@@ -100,10 +100,4 @@ def serving(directory: Path, servers: Callable[[int], str]) -> Iterator[Nginx]:
         wait_until(answers)
         yield found
     finally:
-        process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(PATIENCE)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-            raise
+        end_process(process, signal.SIGTERM)

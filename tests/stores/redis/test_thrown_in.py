@@ -14,7 +14,7 @@ from resumable_sync.stores.redis import RedisStore
 from resumable_sync.testing.kit import acquired, drain
 
 from ...support import PATIENCE
-from ..thrown import Thrown
+from ..thrown import Thrown, broken_off, in_thread
 from .conftest import OpenStore
 
 
@@ -51,24 +51,17 @@ def test_an_exception_thrown_in_anywhere(
         lambda: store.commit("shared", b"x"),
         lambda: store.read("others", timeout=0.001),
     )
-    besides = [threading.Thread(target=functools.partial(go_on, step), daemon=True) for step in steps]
-    for beside in besides:
-        beside.start()
+    besides = [in_thread(functools.partial(go_on, step)) for step in steps]
     rng, hits, number = random.Random(call), 0, 0
     until = time.monotonic() + 2.0
     while time.monotonic() < until or hits < 50:
         number += 1
         before = lease.offset
-        for tries in range(10):
-            try:
-                alarms(rng.uniform(0.00002, 0.002) if tries < 3 else 0)
-                calls[call](number)
-                alarms(0)
-                break
-            except Thrown:
-                hits += 1
-                if lease.offset > before:
-                    break
+        for error in broken_off(
+            functools.partial(calls[call], number), alarms, rng, lambda: lease.offset > before
+        ):
+            assert isinstance(error, Thrown), error
+            hits += 1
         if call == "append":
             want += b"%d " % number
     alarms(0)

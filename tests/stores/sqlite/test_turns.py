@@ -17,13 +17,7 @@ from resumable_sync.stores.sqlite.connection import Connections
 from resumable_sync.testing.kit import drain
 
 from ...support import PATIENCE
-from ..thrown import Thrown
-
-
-def in_thread(work: Callable[[], object]) -> threading.Thread:
-    thread = threading.Thread(target=work, daemon=True)
-    thread.start()
-    return thread
+from ..thrown import Thrown, broken_off, in_thread
 
 
 def numbered(count: int) -> bytes:
@@ -120,20 +114,14 @@ def test_an_exception_thrown_in_anywhere_costs_no_turn(
         while time.monotonic() < until or hits < 20:
             number += 1
             before = lease.offset
-            for tries in range(PATIENCE_TRIES):
-                try:
-                    alarms(rng.uniform(0.00002, 0.002) if tries < 3 else 0)
-                    calls[call](number)
-                    alarms(0)
-                    break
-                except Thrown as thrown:
-                    hits += 1
-                    if keep and len(kept) < 200:
-                        kept.append(thrown)
-                    if lease.offset > before:
-                        break
-                except StoreUnavailableError as unavailable:  # so may be the thread that makes this commit
-                    assert call == "commit" and unavailable.fate_unknown
+            step = functools.partial(calls[call], number)
+            for error in broken_off(step, alarms, rng, lambda: lease.offset > before):
+                if not isinstance(error, Thrown):  # so may be the thread that makes this commit
+                    assert call == "commit" and error.fate_unknown
+                    continue
+                hits += 1
+                if keep and len(kept) < 200:
+                    kept.append(error)
             if call == "append":
                 want += b"%d " % number
         alarms(0)
@@ -148,20 +136,17 @@ def test_an_exception_thrown_in_anywhere_costs_no_turn(
         assert store.check() == []
 
 
-PATIENCE_TRIES = 10
-
-
 def test_a_lost_write_transaction_holds_up_nobody(path: Path) -> None:
     """Its connection is closed by whoever finds it, though a kept exception holds it."""
     connections = Connections(path, path.with_name("streams.db-run"), 20.0, None)
     holding = []
 
-    def broken_off() -> None:
+    def leave_one_open() -> None:
         transaction = connections.write()
         holding.append(transaction)
         transaction.__enter__().execute("UPDATE meta SET stream_count = 7")
 
-    broken_off()
+    leave_one_open()
     with connections.write() as connection:
         assert connection.execute("SELECT stream_count FROM meta").fetchone() == (0,)
         with pytest.raises(StoreUnavailableError, match="no connection became free"):
