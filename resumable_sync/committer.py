@@ -143,6 +143,7 @@ class Outbox:
         self.put_ended_at = -math.inf
         self.unavailable_since: float | None = None
         self.blocked = False  # `put` waits for room
+        self.awaited = False  # somebody has begun to wait for `room` since it was notified last
 
 
 class Turn(NamedTuple):
@@ -379,7 +380,7 @@ class Committer:
             slow = now - outbox.put_ended_at >= _SLOW_SOURCE_SECONDS
             offer = self._schedule.offer(outbox, chunk, now, slow, notes)
             while offer is _FULL:
-                outbox.blocked = True
+                outbox.blocked = outbox.awaited = True
                 outbox.room.wait(self._schedule.grace)
                 outbox.blocked = False
                 now = time.monotonic()
@@ -406,6 +407,7 @@ class Committer:
                 left = self._schedule.grace if deadline is None else deadline - time.monotonic()
                 if left <= 0:
                     raise StoreUnavailableError(f"stream {outbox.lease.stream_id} could not be stored in time")
+                outbox.awaited = True
                 outbox.room.wait(left)
             if outbox.error is not None:
                 raise outbox.error.with_traceback(None)
@@ -492,11 +494,13 @@ class Committer:
 
     def _append(self, writes: Sequence[Outbox]) -> Sequence[str | ResumableStreamError]:
         try:
-            batches = [(outbox.lease, outbox.in_flight) for outbox in writes]
-            notes = [outbox.in_flight_notes for outbox in writes]
-            keeper = shared_store(self._store) if any(notes) else None
+            batches, noted = [], False
+            for outbox in writes:
+                batches.append((outbox.lease, outbox.in_flight))
+                noted = noted or bool(outbox.in_flight_notes)
+            keeper = shared_store(self._store) if noted else None
             if keeper is not None:
-                return keeper.append_many(batches, notes)
+                return keeper.append_many(batches, [outbox.in_flight_notes for outbox in writes])
             return self._store.append_many(batches)
         except ResumableStreamError as error:
             return [error] * len(writes)
@@ -508,7 +512,9 @@ class Committer:
 def _notify_room(outboxes: Sequence[Outbox]) -> None:
     """Wake those that wait in `put` and `flush`. Called with the lock held."""
     for outbox in outboxes:
-        outbox.room.notify_all()
+        if outbox.awaited:  # mostly nobody: a look is cheaper than to notify nobody
+            outbox.awaited = False
+            outbox.room.notify_all()
 
 
 class _Registry:

@@ -77,7 +77,7 @@ class PerProcess(Generic[T]):
 
     def get(self) -> T:
         """This process's value. `make` may run twice when two threads are first at once; one result is kept."""
-        process = process_identity()
+        process = os.getpid(), forks  # process_identity(), without a call: this is asked several times a chunk
         value = self._values.get(process)
         # dict.setdefault is atomic, and needs no lock that a fork could leave held.
         return value if value is not None else self._values.setdefault(process, self._make())

@@ -454,8 +454,10 @@ class MemoryStore(BaseStore):
     def _end_if_dead(self, stream: _Stream) -> None:
         if stream.intent is not None:
             stream.carry_out()
+        if stream.status is not Status.STREAMING or stream.shared:
+            return
         now = self._clock()
-        if stream.status is Status.STREAMING and not stream.gone and stream.until <= now < stream.expires_at:
+        if stream.lease_until + stream.handover <= now < stream.expires_at and not stream.gone:
             self._end(stream, Status.INTERRUPTED)
             stream.readers.bump()
 

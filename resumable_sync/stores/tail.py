@@ -156,17 +156,23 @@ class Tail(Channel):
         with self._lock:
             if position.generation != self.generation:
                 return None
-            end, ending, rows, batches = self.end, self.ending, self._rows, self._batches
-            if not self._begin <= position.offset <= end:
+            ending, rows, batches = self.ending, self._rows, self._batches
+            end, offset = rows[-1][0] if rows else self._begin, position.offset
+            if not self._begin <= offset <= end:
                 return None
-            found = rows[bisect_right(rows, position.offset, key=_row_end) :]
+            if offset == end:
+                found = []
+            elif offset >= end - len(rows[-1][1]):  # as most often: without a call for each look at the others
+                found = rows[-1:]
+            else:
+                found = rows[bisect_right(rows, offset, key=_row_end) :]
         status, error = ending or (Status.STREAMING, None)
         parts: Sequence[bytes] = ()
         lengths: Sequence[int] = ()
         if found:
-            parts, lengths = pages.unpack(found, position.offset, max_bytes)
+            parts, lengths = pages.unpack(found, offset, max_bytes)
         batch = Batch(position, parts, lengths, size=end, status=status, error=error)
-        if batch.offset - position.offset <= _SHARED_BATCH_BYTES and len(batches) < _SHARED_BATCHES:
+        if batch.length <= _SHARED_BATCH_BYTES and len(batches) < _SHARED_BATCHES:
             batches[position, max_bytes] = batch
         return batch
 
@@ -216,22 +222,24 @@ class Tail(Channel):
             if generation < self.generation:
                 return
             self.local = local or (self.local and generation == self.generation)
-            changed = False
+            changed, known = False, self.end
             for row in rows:
                 end, payload, _ = row
-                if generation != self.generation or end - len(payload) > self.end:
+                if generation != self.generation or end - len(payload) > known:
                     if self._check_seconds is None:
                         self._restart(0, 0)
                         changed = True
                         break
-                    self._restart(generation, end - len(payload))
+                    known = end - len(payload)
+                    self._restart(generation, known)
                     self._trust(self._check_seconds)
-                if end > self.end:
+                if end > known:
                     self._add(row)
-                    changed = True
+                    changed, known = True, end
             if not changed:
                 return
-            self._shorten(max_bytes)
+            if known - self._begin > max_bytes:
+                self._shorten(max_bytes)
             self.version += 1
         self.wake()
 

@@ -110,18 +110,23 @@ class Channel:
         finally:
             with self._turn:
                 gates = self._withdraw(gate)
-            _open(gates)
+            if gates:
+                _open(gates)
         return self.version != version
 
     # The helpers below are called with the lock held.
 
     def _call(self) -> list[threading.Lock]:
         """Have all that wait woken; returns the gates to open now."""
-        left_shut = [gate for gate in islice(self._waiting, self._opened) if gate.locked()]
         follows = self._called > 0  # those called before
         self._called = len(self._waiting)
-        gates = self._main + left_shut + self._next(follows)
-        self._main = []
+        gates = self._next(follows)
+        if self._opened > len(gates):
+            gates += [
+                gate for gate in islice(self._waiting, self._opened - len(gates)) if gate.locked()
+            ]  # left shut
+        if self._main:
+            gates, self._main = gates + self._main, []
         return gates
 
     def _next(self, follows: bool) -> list[threading.Lock]:
@@ -151,7 +156,7 @@ class Channel:
         if place < self._called:
             self._called -= 1
         del self._waiting[place]
-        return self._next(True)
+        return self._next(True) if self._opened != self._called else []
 
 
 def _open(gates: Iterable[threading.Lock]) -> None:

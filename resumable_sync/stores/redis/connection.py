@@ -110,7 +110,7 @@ class _Turn:
     """A thread that waits for a connection. It holds its trip weakly. The node's lock guards the fields."""
 
     def __init__(self, trip: Trip) -> None:
-        self.trip = weakref.ref(trip)
+        self.trip = trip.mark
         self.gate = threading.Lock()  # open once it is `here`
         self.gate.acquire()
         self.here = False
@@ -139,7 +139,7 @@ class Node:
         self._limit = connections
         self._guard = threading.RLock()
         self._turns: deque[_Turn] = deque()
-        self._trips: weakref.WeakSet[Trip] = weakref.WeakSet()  # each has a connection, or makes one
+        self._trips: set[weakref.ref[Trip]] = set()  # each has a connection, or makes one; see Trip.mark
         self._idle: list[Any] = []
         self._closed = False
 
@@ -182,8 +182,8 @@ class Node:
         connection = trip.connection
         with self._guard:
             usable = usable and not self._closed
-            if trip in self._trips:
-                self._trips.discard(trip)
+            if trip.mark in self._trips:
+                self._trips.discard(trip.mark)
                 self._hand_over(connection if usable else None)
         if not usable and connection is not None:
             connection.disconnect()
@@ -203,6 +203,13 @@ class Node:
 
     def _take(self, trip: Trip) -> Any:
         """An idle connection; None if one is to be made. It is the trip's from here on."""
+        with self._guard:
+            if self._idle and not self._closed:
+                self._trips.add(trip.mark)
+                return self._idle.pop()
+        return self._wait_for_one(trip)
+
+    def _wait_for_one(self, trip: Trip) -> Any:
         began = time.monotonic()
         turn: _Turn | None = None
         try:
@@ -215,7 +222,7 @@ class Node:
                         raise ConnectionError("the store is closed")
                     room = self.open < self._limit
                     if self._idle or not self.open or (room and waited >= _CROWDED_SECONDS):
-                        self._trips.add(trip)
+                        self._trips.add(trip.mark)
                         connection = self._idle.pop() if self._idle else None
                         self._leave(turn)
                         return connection
@@ -232,7 +239,7 @@ class Node:
             with self._guard:
                 self._leave(turn)
                 if turn is not None and turn.here:  # what it was given meanwhile goes to the next
-                    self._trips.discard(trip)
+                    self._trips.discard(trip.mark)
                     self._hand_over(turn.connection)
             raise
 
@@ -248,7 +255,7 @@ class Node:
             turn = self._turns.popleft()
             trip = turn.trip()
             if trip is not None:
-                self._trips.add(trip)
+                self._trips.add(trip.mark)
                 turn.connection = connection
                 turn.here = True
                 turn.gate.release()
@@ -263,6 +270,8 @@ class Trip:
     def __init__(self, node: Node, count: int) -> None:
         self.connection: Any = None  # the node's: see Node.send
         self.reused = False
+        # Stands for it, weakly. Each step is one call into C, as it goes out of the set by itself.
+        self.mark = weakref.ref(self, node._trips.discard)
         self._node = node
         self._count = count
         self._finished = False

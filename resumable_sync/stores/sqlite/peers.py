@@ -34,7 +34,7 @@ class Peers:
     """
 
     def __init__(self, directory: Path, name: str) -> None:
-        self._directory = directory
+        self._directory = str(directory)
         self._prefix = f"{name}."
         self._bound = 0  # how often we bound: each socket has a name of its own
         self._known: list[str] = []
@@ -77,7 +77,7 @@ class Peers:
         finally:
             if inbox is not None:
                 with contextlib.suppress(OSError):
-                    os.unlink(self._directory / name)
+                    os.unlink(self._path(name))
                 inbox.close()
 
     @property
@@ -120,12 +120,15 @@ class Peers:
             sender.sendto(datagram, self._address(name))
         except ConnectionRefusedError:  # what a killed process has left
             with contextlib.suppress(OSError):
-                os.unlink(self._directory / name)
+                os.unlink(self._path(name))
         except OSError:
             pass  # gone, closing, or its queue is full: its poll finds the change
 
+    def _path(self, name: str) -> str:
+        return os.path.join(self._directory, name)
+
     def _address(self, name: str) -> str:
-        path = str(self._directory / name)
+        path = self._path(name)
         if len(os.fsencode(path)) <= _SUN_PATH_BYTES:
             return path
         if self._directory_fd < 0:  # addressed through a descriptor, a long path becomes a short one

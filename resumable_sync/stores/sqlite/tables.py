@@ -560,28 +560,29 @@ class Steps:
 
     def _extend(self, connection: sqlite3.Connection, lease: Lease, length: int, entries: int) -> None:
         """Extend size, lease and ttl. The caller has checked the row."""
-        connection.execute(_EXTEND, self._extension(lease, length, entries, bootclock.now()))
+        connection.execute(_EXTEND, self._extension(lease, length, entries, bootclock.now(), bootclock.domain()))
 
     def _extend_as_expected(self, connection: sqlite3.Connection, lease: Lease, length: int, entries: int) -> bool:
         """As `_extend`, but only if the row is as the lease expects. One statement; False if nothing was done."""
-        now = bootclock.now()
+        now, domain = bootclock.now(), bootclock.domain()
         expected = (
             lease.generation,
             lease.token,
             lease.offset,
-            bootclock.domain(),
+            domain,
             now,
             self.limits.max_stream_bytes - length,
             self.limits.max_entries - entries,
         )
-        values = self._extension(lease, length, entries, now) + expected
+        values = self._extension(lease, length, entries, now, domain) + expected
         return connection.execute(_EXTEND_AS_EXPECTED, values).rowcount == 1
 
-    def _extension(self, lease: Lease, length: int, entries: int, now: float) -> tuple[float | str, ...]:
+    def _extension(
+        self, lease: Lease, length: int, entries: int, now: float, domain: str
+    ) -> tuple[float | str, ...]:
         wall, handover = time.time(), lease.handover
         life = self._life(lease.ttl, handover) if handover else lease.ttl
-        leases = bootclock.domain(), now + self.grace + handover, now + life
-        return length, entries, *leases, wall + life, wall, lease.stream_id
+        return length, entries, domain, now + self.grace + handover, now + life, wall + life, wall, lease.stream_id
 
 
 def _new_row(ttl: float, life: float, metadata: str) -> Row:
