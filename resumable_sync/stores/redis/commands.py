@@ -395,15 +395,22 @@ def parse_snapshot(reply: Any) -> Snapshot | ResumableStreamError | None:
         int(entries),
         parse_message(error),
         int(valid_for) / 1000,
-        fence.decode("utf-8"),
+        fence.decode("utf-8", "replace"),
     )
 
 
 def parse_info(stream_id: str, reply: Sequence[bytes]) -> StreamInfo | None:
-    """The public snapshot, from the fields of `meta`; None if the stream is missing or damaged. With the notes, if
-    they were asked for."""
+    """The public snapshot, from the fields of `meta`; None if the stream is missing, or damaged in what its bytes
+    depend on. StreamLostError if another field is none of the scripts'. With the notes, if they were asked for."""
     if reply[0] != b"found":
         return None
+    try:
+        return _parse_info(stream_id, reply)
+    except (ValueError, TypeError, IndexError, KeyError, ResumableStreamError) as wrong:
+        raise _damaged_error(stream_id) from wrong
+
+
+def _parse_info(stream_id: str, reply: Sequence[bytes]) -> StreamInfo:
     meta = {name.decode("ascii"): value for name, value in zip(reply[1::2], reply[2::2])}
     status = Status(meta["status"].decode("ascii"))
     finished = meta.get("finished")
@@ -417,7 +424,7 @@ def parse_info(stream_id: str, reply: Sequence[bytes]) -> StreamInfo | None:
         updated_at=int(meta["updated"]) / 1000,
         finished_at=None if finished is None else int(finished) / 1000,
         error=parse_message(meta["error"]),
-        metadata=json.loads(meta["metadata"]),
+        metadata=base.check_metadata(json.loads(meta["metadata"])),
         producer_alive="alive" in meta,
         shared="shared" in meta,
         term=int(meta.get("term", 1)),

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterator, Sequence
 
 from ...contract import StreamInfo
-from ...errors import LimitExceededError, ResumableStreamError
+from ...errors import LimitExceededError, ResumableStreamError, StreamLostError
 from ...logs import about
 from .commands import Commands, milliseconds, parse_info
 from .connection import Link
@@ -111,6 +111,9 @@ class Index:
         died."""
         infos: list[StreamInfo | None] = []
         for found in self._fetch(ids) if ids else ():
+            if isinstance(found, StreamLostError):  # it is damaged, which is this stream's matter
+                logger.warning("a listing passed over a stream: %s", found, extra=about("damaged"))
+                found = None
             if isinstance(found, ResumableStreamError):
                 raise found
             infos.append(found)
@@ -118,7 +121,10 @@ class Index:
 
     def _fetch(self, ids: Sequence[str]) -> Iterator[StreamInfo | ResumableStreamError | None]:
         for stream_id, reply in zip(ids, self._link.run([self._commands.info(stream_id) for stream_id in ids])):
-            yield reply if isinstance(reply, ResumableStreamError) else parse_info(stream_id, reply)
+            try:
+                yield reply if isinstance(reply, ResumableStreamError) else parse_info(stream_id, reply)
+            except StreamLostError as damaged:
+                yield damaged
 
     def pages(self, prefix: str = "") -> Iterator[list[str]]:
         """The ids that begin with `prefix`, in order, some hundreds at a time."""
@@ -140,6 +146,7 @@ class Index:
         matter, or one node's.
         """
         removed = 0
+        self._link.ask(script("index_remove", self._keys, _EVER))  # what is no index makes room for one
         for ids in self.pages():
             seconds, micros = self._link.ask(Call(self._keys[0], ("TIME",)))
             found = dict(zip(ids, self._fetch(ids)))

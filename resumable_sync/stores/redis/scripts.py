@@ -44,6 +44,7 @@ _PARTS = {
 def _load(name: str) -> tuple[str, str]:
     """The script's text, after what it shares with others, and its digest."""
     folder = resources.files(__package__) / "lua"
-    files = [name] if name.startswith("index_") else ["shared", "shared_write", *_PARTS.get(name, ()), name]
+    shared = ["index_shared"] if name.startswith("index_") else ["shared", "shared_write", *_PARTS.get(name, ())]
+    files = [*shared, name]
     text = "".join((folder / f"{each}.lua").read_text("utf-8") for each in files)
     return text, hashlib.sha1(text.encode("utf-8")).hexdigest()

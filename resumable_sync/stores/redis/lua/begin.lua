@@ -4,8 +4,8 @@
 local function begin(fence, lease, ttl, metadata, ...)
   -- The server's time in units of 2^-20 s, as in new_generation of contract.py: it grows even where the fence was lost.
   local generation = time[1] * 1048576 + math.floor(time[2] * 1048576 / 1000000)
-  local last = tonumber(string.match(get('GET', KEYS[3]) or '0', '^%d+') or 0)
-  generation = text(math.max(generation, last + 1, tonumber(get('HGET', KEYS[1], 'generation') or 0) + 1))
+  local last = whole(string.match(get('GET', KEYS[3]) or '0', '^%d+') or 0) or 0
+  generation = text(math.max(generation, last + 1, (whole(get('HGET', KEYS[1], 'generation') or 0) or 0) + 1))
   -- Only where something is left: a deletion would open the way for the rest on a server without memory.
   if redis.call('EXISTS', KEYS[1], KEYS[2]) > 0 then redis.call('UNLINK', KEYS[1], KEYS[2]) end
   redis.call('HSET', KEYS[1], 'generation', generation, 'fence', fence, 'lease', lease, 'ttl', ttl, 'metadata', metadata,

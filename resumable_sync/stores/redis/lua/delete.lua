@@ -4,7 +4,8 @@
 local s, none = load()
 local damaged = not s and none[1] == 'damaged'
 local fence = get('GET', KEYS[3]) or ''
-local generation = get('HGET', KEYS[1], 'generation') or (damaged and (string.match(fence, '^%d+') or '0'))
+local generation = as_generation(get('HGET', KEYS[1], 'generation'))
+  or (damaged and (as_generation(string.match(fence, '^%d+')) or '0'))
 if (ARGV[2] == '1' and s) or not generation then
   if string.match(fence, ' (.+)$') ~= ARGV[1] then return 0 end
   redis.call('PEXPIREAT', KEYS[3], fenced(tonumber(string.match(fence, '^%d+')), now)) -- as `again`

@@ -10,7 +10,7 @@ local function describe(s)
       found[#found + 1] = values[i]
     end
   end
-  if s.status == 'streaming' and not values[11] and tonumber(values[16] or values[15]) > now then
+  if s.status == 'streaming' and not values[11] and (whole(values[16] or values[15]) or 0) > now then
     found[#found + 1] = 'alive'
     found[#found + 1] = '1'
   end

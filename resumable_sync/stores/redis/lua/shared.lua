@@ -23,15 +23,27 @@ local function get(...)
   if type(reply) == 'table' and reply.err then return not string.find(reply.err, 'WRONGTYPE') and redis.call(...) or nil end
   return reply
 end
+-- A number as these scripts write it; nil for what somebody else put there.
+local function whole(value)
+  local number = tonumber(value)
+  return number and number >= 0 and number < 9007199254740992 and number % 1 == 0 and number or nil
+end
+-- A generation, as text; nil for what somebody else put there.
+local function as_generation(value) return value and whole(value) and string.match(value, '^%d+$') end
+local STATUSES = {streaming = 1, done = 1, error = 1, cancelled = 1, interrupted = 1}
 -- The stream's state; else nil and {'missing'}, or {'damaged'} where a part of it was evicted, trimmed or replaced.
 local function load()
   local f = get('HMGET', KEYS[1], 'generation', 'status', 'size', 'entries', 'rows', 'ttl', 'expires', 'kept', 'lease',
     'error', 'fence')
-  if f and (not (f[1] and f[8]) or tonumber(f[7]) <= now) then return nil, {'missing'} end
-  if not f or get('XLEN', KEYS[2]) ~= tonumber(f[5]) then return nil, {'damaged'} end
-  return {generation = f[1], status = f[2], size = tonumber(f[3]), entries = tonumber(f[4]), rows = tonumber(f[5]),
-    ttl = tonumber(f[6]), expires = tonumber(f[7]), kept = tonumber(f[8]), lease = tonumber(f[9] or 0),
-    error = f[10] or '', fence = f[11] or ''}
+  if f and not (f[1] and f[8]) then return nil, {'missing'} end
+  if not f then return nil, {'damaged'} end
+  local size, entries, rows, ttl = whole(f[3]), whole(f[4]), whole(f[5]), whole(f[6])
+  local expires, kept, lease = whole(f[7]), whole(f[8]), whole(f[9] or 0)
+  if expires and expires <= now then return nil, {'missing'} end
+  if not (expires and size and entries and rows and ttl and kept and lease and STATUSES[f[2]] and as_generation(f[1]))
+    or get('XLEN', KEYS[2]) ~= rows then return nil, {'damaged'} end
+  return {generation = f[1], status = f[2], size = size, entries = entries, rows = rows, ttl = ttl, expires = expires,
+    kept = kept, lease = lease, error = f[10] or '', fence = f[11] or ''}
 end
 local function report(s)
   return {'found', s.generation, s.status, text(s.size), text(s.entries), s.error, '0', s.fence}
