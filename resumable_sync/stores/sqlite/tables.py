@@ -125,6 +125,7 @@ _TYPES: tuple[tuple[type, ...], ...] = (
     *((str,), (str,), (float,), (int,), (int,), (int,), (int,)),
 )
 _INTACT = frozenset(product(*_TYPES))  # the types of a row's columns, as a whole: one look tells
+_GENERATIONS_END = 2**53  # not before the year 2242
 _STATUSES = {status.value: status for status in Status if status is not Status.MISSING}
 
 
@@ -390,7 +391,7 @@ class Steps:
 
     def _insert(self, connection: sqlite3.Connection, stream_id: str, expired: Row | None, row: Row) -> int:
         """Put the row there as a new generation, which is returned."""
-        last, count = connection.execute("SELECT last_generation, stream_count FROM meta").fetchone()
+        last, count = self._counters(connection)
         if expired is not None:
             count -= 1
         self.limits.check_streams(count)
@@ -401,6 +402,15 @@ class Steps:
         marks = ",".join("?" * len(row))
         connection.execute(f"INSERT INTO streams (stream_id, {_COLUMNS}) VALUES (?,{marks})", (stream_id, *row))
         return row.generation
+
+    def _counters(self, connection: sqlite3.Connection) -> tuple[int, int]:
+        """The last generation, and how many streams there are. What cannot be is made anew: it is no stream's."""
+        last, count = connection.execute("SELECT last_generation, stream_count FROM meta").fetchone()
+        if type(last) is not int or not 0 <= last < _GENERATIONS_END:
+            last = 0  # the clock keeps generations growing
+        if type(count) is not int or not 0 <= count <= self.limits.max_streams:
+            (count,) = connection.execute("SELECT count(*) FROM streams").fetchone()
+        return last, count
 
     def append(
         self,

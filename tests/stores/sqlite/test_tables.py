@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import sqlite3
+from pathlib import Path
 
 import pytest
 
@@ -129,3 +131,20 @@ def test_a_listing_goes_on_after_a_page_of_damaged_rows(connections: Connections
         assert tables.select_page(connection, "", 1) == ([], "a")
         rows, after = tables.select_page(connection, "a", 2)
         assert [stream_id for stream_id, _ in rows] == ["b"] and after is None
+
+
+@pytest.mark.parametrize("column", ["last_generation", "stream_count"])
+@pytest.mark.parametrize("damage", ["x", b"\xff", 1.5, math.inf, -5, 2**62, 2**63 - 1])
+def test_counters_that_cannot_be_are_made_anew(column: str, damage: object, tmp_path: Path) -> None:
+    store = SQLiteStore(tmp_path / "s.db", max_streams=3)
+    assert store.acquire("other")
+    connection = sqlite3.connect(tmp_path / "s.db", isolation_level=None)
+    connection.execute(f"UPDATE meta SET {column} = ?", (damage,))
+    connection.close()
+    lease = store.acquire("s")
+    assert lease is not None and 0 < lease.generation < 2**53
+    store.append(lease, b"x")
+    assert store.read("s").data == b"x" and store.acquire("third")
+    with pytest.raises(LimitExceededError):
+        store.acquire("fourth")
+    store.close()
