@@ -31,6 +31,7 @@ from collections.abc import Generator, Iterator, Mapping
 from types import TracebackType
 from typing import Any, NoReturn
 
+from . import interrupts
 from .errors import (
     InvalidCursorError,
     InvalidStreamIdError,
@@ -195,7 +196,7 @@ class Following:
         self._retry: float | None = None  # seconds, as the server's events say
         self._failures = 0  # in a row
         self._heard_at = time.monotonic()  # until when the server was there
-        self._closed = threading.Event()
+        self._closed = interrupts.Event()
         self._response: httpx.Response | None = None
         self._connection: Any = None  # httpcore's, of the present request
         self._iterating: int | None = threading.get_ident()  # the thread that is at work

@@ -46,6 +46,10 @@ Interleavings that were thought of:
 - An outbox is closed while it is QUEUED: it leaves the queue. While it is WRITING, its result is recorded
   and nothing follows.
 - The thread ends for want of streams while one is opened: both happen under the lock, in one order or the other.
+- A signal handler raises in a call of the main thread, between any two steps of a decision, or while it has the
+  turn. Each call that may run there mends what it left (`repair`): a turn of its own is given back, and where the
+  outbox is follows from what is true, the queue and the turn. What was in flight counts as stored if the lease
+  has advanced; so `begin` is set before a write begins.
 """
 
 from __future__ import annotations
@@ -65,6 +69,7 @@ from typing import Any, NamedTuple
 from .contract import Lease, Routed, Store, shared_store
 from .errors import ResumableStreamError, StoreUnavailableError
 from .heartbeat import Heartbeat, Pulse
+from .interrupts import Alarm, Waiters, was_thrown_in
 from .logs import about
 from .process import PerProcess, start_thread
 from .stats import Figures
@@ -117,7 +122,6 @@ class Outbox:
         interval: float,
         max_pending_bytes: int,
         on_stop: Callable[[], None],
-        room: threading.Condition,
         owner: weakref.ref[Any] | None = None,
         figures: Figures | None = None,
         reports: bool = True,
@@ -128,7 +132,7 @@ class Outbox:
         self.pulse = Pulse(lease, interval, owner, self.figures)
         self.max_pending_bytes = max_pending_bytes
         self.on_stop = on_stop
-        self.room = room  # notified when there is more room, less in flight, or an error
+        self.room = Waiters()  # for more room, less in flight, or an error
         self.place = Place.IDLE
         self.pending: list[bytes] = []  # for the next turn
         self.pending_bytes = 0
@@ -142,8 +146,7 @@ class Outbox:
         self.refusal: ResumableStreamError | None = None  # why no more chunks are taken
         self.put_ended_at = -math.inf
         self.unavailable_since: float | None = None
-        self.blocked = False  # `put` waits for room
-        self.awaited = False  # somebody has begun to wait for `room` since it was notified last
+        self.blocked = False  # `put` waits for room; the producer's thread alone changes it
 
 
 class Turn(NamedTuple):
@@ -151,6 +154,8 @@ class Turn(NamedTuple):
 
     writes: list[Outbox]
     began: float
+    holder: object = None
+    """The call of `put` whose turn it is; None: the thread's."""
 
 
 class Schedule:
@@ -176,10 +181,16 @@ class Schedule:
         self._drop_chunks(outbox)
 
     def offer(
-        self, outbox: Outbox, chunk: bytes, now: float, slow: bool, notes: dict[str, str | None] | None = None
+        self,
+        outbox: Outbox,
+        chunk: bytes,
+        now: float,
+        slow: bool,
+        notes: dict[str, str | None] | None = None,
+        caller: object = None,
     ) -> Offer:
         """Take a chunk, with its notes, if there is room, and say who stores it. Raises the outbox's error or
-        refusal."""
+        refusal. A direct append is `caller`'s."""
         stopped = outbox.error or outbox.refusal
         if stopped is not None:
             raise stopped.with_traceback(None)  # of this call alone: a caller may go on to put for ever
@@ -190,8 +201,8 @@ class Schedule:
         if slow and outbox.place is _IDLE and self.turn is None and not self.queue:
             outbox.in_flight = [chunk]
             outbox.in_flight_notes = notes or {}
-            self.turn = Turn([outbox], now)
             self._begin_writing(outbox)
+            self.turn = Turn([outbox], now, caller)
             return Offer.DIRECT
         pending.append(chunk)
         outbox.pending_bytes = size
@@ -261,6 +272,26 @@ class Schedule:
         outbox.error = error
         return True
 
+    def repair(self, outbox: Outbox, caller: object, now: float) -> list[Outbox]:
+        """A call that concerned this outbox was broken off. Its turn, if it has it, is given back; then its place
+        is what is true. Gives those that this stopped."""
+        turn = self.turn
+        mine = turn is not None and caller is not None and turn.holder is caller
+        stopped = self.end_turn(now) if mine else []
+        if self.turn is not None and outbox.place is Place.WRITING and outbox in self.turn.writes:
+            return stopped
+        if outbox.in_flight and outbox.lease.offset > outbox.begin:  # stored, and not quite recorded
+            outbox.in_flight, outbox.in_flight_notes = [], {}
+        outbox.pending_bytes = sum(map(len, outbox.pending))
+        if outbox in self.queue:
+            outbox.place = Place.QUEUED
+        elif (outbox.pending or outbox.in_flight) and outbox in self.outboxes and outbox.error is None:
+            self._enqueue(outbox)
+        else:
+            outbox.place = Place.IDLE
+            self._drop_chunks(outbox)
+        return stopped
+
     def _enqueue(self, outbox: Outbox) -> None:
         outbox.place = Place.QUEUED
         self.queue.append(outbox)
@@ -268,14 +299,15 @@ class Schedule:
     def _drop_chunks(self, outbox: Outbox) -> None:
         outbox.pending, outbox.pending_bytes, outbox.pending_notes = [], 0, {}
         if outbox.place is Place.QUEUED:
-            self.queue.remove(outbox)
+            with contextlib.suppress(ValueError):  # a call that was broken off has taken it out
+                self.queue.remove(outbox)
             outbox.place = Place.IDLE
         if outbox.place is Place.IDLE:
             outbox.in_flight, outbox.in_flight_notes = [], {}
 
     def _begin_writing(self, outbox: Outbox) -> None:
-        outbox.place = Place.WRITING
         outbox.begin = outbox.lease.offset
+        outbox.place = Place.WRITING
 
     def _take_queued(self, now: float) -> list[Outbox]:
         taken: list[Outbox] = []
@@ -351,8 +383,7 @@ class Committer:
         StoreUnavailableError if no thread can be started.
         """
         interval = min(heartbeat, self._schedule.grace / 3, lease.ttl / 3)
-        room = threading.Condition(self._lock)
-        outbox = Outbox(lease, interval, max_pending_bytes, on_stop, room, owner, figures, reports)
+        outbox = Outbox(lease, interval, max_pending_bytes, on_stop, owner, figures, reports)
         self._heartbeat.add(outbox.pulse, functools.partial(self._stop, outbox))
         try:
             with self._lock:
@@ -374,49 +405,64 @@ class Committer:
     def put(self, outbox: Outbox, chunk: bytes, notes: dict[str, str | None] | None = None) -> None:
         """Hand over a chunk, and the notes that are to be set with it; waits while too much is pending. Raises the
         outbox's error if it was stopped."""
-        with self._lock:
-            now = time.monotonic()
-            # Measured from the end of the last put: how long the store takes says nothing about the source.
-            slow = now - outbox.put_ended_at >= _SLOW_SOURCE_SECONDS
-            offer = self._schedule.offer(outbox, chunk, now, slow, notes)
-            while offer is _FULL:
-                outbox.blocked = outbox.awaited = True
-                outbox.room.wait(self._schedule.grace)
+        # Measured from the end of the last put: how long the store takes says nothing about the source.
+        slow = time.monotonic() - outbox.put_ended_at >= _SLOW_SOURCE_SECONDS
+        alarm, caller = None, object()
+        try:
+            while True:
+                with self._lock:
+                    now = time.monotonic()
+                    offer = self._schedule.offer(outbox, chunk, now, slow, notes, caller)
+                    if offer is _FULL:
+                        alarm = alarm or Alarm()
+                        outbox.room.expect(alarm)
+                    else:
+                        outbox.put_ended_at = now
+                        if offer is _QUEUED:
+                            return
+                        if offer is Offer.WAKE:
+                            self._work.notify()
+                            return
+                        turn = self._schedule.turn
+                        break
+                outbox.blocked = True
+                alarm.wait(self._schedule.grace)
                 outbox.blocked = False
-                now = time.monotonic()
-                offer = self._schedule.offer(outbox, chunk, now, slow, notes)
-            outbox.put_ended_at = now
-            if offer is _QUEUED:
-                return
-            if offer is Offer.WAKE:
-                self._work.notify()
-                return
-            turn = self._schedule.turn
-        if turn is not None:
-            self._execute(turn)
-            outbox.put_ended_at = time.monotonic()
-            if outbox.error is not None:
-                raise outbox.error.with_traceback(None)
+            if turn is not None:
+                self._execute(turn)
+                outbox.put_ended_at = time.monotonic()
+                if outbox.error is not None:
+                    raise outbox.error.with_traceback(None)
+        except BaseException:
+            outbox.blocked = False
+            self._repair(outbox, caller)
+            raise
 
     def flush(self, outbox: Outbox, timeout: float | None = None) -> None:
         """Wait until everything handed over is stored. Raises the outbox's error, or StoreUnavailableError
         after `timeout` seconds (without one: when the store stays away for the grace time)."""
         deadline = None if timeout is None else time.monotonic() + timeout
-        with self._lock:
-            while outbox.pending or outbox.in_flight:
-                left = self._schedule.grace if deadline is None else deadline - time.monotonic()
+        alarm = Alarm()
+        while True:
+            with self._lock:
+                if not (outbox.pending or outbox.in_flight):
+                    if outbox.error is not None:
+                        raise outbox.error.with_traceback(None)
+                    return
+                now = time.monotonic()
+                left = self._schedule.grace if deadline is None else deadline - now
                 if left <= 0:
                     raise StoreUnavailableError(f"stream {outbox.lease.stream_id} could not be stored in time")
-                outbox.awaited = True
-                outbox.room.wait(left)
-            if outbox.error is not None:
-                raise outbox.error.with_traceback(None)
+                self._schedule.repair(outbox, None, now)  # whatever was broken off before
+                self._work.notify()
+                outbox.room.expect(alarm)
+            alarm.wait(left)
 
     def refuse(self, outbox: Outbox, error: ResumableStreamError) -> None:
         """Take no further chunks: `put` raises `error`. What was handed over before is still written."""
         with self._lock:
             outbox.refusal = outbox.refusal or error
-            outbox.room.notify_all()
+            outbox.room.wake_all()
 
     def check(self, outbox: Outbox) -> None:
         """Let the store say whether this stream may still be written. Does not wait for it."""
@@ -425,9 +471,13 @@ class Committer:
     def close(self, outbox: Outbox) -> None:
         """Neither write nor renew for this outbox any more. Idempotent."""
         self._heartbeat.remove(outbox.pulse)
-        with self._lock:
-            self._schedule.remove(outbox)
-            outbox.room.notify_all()
+        try:
+            with self._lock:
+                self._schedule.remove(outbox)
+                outbox.room.wake_all()
+        except BaseException:
+            self._repair(outbox)
+            raise
 
     def outboxes(self, stream_id: str) -> list[Outbox]:
         """Those open for a stream: several while a producer of an earlier life has not yet learned of its end."""
@@ -444,11 +494,26 @@ class Committer:
 
     def _stop(self, outbox: Outbox, error: ResumableStreamError) -> None:
         """The stream is not this producer's any more."""
+        try:
+            with self._lock:
+                stopped = self._schedule.stop(outbox, error)
+                if outbox.pulse.abandoned:  # nobody is left who would close it
+                    self._schedule.remove(outbox)
+                outbox.room.wake_all()
+            if stopped:
+                outbox.on_stop()
+        except BaseException:
+            self._repair(outbox)
+            raise
+
+    def _repair(self, outbox: Outbox, caller: object = None) -> None:
+        """What a call that was broken off by an exception has left."""
         with self._lock:
-            stopped = self._schedule.stop(outbox, error)
-            outbox.room.notify_all()
-        if stopped:
-            outbox.on_stop()
+            stopped = self._schedule.repair(outbox, caller, time.monotonic())
+            outbox.room.wake_all()
+            self._work.notify()
+        for each in stopped:
+            each.on_stop()
 
     def _run(self) -> None:
         """The thread. It goes on after any exception; the turn was given back by `_execute` then."""
@@ -505,6 +570,8 @@ class Committer:
         except ResumableStreamError as error:
             return [error] * len(writes)
         except Exception as error:  # a fault in a store must stop its streams, not this thread
+            if was_thrown_in(error):
+                raise  # the caller's, in whose thread it is
             logger.exception("append_many failed", extra=about("store-fault"))
             return [StoreUnavailableError(f"the store failed: {error!r}", transient=False)] * len(writes)
 
@@ -512,9 +579,7 @@ class Committer:
 def _notify_room(outboxes: Sequence[Outbox]) -> None:
     """Wake those that wait in `put` and `flush`. Called with the lock held."""
     for outbox in outboxes:
-        if outbox.awaited:  # mostly nobody: a look is cheaper than to notify nobody
-            outbox.awaited = False
-            outbox.room.notify_all()
+        outbox.room.wake_all()
 
 
 class _Registry:

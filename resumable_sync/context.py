@@ -15,6 +15,7 @@ from concurrent.futures import Executor, Future
 from types import TracebackType
 from typing import Any, NamedTuple, NoReturn
 
+from . import process
 from .arrivals import Arrivals
 from .committer import MAX_PENDING_BYTES, end_and_tell, endings
 from .contract import (
@@ -32,6 +33,7 @@ from .contract import (
 )
 from .errors import (
     LimitExceededError,
+    ProducerInterruptedError,
     ResumableStreamError,
     StoreUnavailableError,
     StreamFinalizedError,
@@ -41,9 +43,10 @@ from .errors import (
     UnsupportedError,
 )
 from .health import Health, HealthCheck
+from .interrupts import Alarm, Roll, Waiters
 from .logs import about
 from .process import PerProcess, at_exit, start_thread
-from .producer import Hooks, Source, call_hook
+from .producer import Hooks, Source, call_hook, check_callback
 from .production import Production
 from .pump import Pump, check_source
 from .recovery import Recover, Recovery, waits_for_takeover
@@ -62,15 +65,21 @@ _DRAIN_SECONDS = 0.05  # between looks of a draining context at its viewers
 _FAILURES_KEPT = 8  # of streams, for viewers that come after the end
 
 
+class _Owner:
+    """Held by whoever stands for an election and brings the production on its way, then by its pump. Once nobody
+    holds it any more, nobody works on the stream: its lease is renewed no longer. So an exception that is thrown
+    in between any two steps leaves no stream that is produced for ever."""
+
+
 class _Running:
     """What a context has under way in one process. `lock` guards all fields but `reads`, `arrivals`, `wakers`,
     `tally`, `health` and what `recovery` does."""
 
     def __init__(self, store: Store) -> None:
         self.lock = threading.Lock()
-        self.changed = threading.Condition(self.lock)  # notified when a production goes, and by a close
+        self.changed = Waiters()  # for a production that goes, or a close
         self.producers: set[Production] = set()
-        self.starting = 0  # elections under way, each of which may become a production
+        self.starting = Roll()  # owners of elections under way, each of which may become a production
         self.known: dict[str, Production] = {}  # by stream id: those, and some that failed, for late viewers
         self.failed: deque[Production] = deque()
         self.draining_until: float | None = None  # monotonic; None: not draining
@@ -88,9 +97,17 @@ class _Running:
         """Whether nothing is started or followed any more."""
         return self.closed or self.draining_until is not None
 
+    @property
+    def working(self) -> list[Production]:
+        """The producers that somebody works on: a thread that was broken off may not have discarded its own."""
+        return [production for production in list(self.producers) if not production.unattended]
+
     def add(self, production: Production, alone: bool) -> bool:
         """It runs from now on. False if it is to be ended or released at once: the context was closed meanwhile,
         or drains, and another process may go on with it (not if the store is this process's `alone`)."""
+        for gone in self.producers.difference(self.working):
+            if gone.ended.is_set():
+                self.discard(gone)
         with self.lock:
             self.producers.add(production)
             self.known[production.stream_id] = production
@@ -111,7 +128,7 @@ class _Running:
             for each in forgotten:
                 if self.known.get(each.stream_id) is each:
                     del self.known[each.stream_id]
-            self.changed.notify_all()
+            self.changed.wake_all()
 
 
 class _Terms(NamedTuple):
@@ -170,8 +187,14 @@ class ResumableStreamContext:
     ) -> None:
         if not heartbeat > 0:
             raise ValueError(f"heartbeat must be a positive number of seconds, not {heartbeat!r}")
-        if max_pending_bytes < 1 or read_bytes < 1 or max_producers < 1:
-            raise ValueError("max_pending_bytes, read_bytes and max_producers must be positive")
+        for number in (max_pending_bytes, read_bytes, max_producers):
+            if not isinstance(number, int) or number < 1:
+                raise ValueError("max_pending_bytes, read_bytes and max_producers must be positive integers")
+        if ttl is not None and not (isinstance(ttl, (int, float)) and math.isfinite(ttl) and ttl > 0):
+            raise ValueError(f"ttl must be a positive number of seconds, not {ttl!r}")
+        check_callback("recover", recover)
+        if executor is not None and not callable(getattr(executor, "submit", None)):
+            raise TypeError(f"executor must be a concurrent.futures.Executor, not {type(executor).__name__}")
         self.store = store
         self._ttl = ttl
         self._hooks = Hooks(on_acquire, on_append, on_finalize, on_error)
@@ -287,9 +310,10 @@ class ResumableStreamContext:
         """
         check_source(make_stream)
         for _ in range(_ELECTION_ROUNDS):
-            production = self._elect(stream_id, _Terms(ttl, metadata, restart, idle_timeout, handover))
+            owner = _Owner()
+            production = self._elect(stream_id, _Terms(ttl, metadata, restart, idle_timeout, handover), owner)
             if production is not None:
-                pump = Pump(production, make_stream, foreground=True)
+                pump = Pump(production, make_stream, owner, foreground=True)
                 try:
                     contextvars.copy_context().run(pump.run)
                 finally:
@@ -319,9 +343,7 @@ class ResumableStreamContext:
         """
 
         def elect(writer: Writer) -> Production:
-            production = self._elect(
-                stream_id, _Terms(ttl, metadata, restart, idle_timeout, handover), owner=writer
-            )
+            production = self._elect(stream_id, _Terms(ttl, metadata, restart, idle_timeout, handover), writer)
             if production is None:
                 raise StreamTakenError(f"the stream {stream_id} is {self.store.status(stream_id)} already")
             return production
@@ -449,8 +471,8 @@ class ResumableStreamContext:
         """
         running = self._running.get()
         with running.lock:
-            producers = list(running.producers)
-            starting, recovery = running.starting, running.recovery
+            producers = running.working
+            starting, recovery = len(running.starting), running.recovery
             closed, draining = running.closed, running.draining_until is not None
         pending = [each.pending() for each in producers]
         return Stats(
@@ -520,7 +542,7 @@ class ResumableStreamContext:
             running.reads.close()
             productions = list(running.producers)
             running.interrupted = running.interrupted or bool(productions)
-            running.changed.notify_all()
+            running.changed.wake_all()
         running.arrivals.close()
         for production in productions:
             production.stop()
@@ -551,6 +573,7 @@ class ResumableStreamContext:
             self._interrupt(handed_over, min(deadline, time.monotonic() + _CLOSE_SECONDS))
             with running.lock:
                 running.interrupted = True
+        alarm = Alarm()
         while True:
             # Again and again: a viewer that was on its way into a wait was not reached by the wake before.
             leaving = not alone and bool(running.reads.viewers)
@@ -559,13 +582,14 @@ class ResumableStreamContext:
             with running.lock:
                 left = deadline - time.monotonic()
                 # A source may block although its stream was released or has ended: nothing is left to wait for.
-                busy = running.starting or any(not each.ended.is_set() for each in running.producers)
+                busy = bool(running.starting) or any(not each.ended.is_set() for each in running.producers)
                 following = alone and running.reads.following
                 if running.closed or left <= 0 or not (busy or following or leaving):
                     return
                 # Nothing tells that a viewer has gone, or that a stream has ended whose source blocks.
                 blocked = any(each.producer.cancelled.is_set() for each in running.producers)
-                running.changed.wait(left if busy and not (leaving or blocked) else min(left, _DRAIN_SECONDS))
+                running.changed.expect(alarm)
+            alarm.wait(left if busy and not (leaving or blocked) else min(left, _DRAIN_SECONDS))
 
     def _interrupt(self, productions: Collection[Production], deadline: float) -> None:
         """End what these produce although their sources do not return; waits until `deadline` at most."""
@@ -573,7 +597,12 @@ class ResumableStreamContext:
         def interrupt(until: float = math.inf) -> None:
             for production in productions:
                 if time.monotonic() < until:
-                    production.interrupt(max(0.05, deadline - time.monotonic()))
+                    try:
+                        production.interrupt(max(0.05, deadline - time.monotonic()))
+                    except BaseException:  # such as a logging handler's: the others are still to be ended
+                        with contextlib.suppress(BaseException):
+                            extra = about("not-ended", production.stream_id, production.generation)
+                            logger.exception("stream %s could not be ended", production.stream_id, extra=extra)
 
         try:
             threading.Thread(target=interrupt, name="resumable-sync-close", daemon=True).start()
@@ -607,16 +636,17 @@ class ResumableStreamContext:
     ) -> Production | None:
         """Stand for the election, and have the stream produced in the background if it was won."""
         check_source(make_stream)
-        production = self._elect(stream_id, terms)
+        owner = _Owner()
+        production = self._elect(stream_id, terms, owner)
         if production is not None:
-            self._launch_or_give_up(production, make_stream)
+            self._launch_or_give_up(production, make_stream, owner)
         return production
 
     def _elect(
         self,
         stream_id: str,
         terms: _Terms,
-        owner: Writer | None = None,
+        owner: _Owner | Writer,
     ) -> Production | None:
         """Stand for the election. None if somebody else produces the stream, or did."""
         idle_timeout, handover = terms.idle_timeout, terms.handover
@@ -628,19 +658,20 @@ class ResumableStreamContext:
         with running.lock:
             if running.refusing:
                 raise StoreUnavailableError("the context is closed", transient=False)
-            full = len(running.producers) + running.starting >= self._max_producers
-            running.starting += not full
+            full = len(running.working) + len(running.starting) >= self._max_producers
+            if not full:
+                running.starting.enter(owner)
         if full:
             self._refuse_if_wanted(stream_id, terms)
             return None
         try:
             before = endings()
             lease = self._acquire(stream_id, terms)
-            return None if lease is None else self._begin(running, lease, before, idle_timeout, owner)
+            return None if lease is None else self._begin(running, lease, before, owner, idle_timeout)
         finally:
             with running.lock:
-                running.starting -= 1
-                running.changed.notify_all()
+                running.starting.leave(owner)
+                running.changed.wake_all()
 
     def _refuse_if_wanted(self, stream_id: str, terms: _Terms) -> None:
         """There is no room for another producer here: LimitExceededError if one is wanted."""
@@ -678,14 +709,17 @@ class ResumableStreamContext:
         running: _Running,
         lease: Lease,
         before: int,
+        owner: _Owner | Writer,
         idle_timeout: float | None = None,
-        owner: Writer | None = None,
     ) -> Production:
         """Produce with this lease from now on. `before`: what `endings` was when the lease was asked for."""
         stream_id = lease.stream_id
         production: Production | None = None
+        before_hook = process.forks
         try:
             call_hook(self._hooks.on_acquire, stream_id, "producer")
+            if process.forks != before_hook:
+                raise ProducerInterruptedError(f"stream {stream_id} stays the parent's: on_acquire has forked")
             production = Production(
                 self.store,
                 lease,
@@ -705,7 +739,7 @@ class ResumableStreamContext:
         except BaseException:
             if production is not None:
                 self._give_up(production)
-            else:
+            elif process.forks == before_hook:
                 with contextlib.suppress(ResumableStreamError):  # then the lease runs out
                     if lease.handover:
                         self._takeover_store().release(lease)
@@ -717,31 +751,31 @@ class ResumableStreamContext:
     def _continue(self, info: StreamInfo, make_stream: Source) -> bool:
         """Go on with a stream that has lost its producer, if nobody else does; for `Recovery`."""
         check_source(make_stream)
-        running = self._running.get()
+        running, owner = self._running.get(), _Owner()
         with running.lock:
-            if running.refusing or len(running.producers) + running.starting >= self._max_producers:
+            if running.refusing or len(running.working) + len(running.starting) >= self._max_producers:
                 return False
-            running.starting += 1
+            running.starting.enter(owner)
         try:
             before = endings()
             lease = self._takeover_store().take_over(info.stream_id, info.generation)
             if lease is None:
                 return False
             try:
-                self._launch_or_give_up(self._begin(running, lease, before), make_stream)
+                self._launch_or_give_up(self._begin(running, lease, before, owner), make_stream, owner)
             except StoreUnavailableError as error:  # no thread, not the store: the term is spent
                 raise RuntimeError(f"stream {info.stream_id} cannot be produced here: {error}") from error
         finally:
             with running.lock:
-                running.starting -= 1
-                running.changed.notify_all()
+                running.starting.leave(owner)
+                running.changed.wake_all()
         return True
 
     def _may_continue(self) -> bool:
         """Whether there is room here for a stream that has lost its producer."""
         running = self._running.get()
         with running.lock:
-            return not running.refusing and len(running.producers) + running.starting < self._max_producers
+            return not running.refusing and len(running.working) + len(running.starting) < self._max_producers
 
     def _enter(self) -> _Running:
         """What this process has under way. The first call in a process begins to recover."""
@@ -760,9 +794,9 @@ class ResumableStreamContext:
                     raise
         return running
 
-    def _launch_or_give_up(self, production: Production, make_stream: Source) -> None:
+    def _launch_or_give_up(self, production: Production, make_stream: Source, owner: _Owner) -> None:
         try:
-            self._launch(Pump(production, make_stream))
+            self._launch(Pump(production, make_stream, owner))
         except BaseException:
             self._give_up(production)
             raise

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from .contract import HEALTH_PREFIX, Store, new_token
 from .errors import ResumableStreamError, StoreUnavailableError, StreamLostError
+from .interrupts import Event
 from .logs import about
 from .process import start_thread
 
@@ -45,7 +46,7 @@ class _Probe:
         self._store = store
         self._stream_id = stream_id
         self.step = "thread"
-        self.done = threading.Event()
+        self.done = Event()
         self.result = Health(False)
 
     def run(self) -> None:

@@ -60,6 +60,11 @@ class Pulse:
         self.renew_at = -math.inf  # when the thread is to look at it
         self.asked = False  # by `ask`, and not made yet
 
+    @property
+    def abandoned(self) -> bool:
+        """Whether there was an owner, who is gone."""
+        return self.owner is not None and self.owner() is None
+
     def is_due(self, now: float) -> bool:
         """Whether the lease is to be renewed now; if not, `renew_at` says when to look again."""
         self.renew_at = max(self.renew_at, self.signed_at + self.interval)
@@ -124,8 +129,8 @@ class Heartbeat:
     def _look_no_later(self, at: float) -> None:
         """Called with the lock held."""
         if at < self._look_at:
+            self._wake.notify()  # first: if this is broken off, the next one does it
             self._look_at = at
-            self._wake.notify()
 
     def _run(self) -> None:
         idle_until = math.inf
@@ -153,7 +158,7 @@ class Heartbeat:
 
     def _renew(self, pulses: Sequence[Pulse]) -> None:
         began = time.monotonic()
-        owned = [pulse for pulse in pulses if pulse.owner is None or pulse.owner() is not None]
+        owned = [pulse for pulse in pulses if not pulse.abandoned]
         leases = [replace(pulse.lease) for pulse in owned if isinstance(pulse.lease, Lease)]
         renewed = iter(self._ask_store(leases) if leases else [])
         results = [self._touch(each.lease) if isinstance(each.lease, str) else next(renewed) for each in owned]

@@ -51,6 +51,7 @@ from prometheus_client.registry import Collector
 from .context import ResumableStreamContext
 from .contract import ENDINGS, Status
 from .errors import ResumableStreamError, StoreUnavailableError
+from .interrupts import Event
 from .process import PerProcess, start_thread
 from .stats import Histogram, Stats
 
@@ -98,7 +99,7 @@ class _StreamCount:
             if self._under_way is None and (
                 self._found is None or time.monotonic() - self._found.at >= self._every
             ):
-                begins = self._under_way = threading.Event()
+                begins = self._under_way = Event()
             under_way = self._under_way
         if begins is not None:
             try:

@@ -55,6 +55,8 @@ def start_thread(target: Callable[[], object], name: str) -> threading.Thread:
     try:
         thread.start()
     except RuntimeError as error:
+        if thread.ident is not None:  # it runs: a signal handler raised, and what `start` did about that failed
+            raise error.__context__ or error from None
         raise StoreUnavailableError(f"the process can start no more threads: {error}") from error
     except KeyError as broken:
         # A signal handler raised once the thread ran; then what `start` itself does about that fails.

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import inspect
 import logging
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
+from typing import Any
 
 from .contract import Lease, Notes, Status, check_notes
 from .errors import UnsupportedError
+from .interrupts import Event
 from .logs import Extra, about
 
 logger = logging.getLogger("resumable_sync")
@@ -30,6 +35,29 @@ class Hooks:
     on_finalize: Callable[[str, Status, str | None], object] | None = None
     on_error: Callable[[str, BaseException], object] | None = None
 
+    def __post_init__(self) -> None:
+        for name, hook in vars(self).items():
+            check_callback(name, hook)
+
+
+def is_asynchronous(function: Any) -> bool:
+    """Whether calling it gives something to await, or to iterate asynchronously."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    if not inspect.isroutine(function) and not inspect.isclass(function):
+        function = getattr(function, "__call__", None)  # of an object that can be called
+    return inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function)
+
+
+def check_callback(name: str, callback: object) -> None:
+    """TypeError for what can never be called later; None is none."""
+    if callback is None:
+        return
+    if not callable(callback):
+        raise TypeError(f"{name} must be a function, not {type(callback).__name__}")
+    if is_asynchronous(callback):
+        raise TypeError(f"{name} must not be asynchronous: it is called by threads, which await nothing")
+
 
 def call_hook(hook: Callable[..., object] | None, *arguments: object) -> None:
     """Call `hook` if there is one; log what it raises.
@@ -48,7 +76,8 @@ def call_hook_in_thread(hook: Callable[..., object] | None, *arguments: object) 
     try:
         call_hook(hook, *arguments)
     except BaseException:
-        logger.exception("a hook of resumable_sync raised", extra=_about_hook(arguments))
+        with contextlib.suppress(BaseException):  # logging may be what failed
+            logger.exception("a hook of resumable_sync raised", extra=_about_hook(arguments))
 
 
 def _about_hook(arguments: tuple[object, ...]) -> Extra:
@@ -82,8 +111,8 @@ class Producer:
         self.stream_id = lease.stream_id
         self.generation = lease.generation
         self.term = lease.term
-        self.cancelled = threading.Event()
-        self.ended = threading.Event()
+        self.cancelled = Event()
+        self.ended = Event()
         self._lease = lease
         self._read_notes = read_notes  # None: the store has none
         self._notes: dict[str, str | None] = {}  # for the next chunk; replaced as a whole, in the source's thread

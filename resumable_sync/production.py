@@ -109,6 +109,11 @@ class Production:
         tally.count("elected" if lease.term == 1 else "taken-over")
 
     @property
+    def unattended(self) -> bool:
+        """Whether nobody is left who works on it."""
+        return self._owner is not None and self._owner() is None
+
+    @property
     def stalled(self) -> bool:
         """Whether appends are being repeated because the store is away."""
         return self._outbox.unavailable_since is not None
@@ -128,6 +133,11 @@ class Production:
     def forked(self) -> bool:
         """Whether this is a child of the process that produces: the source has forked."""
         return process.forks != self._forks
+
+    @property
+    def parents(self) -> ProducerInterruptedError:
+        """What a forked child is told."""
+        return ProducerInterruptedError(f"stream {self.stream_id} stays the parent's: its producer has forked")
 
     def wait_for_chunk(self) -> None:
         """From now on the next chunk is waited for: `idle_timeout` counts."""
@@ -167,6 +177,8 @@ class Production:
 
     def flush(self) -> None:
         """Wait until all that was put is stored. Raises the error of the store, or why the stream was stopped."""
+        if self.forked:
+            raise self.parents
         self._committer.flush(self._outbox)
         self._report_appends()
 
@@ -200,24 +212,29 @@ class Production:
         self._finish(status, error, timeout)
         return True
 
+    def abandon(self) -> None:
+        """Where `end` was broken off: neither write nor renew any more, so that the lease runs out. Idempotent."""
+        self._committer.close(self._outbox)
+        self.producer._end()
+
     def report_failure(self, failure: BaseException, *, loud: bool = True) -> None:
         """Tell the application: its `on_error` hook, or else the log."""
         loud = loud and self.hooks.on_error is None
-        logger.log(
-            logging.ERROR if loud else logging.INFO,
-            "the source of stream %s failed",
-            self.stream_id,
-            exc_info=(type(failure), failure, failure.__traceback__),
-            extra=about("source-failed", self.stream_id, self.generation),
-        )
+        with contextlib.suppress(Exception):  # of a logging handler: the hook is to be called all the same
+            logger.log(
+                logging.ERROR if loud else logging.INFO,
+                "the source of stream %s failed",
+                self.stream_id,
+                exc_info=(type(failure), failure, failure.__traceback__),
+                extra=about("source-failed", self.stream_id, self.generation),
+            )
         call_hook_in_thread(self.hooks.on_error, self.stream_id, failure)
 
     def _stopped(self) -> None:
         """The outbox was stopped. Called without locks."""
         self.producer._cancel()
-        if self._owner is not None and self._owner() is None:
-            self._committer.close(self._outbox)  # the lease runs out
-            self.producer._end()
+        if self.unattended:
+            self.producer._end()  # the lease runs out
             self._tally.count("lost")
             if self._on_abandoned is not None:
                 self._on_abandoned(self)
@@ -234,10 +251,12 @@ class Production:
                 return
         silence = TimeoutError(f"the source of stream {self.stream_id} made no chunk for {timeout:g} s")
         if self._claim_ending(silence):  # first: a source that is told may return at once, and would be faster
-            self._committer.refuse(self._outbox, ProducerInterruptedError(str(silence)))
-            self.report_failure(silence)
-            self.producer._cancel()
-            self._finish(Status.ERROR, str(silence), None)
+            try:
+                self._committer.refuse(self._outbox, ProducerInterruptedError(str(silence)))
+                self.report_failure(silence)
+                self.producer._cancel()
+            finally:
+                self._finish(Status.ERROR, str(silence), None)
 
     def _claim_ending(self, failure: BaseException | None) -> bool:
         """True for the one call that is to end the stream."""
@@ -254,8 +273,7 @@ class Production:
         try:
             self._store_ending(status, error, timeout)
         finally:
-            self._committer.close(self._outbox)
-            self.producer._end()
+            self.abandon()
 
     def _report_appends(self) -> None:
         acknowledged, hook = self._outbox.acknowledged, self.hooks.on_append

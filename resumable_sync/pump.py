@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import inspect
 import logging
 from collections.abc import Iterable
@@ -12,7 +11,7 @@ from typing import Any
 from .contract import Status
 from .errors import LeaseLostError, ProducerInterruptedError, ResumableStreamError
 from .logs import about
-from .producer import Source, current
+from .producer import Source, current, is_asynchronous
 from .production import SHUT_DOWN, Production, Stopped, describe
 
 logger = logging.getLogger("resumable_sync")
@@ -28,12 +27,7 @@ def check_source(make_stream: object) -> None:
             f"make_stream must be a function that returns the chunks, not {kind}: only the elected producer calls "
             "it. Write `lambda: chunks`, or hand over the generator function itself, without calling it"
         )
-    function: Any = make_stream
-    while isinstance(function, functools.partial):
-        function = function.func
-    if not inspect.isroutine(function) and not inspect.isclass(function):
-        function = function.__call__  # of an object that can be called
-    if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
+    if is_asynchronous(make_stream):
         raise TypeError(f"make_stream is asynchronous, and producers are threads; {_USE_ASYNC}")
 
 
@@ -57,10 +51,14 @@ class Pump:
     Whatever raises, and wherever, the stream ends or its lease is renewed no longer: `run` reaches the
     production's `end`. `foreground`: the caller wants the source's exception, see `result`, so it is not logged as
     an error; and KeyboardInterrupt and SystemExit are the caller's own end, not a fault of the source.
+    `owner`: the production's, which lives on with the pump.
     """
 
-    def __init__(self, production: Production, make_stream: Source, *, foreground: bool = False) -> None:
+    def __init__(
+        self, production: Production, make_stream: Source, owner: object, *, foreground: bool = False
+    ) -> None:
         self.production = production
+        self._owner = owner
         self._make_stream = make_stream
         self._foreground = foreground
 
@@ -80,13 +78,14 @@ class Pump:
             except BaseException as broken:
                 self.production.failure = self.production.failure or broken
                 self._log("stream %s could not be ended", "not-ended")
+                self.production.abandon()
 
     def result(self) -> Status:
         """After `run`: the ending that is stored. Raises what kept the stream from its end, unless it was
         cancelled; see `ResumableStreamContext.produce`."""
         production = self.production
         if production.forked:
-            raise ProducerInterruptedError(f"stream {production.stream_id} stays the parent's: its source forked")
+            raise production.parents
         production.ended.wait()  # another thread may be storing it
         status, failure = production.status, production.failure
         if status is Status.DONE or status is Status.CANCELLED:

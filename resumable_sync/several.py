@@ -257,7 +257,7 @@ class Several:
         stream_ids = list(self._followed)
         ready = deque(stream_ids)  # each once
         quiet_since = time.monotonic()
-        self._reads.following.add(self)
+        self._reads.following.enter(self)
         try:
             while self._followed:
                 rung = self._bell.wait(0.0 if ready else self._patience(quiet_since))
@@ -282,7 +282,7 @@ class Several:
                 del turn  # its bytes are not kept for as long as the viewer waits
                 quiet_since = time.monotonic()
         finally:
-            self._reads.following.discard(self)
+            self._reads.following.leave(self)
             self._wakers.leave(stream_ids, self._bell)
 
     def _patience(self, quiet_since: float) -> float:

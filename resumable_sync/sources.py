@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 
+from .interrupts import Event
 from .producer import current
 
 __all__ = ["CommandFailed", "CommandSource", "DescriptorSource"]
@@ -121,7 +122,7 @@ class CommandSource:
         self._stopped = False  # a stop comes either before that, or finds the process
         self._process: subprocess.Popen[bytes] | None = None  # while there may be something to end
         self._output: DescriptorSource | None = None
-        self._gone = threading.Event()  # the first stop has ended the group
+        self._gone = Event()  # the first stop has ended the group
 
     def chunks(self) -> Iterator[bytes]:
         """Start the command and yield what it writes, up to 64 KiB at once, to its end or until `stop`.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -18,6 +17,7 @@ from .errors import (
     StreamLostError,
     StreamNotFoundError,
 )
+from .interrupts import Event, Roll
 
 if TYPE_CHECKING:
     from .production import Production
@@ -33,15 +33,15 @@ RETRY_SECONDS = 0.2
 class OpenReads:
     """The reads that the viewers of one context have open in one process.
 
-    It has no lock: all viewers would contend for it. Single operations of a set are atomic; a viewer enters before
-    it checks `closed`, and whoever closes sets `closed` before reading who is inside. So one of the two sees the
+    It has no lock: all viewers would contend for it. Each change of a roll is atomic; a viewer enters before it
+    checks `closed`, and whoever closes sets `closed` before reading who is inside. So one of the two sees the
     other.
     """
 
     def __init__(self) -> None:
-        self.following: set[object] = set()  # the viewers that have begun and not ended
-        self.viewers: set[object] = set()  # those inside a read of the store
-        self.closed = threading.Event()
+        self.following = Roll()  # the viewers that have begun and not ended
+        self.viewers = Roll()  # those inside a read of the store
+        self.closed = Event()
 
     def close(self) -> None:
         """Let no further read begin."""
@@ -49,14 +49,14 @@ class OpenReads:
 
     def enter(self, viewer: object, cursor: str) -> None:
         """A read begins: from here on whoever closes knows that there is somebody to wake."""
-        self.viewers.add(viewer)
+        self.viewers.enter(viewer)
         if self.closed.is_set():
-            self.viewers.discard(viewer)
+            self.viewers.leave(viewer)
             raise StoreUnavailableError(f"the context was closed; resume from {cursor}", transient=False)
 
     def leave(self, viewer: object) -> None:
         """The read is over."""
-        self.viewers.discard(viewer)
+        self.viewers.leave(viewer)
 
 
 class ViewerLoop:
@@ -85,13 +85,13 @@ class ViewerLoop:
     def batches(self, first: Batch, heartbeat: float | None = None) -> Iterator[Batch]:
         """Yield what each read found. With `heartbeat`, an empty batch is yielded whenever that many seconds
         brought nothing."""
-        self._reads.following.add(self)
+        self._reads.following.enter(self)
         following = self._follow(first, heartbeat)
         del first
         try:
             yield from following
         finally:
-            self._reads.following.discard(self)
+            self._reads.following.leave(self)
 
     def stored(self, first: Batch) -> Iterator[Batch]:
         """Yield what is stored, without waiting for more. The last batch says how the stream stood there; an
@@ -170,8 +170,8 @@ class ViewerLoop:
         """One read, repeated for the grace time while the store is unavailable."""
         unavailable_since: float | None = None
         while True:
-            self._reads.enter(self, cursor)
             try:
+                self._reads.enter(self, cursor)
                 return self._store.read(self._stream_id, cursor, max_bytes=self._read_bytes, timeout=wait)
             except (StreamNotFoundError, InvalidCursorError) as lost:
                 # The cursor was good when it was given out: what it points at is gone.

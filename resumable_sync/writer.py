@@ -20,7 +20,7 @@ class Writer:
     as `done`, or as `error` if an exception leaves it (`interrupted` for KeyboardInterrupt, SystemExit,
     GeneratorExit, and what `write` raises when the context is closed; a stream with a handover is let go of
     instead, for another producer). One that is dropped without being left lets go: its stream ends as
-    `interrupted` once the lease has run out.
+    `interrupted` once the lease has run out. In a forked child leaving ends nothing: the stream is the parent's.
 
     It is enough of a file for csv.writer, print, logging.StreamHandler and shutil.copyfileobj. `stream_id`,
     `offset`, `cancelled`, `ended` and `on_cancel` are those of a Producer.
@@ -131,8 +131,8 @@ class Writer:
         production = self._production
         if self._left:
             return
-        self._left = True
         self._end(Status.DONE)
+        self._left = True
         if production.status is not Status.DONE:
             raise production.failure or self._ended_error(production)
 
@@ -157,8 +157,13 @@ class Writer:
     def _end(self, status: Status, error: str | None = None, failure: BaseException | None = None) -> bool:
         """True if this call ended the stream."""
         production = self._production
+        if production.forked:  # whoever comes here in a child leaves the stream to the parent
+            return False
         try:
             first = production.end(status, error, failure)
+        except BaseException:  # thrown in
+            production.abandon()
+            raise
         finally:
             self._on_closed(production)
         if not first:
@@ -167,6 +172,8 @@ class Writer:
 
     @staticmethod
     def _ended_error(production: Production) -> Exception:
+        if production.forked:
+            return production.parents
         status = production.status
         if status is Status.INTERRUPTED or production.released:
             return ProducerInterruptedError(f"stream {production.stream_id} was interrupted: {SHUT_DOWN}")

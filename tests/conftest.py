@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
+from types import FrameType
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,6 +16,7 @@ from resumable_sync.contract import Store
 from .backends import BACKEND_PARAMS, BACKENDS, WITHOUT_REDIS, Backend
 from .figures import Report, figures, reporter
 from .javascript import Bundles, cannot
+from .thrown import Thrown
 
 if TYPE_CHECKING:
     from selenium import webdriver
@@ -134,3 +136,18 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 # the tests start and interrupt.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture
+def alarms() -> Iterator[Callable[[float], object]]:
+    """Has an exception thrown into the main thread after some seconds."""
+
+    def throw(number: int, frame: FrameType | None) -> None:
+        raise Thrown
+
+    before = signal.signal(signal.SIGALRM, throw)
+    try:
+        yield lambda seconds: signal.setitimer(signal.ITIMER_REAL, seconds)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from types import TracebackType
 
 from ..errors import ProducerInterruptedError, StreamCancelledError
+from ..producer import check_callback, is_asynchronous
 from .chunk_queue import ChunkQueue, WriteEnd
 from .controller import AssistantStreamController
 from .error_text import ErrorFormatter, error_text
@@ -36,7 +37,8 @@ def create_assistant_stream(
     """
     if not callable(callback):
         raise TypeError(f"the callback is not callable: {callback!r:.80}")
-    if inspect.iscoroutinefunction(callback) or inspect.isgeneratorfunction(callback):
+    check_callback("format_error", format_error)
+    if is_asynchronous(callback) or inspect.isgeneratorfunction(callback):
         raise TypeError("the callback must be a plain function that writes to the controller it is given")
     queue = ChunkQueue()
     context = contextvars.copy_context()

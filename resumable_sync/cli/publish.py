@@ -7,12 +7,12 @@ import contextlib
 import os
 import select
 import shutil
-import threading
 from collections.abc import Iterator
 
 from ..context import ResumableStreamContext
 from ..contract import Status, Store
 from ..errors import ProducerInterruptedError, ResumableStreamError, StreamFinalizedError
+from ..interrupts import Event
 from ..process import start_thread
 from ..producer import Producer, current_producer
 from ..sources import CommandFailed, CommandSource, DescriptorSource
@@ -48,7 +48,7 @@ class _Publication:
         self._tee = tee
         self._signals = signals
         self._producer: Producer | None = None
-        self._over = threading.Event()
+        self._over = Event()
         self.elected = False
         self.ending: Status | None = None  # that is stored
 

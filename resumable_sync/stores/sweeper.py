@@ -9,8 +9,8 @@ import weakref
 from collections.abc import Callable
 
 from ..errors import StoreUnavailableError
+from ..interrupts import Alarm
 from ..process import start_thread
-from .wakeup import Alarm
 
 logger = logging.getLogger("resumable_sync")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import threading
 import time
 from collections import deque
@@ -10,49 +9,6 @@ from collections.abc import Iterable
 from itertools import islice
 
 _SLOW_SECONDS = 0.002  # for one reader to wake, which mostly takes 0.02 to 0.1 ms
-
-
-class Alarm:
-    """Ends the wait of one thread. Any thread may ring.
-
-    A threading.Event would do, but its lock may be left held where a signal handler raises in `set`, and then all
-    who use it hang. Here each step is one call into C.
-    """
-
-    def __init__(self) -> None:
-        self._gate = threading.Lock()
-        self._gate.acquire()
-
-    def ring(self) -> None:
-        """End the present wait, or else the next one. Never blocks."""
-        with contextlib.suppress(RuntimeError):  # it is open already
-            self._gate.release()
-
-    def wait(self, seconds: float) -> None:
-        """Wait until somebody rings, `seconds` at most."""
-        self._gate.acquire(timeout=max(0.0, seconds))
-
-
-class Switch:
-    """Turned on once. As an Alarm in place of a threading.Event, for many threads."""
-
-    def __init__(self) -> None:
-        self._gate = threading.Lock()
-        self._gate.acquire()
-        self.on = False
-
-    def set(self) -> None:
-        """Turn it on, and end all waits. Never blocks. Idempotent."""
-        self.on = True
-        with contextlib.suppress(RuntimeError):  # it is open already
-            self._gate.release()
-
-    def wait(self, seconds: float) -> bool:
-        """Wait until it is on, `seconds` at most. Whether it is."""
-        if not self.on and self._gate.acquire(timeout=max(0.0, seconds)):
-            with contextlib.suppress(RuntimeError):  # for the next one that waits
-                self._gate.release()
-        return self.on
 
 
 class Channel:

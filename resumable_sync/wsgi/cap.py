@@ -2,36 +2,29 @@
 
 from __future__ import annotations
 
-import os
 import threading
 
+from ..interrupts import Roll
 from ..process import PerProcess
 
 
 class _Count:
-    """`lock` guards `viewers`."""
+    """`lock` guards that a place is taken."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
-        self.viewers = 0
+        self.places = Roll()
 
 
 class Place:
     """One viewer's place under a cap. Given back once, by `release` or when it is collected."""
 
     def __init__(self, count: _Count) -> None:
-        self._count: _Count | None = count
-        self._pid = os.getpid()
+        self._count = count
 
     def release(self) -> None:
         """Give the place back. Idempotent; thread-safe."""
-        count, self._count = self._count, None
-        if count is not None and self._pid == os.getpid():  # a forked child has taken no place
-            with count.lock:
-                count.viewers -= 1
-
-    def __del__(self) -> None:
-        self.release()
+        self._count.places.leave(self)
 
 
 class ViewerCap:
@@ -65,13 +58,14 @@ class ViewerCap:
     @property
     def viewers(self) -> int:
         """How many follow a stream in this process now."""
-        return self._counts.get().viewers
+        return len(self._counts.get().places)
 
     def enter(self) -> Place | None:
         """Take a place; None if all are taken. The responses do it."""
         count = self._counts.get()
         with count.lock:
-            if count.viewers >= self.limit:
+            if len(count.places) >= self.limit:
                 return None
-            count.viewers += 1
-        return Place(count)
+            place = Place(count)
+            count.places.enter(place)
+        return place

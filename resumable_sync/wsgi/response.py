@@ -18,6 +18,7 @@ from ..context import ResumableStreamContext
 from ..contract import Batch, Position, Status, parse_cursor, validate_stream_id
 from ..errors import ResumableStreamError, StoreUnavailableError, StreamNotFoundError
 from ..logs import about
+from ..producer import check_callback
 from .bodies import END_SUFFIX, Body, Viewer
 from .cap import Place, ViewerCap
 from .headers import (
@@ -153,6 +154,7 @@ class Options:
         for name, seconds in (("heartbeat", heartbeat), ("max_seconds", max_seconds)):
             if seconds is not None and not (math.isfinite(seconds) and seconds > 0):
                 raise ValueError(f"{name} must be a positive number of seconds, not {seconds!r}")
+        check_callback("missing_response", missing_response)
         self.headers = checked_headers(headers)
         heartbeat = heartbeat or DEFAULT_HEARTBEAT
         self.heartbeat = min(heartbeat, max_seconds or heartbeat)

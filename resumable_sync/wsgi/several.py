@@ -17,6 +17,7 @@ from ..context import ResumableStreamContext
 from ..contract import Position, validate_stream_id
 from ..errors import ResumableStreamError, StoreUnavailableError, StreamNotFoundError
 from ..logs import about
+from ..producer import check_callback
 from ..several import Several, Turn
 from .bodies import Body, EventWriter, FormatError, check_encoding, ending_fields
 from .cap import Place, ViewerCap
@@ -91,6 +92,9 @@ class _Format:
     errors: str
     retry: float | None
     format_error: FormatError | None
+
+    def __post_init__(self) -> None:
+        check_callback("format_error", self.format_error)
 
 
 @dataclass

@@ -16,6 +16,7 @@ from types import FrameType
 from typing import Any
 
 from ..context import ResumableStreamContext
+from ..interrupts import Event
 from ..process import at_exit
 
 try:
@@ -111,7 +112,7 @@ class _Shutdown:
         for context in contexts:
             context._enter()  # a worker that nobody calls recovers, too
         self.told = False
-        self.over = threading.Event()
+        self.over = Event()
         self.drain = drain
         self._contexts = contexts
         self._timeout = timeout
@@ -301,7 +302,7 @@ def _is_busy(context: ResumableStreamContext) -> bool:
     """Whether a stream is produced here; or followed, where nobody else can serve its viewers."""
     running = context._running.get()
     alone = not getattr(context.store, "shared", True)
-    return bool(running.producers or running.starting or (alone and running.reads.following))
+    return bool(running.working or running.starting or (alone and running.reads.following))
 
 
 class _Accepting:

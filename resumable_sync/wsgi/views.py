@@ -56,7 +56,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..context import ResumableStreamContext
 from ..contract import Status
-from ..producer import Source
+from ..producer import Source, check_callback
 from ..pump import check_source
 from .bodies import FormatError, Viewer, check_encoding, raw_body, sse_body
 from .cap import ViewerCap
@@ -123,6 +123,7 @@ class EventEndpoint(Endpoint):
 
     def __post_init__(self) -> None:
         check_encoding(self.encoding, self.errors)
+        check_callback("format_error", self.format_error)
         if self.retry is not None and not (math.isfinite(self.retry) and self.retry >= 0):
             raise ValueError(f"retry must be a number of seconds, not {self.retry!r}")
 

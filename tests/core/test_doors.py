@@ -207,7 +207,7 @@ def test_a_viewer_that_comes_before_the_producer_waits(backend: Backend, store: 
         for thread in threads:
             thread.start()
         awaited = context._running.get().arrivals._awaited
-        wait_until(lambda: "s" in awaited and awaited["s"].waiting == 5)
+        wait_until(lambda: "s" in awaited and len(awaited["s"].waiting) == 5)
         worker.start("s", lambda: [b"whole"])
         for thread in threads:
             thread.join(PATIENCE)
@@ -451,3 +451,13 @@ def test_a_refused_door_starts_nothing(store: Store) -> None:
         with pytest.raises(StoreUnavailableError):
             door()
     assert store.status("s") is Status.MISSING
+
+
+@pytest.mark.parametrize("hook", ["on_acquire", "on_append", "on_finalize", "on_error", "recover"])
+def test_what_can_never_be_called_is_refused_at_once(hook: str) -> None:
+    async def asynchronous(*arguments: object) -> None: ...
+
+    wrong: Any
+    for wrong in 5, "name", [], asynchronous:
+        with pytest.raises(TypeError, match=hook):
+            ResumableStreamContext(MemoryStore(), **{hook: wrong})

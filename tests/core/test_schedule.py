@@ -6,7 +6,6 @@ No thread, store or clock takes part. `NOW` is the time of each event; GRACE and
 from __future__ import annotations
 
 import math
-import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -36,7 +35,7 @@ REFUSAL = ProducerInterruptedError("closing")
 
 
 def new_outbox(max_pending_bytes: int = 10) -> Outbox:
-    return Outbox(Lease("s", 1), INTERVAL, max_pending_bytes, lambda: None, threading.Condition())
+    return Outbox(Lease("s", 1), INTERVAL, max_pending_bytes, lambda: None)
 
 
 class World:

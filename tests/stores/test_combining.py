@@ -18,7 +18,7 @@ from resumable_sync.stores.combining import Combiner
 from resumable_sync.stores.turns import Place
 
 from ..support import PATIENCE, wait_until
-from .thrown import Thrown
+from ..thrown import Thrown
 
 Outcome = str | BaseException
 

@@ -9,7 +9,7 @@ from functools import partial
 from resumable_sync.stores.turns import Place, Turns
 
 from ..support import PATIENCE, wait_until
-from .thrown import in_thread
+from ..thrown import in_thread
 
 
 class User:

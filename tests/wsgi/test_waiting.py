@@ -60,7 +60,7 @@ class Asking:
 
 def waiting(context: ResumableStreamContext, stream_id: str = "s") -> int:
     awaited = context._running.get().arrivals._awaited.get(stream_id)
-    return awaited.waiting if awaited is not None else 0
+    return len(awaited.waiting) if awaited is not None else 0
 
 
 @each_resume

@@ -26,7 +26,7 @@ from redis.exceptions import (
 )
 
 from ...errors import ResumableStreamError, StoreUnavailableError, StreamLostError
-from ..wakeup import Switch
+from ...interrupts import Event, Roll
 from .cluster import SlotMap
 from .scripts import Call
 from .settings import Endpoint, Target, is_refused
@@ -110,7 +110,7 @@ class _Turn:
     """A thread that waits for a connection. It holds its trip weakly. The node's lock guards the fields."""
 
     def __init__(self, trip: Trip) -> None:
-        self.trip = trip.mark
+        self.trip = weakref.ref(trip)
         self.gate = threading.Lock()  # open once it is `here`
         self.gate.acquire()
         self.here = False
@@ -130,16 +130,14 @@ class Node:
     change is one call into C, or leaves at worst a thread that waits out of the queue, which it joins again.
     """
 
-    def __init__(
-        self, endpoint: Endpoint, timeout: float, connections: int, reached: Switch | None = None
-    ) -> None:
+    def __init__(self, endpoint: Endpoint, timeout: float, connections: int, reached: Event | None = None) -> None:
         self.endpoint = endpoint
-        self._reached = reached or Switch()  # set once a server was there
+        self._reached = reached or Event()  # set once a server was there
         self._timeout = timeout
         self._limit = connections
         self._guard = threading.RLock()
         self._turns: deque[_Turn] = deque()
-        self._trips: set[weakref.ref[Trip]] = set()  # each has a connection, or makes one; see Trip.mark
+        self._trips = Roll()  # each has a connection, or makes one
         self._idle: list[Any] = []
         self._closed = False
 
@@ -182,8 +180,8 @@ class Node:
         connection = trip.connection
         with self._guard:
             usable = usable and not self._closed
-            if trip.mark in self._trips:
-                self._trips.discard(trip.mark)
+            if trip in self._trips:
+                self._trips.leave(trip)
                 self._hand_over(connection if usable else None)
         if not usable and connection is not None:
             connection.disconnect()
@@ -205,7 +203,7 @@ class Node:
         """An idle connection; None if one is to be made. It is the trip's from here on."""
         with self._guard:
             if self._idle and not self._closed:
-                self._trips.add(trip.mark)
+                self._trips.enter(trip)
                 return self._idle.pop()
         return self._wait_for_one(trip)
 
@@ -222,7 +220,7 @@ class Node:
                         raise ConnectionError("the store is closed")
                     room = self.open < self._limit
                     if self._idle or not self.open or (room and waited >= _CROWDED_SECONDS):
-                        self._trips.add(trip.mark)
+                        self._trips.enter(trip)
                         connection = self._idle.pop() if self._idle else None
                         self._leave(turn)
                         return connection
@@ -239,7 +237,7 @@ class Node:
             with self._guard:
                 self._leave(turn)
                 if turn is not None and turn.here:  # what it was given meanwhile goes to the next
-                    self._trips.discard(trip.mark)
+                    self._trips.leave(trip)
                     self._hand_over(turn.connection)
             raise
 
@@ -255,7 +253,7 @@ class Node:
             turn = self._turns.popleft()
             trip = turn.trip()
             if trip is not None:
-                self._trips.add(trip.mark)
+                self._trips.enter(trip)
                 turn.connection = connection
                 turn.here = True
                 turn.gate.release()
@@ -270,8 +268,6 @@ class Trip:
     def __init__(self, node: Node, count: int) -> None:
         self.connection: Any = None  # the node's: see Node.send
         self.reused = False
-        # Stands for it, weakly. Each step is one call into C, as it goes out of the set by itself.
-        self.mark = weakref.ref(self, node._trips.discard)
         self._node = node
         self._count = count
         self._finished = False
@@ -350,7 +346,7 @@ class Link:
         connections: int,
         slots: SlotMap | None = None,
         wait_replicas: tuple[int, float] | None = None,
-        reached: Switch | None = None,
+        reached: Event | None = None,
     ) -> None:
         self.timeout = timeout
         self.reply_timeout = timeout
@@ -359,8 +355,8 @@ class Link:
             self.reply_timeout += wait_replicas[1]
         self._connections = connections
         self._target = target
-        self._closed = Switch()
-        self._reached = reached or Switch()
+        self._closed = Event()
+        self._reached = reached or Event()
         self._lock = threading.Lock()  # guards changes of _nodes
         self._nodes: dict[Endpoint, Node] = {}
         self._slots = slots
@@ -571,7 +567,7 @@ class Link:
                     node = self._nodes[endpoint] = Node(
                         endpoint, self.reply_timeout, self._connections, self._reached
                     )
-                    if self._closed.on:
+                    if self._closed.is_set():
                         node.close()
         return node
 
@@ -583,7 +579,7 @@ class Link:
 
     def _is_nobody_there(self, failed: Iterable[Reply]) -> bool:
         """Whether no server was ever there, and these say that none is."""
-        known = self._reached.on or (self._slots is not None and self._slots.has_answered)
+        known = self._reached.is_set() or (self._slots is not None and self._slots.has_answered)
         return not known and all(map(is_refused, failed))
 
     def _drop_idle(self) -> None:

@@ -13,10 +13,10 @@ from typing import Any
 from redis.exceptions import RedisError, ResponseError
 
 from ...contract import Position, Status
+from ...interrupts import Event
 from ...process import start_thread
 from ..pages import Page
 from ..tail import Tail, Tails
-from ..wakeup import Switch
 from .commands import parse_message
 from .connection import Link
 from .keys import Keys
@@ -52,7 +52,7 @@ class Reader:
         self._nudged = False
         self._followed: dict[str, int] = {}  # stream ids of the present XREAD, with their generations
         self._control_id = "0-0"
-        self._closed = Switch()
+        self._closed = Event()
 
     def follow(self, tail: Tail) -> None:
         """See to it that the tail's stream is read. One short command if it is not yet, else nothing."""
@@ -60,7 +60,7 @@ class Reader:
         if awaited is None or self._followed.get(tail.stream_id) == awaited.generation:
             return
         with self._lock:
-            if self._closed.on:
+            if self._closed.is_set():
                 return
             if self._thread is None:
                 # May fail, then the next viewer tries it.
@@ -85,7 +85,7 @@ class Reader:
         connection: Any = None
         pause = 0.0
         try:
-            while not self._closed.on:
+            while not self._closed.is_set():
                 positions = self._positions()
                 if not positions and self._retire():
                     return

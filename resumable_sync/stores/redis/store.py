@@ -11,12 +11,12 @@ from typing import Any, NamedTuple
 
 from ...contract import DEFAULT_GRACE, DEFAULT_TTL, Batch, Lease, Position, Status, StreamInfo, new_token
 from ...errors import ResumableStreamError, StoreUnavailableError
+from ...interrupts import Event
 from ...process import PerProcess
 from ..base import BaseStore, Chunks, Selection, check_seconds, outcomes
 from ..combining import Combiner
 from ..notes import Commit, Creation
 from ..tail import Fetched
-from ..wakeup import Switch
 from .checks import Checker
 from .cluster import SlotMap
 from .commands import Commands, Committing, fetch, finalize_error, parse_info, parse_takeover, renewal_error
@@ -53,7 +53,7 @@ class _Process:
         wait_replicas: tuple[int, float] | None,
     ) -> None:
         slots = SlotMap(target, min(timeout, 2.0)) if target.is_cluster else None
-        reached = Switch()
+        reached = Event()
         self.writes = Link(target, timeout, _WRITE_CONNECTIONS, slots, wait_replicas, reached)
         # Each its own: viewers never hold up a producer, and nobody holds up a heartbeat.
         self.reads = Link(target, timeout, _READ_CONNECTIONS, slots, reached=reached)

@@ -16,11 +16,11 @@ from pathlib import Path
 
 from ...contract import Position, Status
 from ...errors import ResumableStreamError, StreamLostError
+from ...interrupts import Alarm
 from ...process import start_thread
 from ..base import Snapshot
 from ..pages import Page
 from ..tail import Tail, Tails
-from ..wakeup import Alarm
 from . import tables
 from .connection import Connections
 from .peers import DATAGRAM_BYTES, EVERYTHING, Peers

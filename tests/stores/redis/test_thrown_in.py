@@ -14,7 +14,7 @@ from resumable_sync.stores.redis import RedisStore
 from resumable_sync.testing.kit import acquired, drain
 
 from ...support import PATIENCE
-from ..thrown import Thrown, broken_off, in_thread
+from ...thrown import Thrown, broken_off, in_thread
 from .conftest import OpenStore
 
 

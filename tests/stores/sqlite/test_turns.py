@@ -17,7 +17,7 @@ from resumable_sync.stores.sqlite.connection import Connections
 from resumable_sync.testing.kit import drain
 
 from ...support import PATIENCE
-from ..thrown import Thrown, broken_off, in_thread
+from ...thrown import Thrown, broken_off, in_thread
 
 
 def numbered(count: int) -> bytes:

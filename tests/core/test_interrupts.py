@@ -1,0 +1,183 @@
+"""Exceptions that signal handlers throw in: no thread hangs for one, and nobody is counted who has gone."""
+
+from __future__ import annotations
+
+import gc
+import random
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from resumable_sync import (
+    MemoryStore,
+    ProducerFailedError,
+    ResumableStreamContext,
+    ResumableStreamError,
+    Status,
+    current_producer,
+)
+from resumable_sync.context import _FAILURES_KEPT
+from resumable_sync.interrupts import Alarm, Event, Roll, Waiters
+from resumable_sync.wsgi import ViewerCap
+
+from ..support import PATIENCE, wait_until
+from ..thrown import Thrown, in_thread
+
+
+class TestEvent:
+    def test_all_that_wait_go_on(self) -> None:
+        event = Event()
+        waits = [in_thread(lambda: event.wait(PATIENCE)) for _ in range(5)]
+        assert isinstance(event, threading.Event) and not event.is_set() and not event.wait(0.01)
+        event.set()
+        event.set()
+        for wait in waits:
+            wait.join(PATIENCE)
+            assert not wait.is_alive()
+        assert event.is_set() and event.wait() and event.wait(0)
+
+    def test_a_cleared_one_is_waited_for_again(self) -> None:
+        event = Event()
+        for _ in range(3):
+            event.set()
+            assert event.wait(0)
+            event.clear()
+            assert not event.is_set() and not event.wait(0.01)
+
+    @pytest.mark.parametrize("left", ["not opened", "taken"])
+    def test_what_a_broken_call_left_shut_is_found(self, left: str) -> None:
+        event = Event()
+        wait = in_thread(event.wait)
+        event._on = True  # as far as a `set`, or a `wait` that has passed the gate, had come
+        if left == "taken":
+            event._open()
+            event._gate.acquire()
+        wait.join(PATIENCE)
+        assert not wait.is_alive()
+
+
+def test_those_that_wait_for_a_change_are_woken_by_the_next_one() -> None:
+    lock, waiters, alarm = threading.Lock(), Waiters(), Alarm()
+    for _ in range(2):
+        with lock:
+            waiters.expect(alarm)
+            waiters.expect(alarm)
+        began = time.monotonic()
+        wait = in_thread(lambda: alarm.wait(PATIENCE))
+        with lock:
+            waiters.wake_all()
+            waiters.wake_all()
+        wait.join(PATIENCE)
+        assert time.monotonic() - began < PATIENCE
+
+
+class Member:
+    pass
+
+
+def test_a_roll_forgets_those_that_have_gone() -> None:
+    roll, here, gone = Roll(), Member(), Member()
+    for member in here, gone, here:
+        roll.enter(member)
+    assert len(roll) == 2 and here in roll and gone in roll
+    gone.itself = gone  # type: ignore[attr-defined]  # as a traceback keeps a frame: collected later
+    del gone, member
+    gc.collect()
+    assert len(roll) == 1 and here in roll
+    roll.leave(here)
+    roll.leave(here)
+    assert not roll and here not in roll
+
+
+@pytest.mark.filterwarnings(
+    "ignore::pytest.PytestUnhandledThreadExceptionWarning"
+)  # of `Thread.start`, broken off
+def test_an_exception_thrown_in_anywhere(
+    alarms: Callable[[float], object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Into calls of a context whose producers and viewers wait for each other: afterwards it works as before, its
+    account holds nobody, and it closes."""
+    monkeypatch.setattr(sys, "unraisablehook", lambda unraisable: None)  # pytest's keeps the frames
+    context = ResumableStreamContext(MemoryStore(grace=2.0), max_producers=50)
+    cap = ViewerCap(1)
+
+    def source() -> Iterator[bytes]:
+        producer = current_producer()
+        for _ in range(20):
+            yield b"some bytes"
+            if producer.cancelled.wait(0.001):
+                return
+
+    def fails() -> Iterator[bytes]:
+        raise ValueError("as it is meant to")
+
+    def use(number: int) -> None:
+        stream_id = f"s{number}"
+        place = cap.enter()
+        if number % 5 == 0:
+            context.produce(stream_id, source)
+        elif number % 5 == 1:
+            with context.writer(stream_id) as out:
+                for _ in range(number % 7):
+                    out.write(b"some bytes")
+        else:
+            viewer = context.run(stream_id, source)
+            for _ in range(number % 7):
+                next(viewer, None)
+        if number % 3 == 0:
+            context.cancel(stream_id)
+        context.resume(f"missing-{number}", wait=0.002)
+        if place is not None:
+            place.release()
+
+    rng, hits, number = random.Random(1), 0, 0
+    until = time.monotonic() + 3.0
+    while time.monotonic() < until or hits < 500:
+        number += 1
+        try:
+            try:
+                alarms(rng.uniform(0.00002, 0.004))
+                use(number)
+            finally:
+                alarms(0)
+        except Thrown:
+            hits += 1
+        except ResumableStreamError:
+            pass
+    for each in range(_FAILURES_KEPT):  # those kept for late viewers, with their tracebacks, make room for these
+        with pytest.raises(ProducerFailedError):
+            list(context.run(f"fails-{each}", fails) or ())
+    gc.collect()
+    running = context._running.get()
+    assert cap.viewers == 0 and len(running.starting) == 0 and running.arrivals.waiting() == 0
+    assert len(running.reads.following) == len(running.reads.viewers) == 0
+    ended = in_thread(lambda: [context.cancel(f"s{each}") for each in range(1, number + 1)])
+    ended.join(PATIENCE)
+    wait_until(lambda: context.stats().producers == 0)
+    viewer = context.run("last", source)
+    assert viewer is not None and b"".join(viewer) == b"some bytes" * 20
+    closing = in_thread(context.close)
+    closing.join(PATIENCE)
+    assert not ended.is_alive() and not closing.is_alive()
+
+
+@pytest.mark.parametrize("moment", ["before it has a thread", "before it has begun"])
+def test_a_producer_that_was_broken_off_is_none(moment: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between two steps, where no `except` can end its stream: its lease runs out."""
+    store = MemoryStore(grace=0.3)
+    context = ResumableStreamContext(store)
+
+    def throw(*arguments: object) -> None:
+        raise Thrown
+
+    step = "_launch_or_give_up" if moment == "before it has a thread" else "_begin"
+    with monkeypatch.context() as patch, pytest.raises(Thrown):
+        patch.setattr(context, step, throw)
+        context.run("s", lambda: [b"x"])
+    wait_until(lambda: store.status("s") is Status.INTERRUPTED)
+    wait_until(lambda: context.stats().producers == 0)
+    assert context.stats().starting == 0
+    assert context.close()
