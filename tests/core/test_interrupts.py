@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 import random
 import sys
 import threading
@@ -100,7 +101,10 @@ def test_an_exception_thrown_in_anywhere(
 ) -> None:
     """Into calls of a context whose producers and viewers wait for each other: afterwards it works as before, its
     account holds nobody, and it closes."""
-    monkeypatch.setattr(sys, "unraisablehook", lambda unraisable: None)  # pytest's keeps the frames
+    # What pytest collects of these would keep the frames, and all that is in them.
+    monkeypatch.setattr(sys, "unraisablehook", lambda unraisable: None)
+    monkeypatch.setattr(threading, "excepthook", lambda raised: None)
+    monkeypatch.setattr(logging.getLogger("resumable_sync"), "disabled", True)
     context = ResumableStreamContext(MemoryStore(grace=2.0), max_producers=50)
     cap = ViewerCap(1)
 
