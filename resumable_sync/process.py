@@ -52,6 +52,12 @@ def start_thread(target: Callable[[], object], name: str) -> threading.Thread:
     """Start a daemon thread. StoreUnavailableError, which is transient, if the process can have no more
     threads."""
     thread = threading.Thread(target=target, name=name, daemon=True)
+    start(thread)
+    return thread
+
+
+def start(thread: threading.Thread) -> None:
+    """As `start_thread`, for one that is made already."""
     try:
         thread.start()
     except RuntimeError as error:
@@ -61,7 +67,6 @@ def start_thread(target: Callable[[], object], name: str) -> threading.Thread:
     except KeyError as broken:
         # A signal handler raised once the thread ran; then what `start` itself does about that fails.
         raise broken.__context__ or broken from None
-    return thread
 
 
 class PerProcess(Generic[T]):

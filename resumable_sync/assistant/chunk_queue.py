@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable
 from types import TracebackType
 
 from ..errors import ProducerInterruptedError, StreamCancelledError, StreamFinalizedError
+from ..interrupts import Alarm, Waiters
 from .message.builder import ChunkBuilder
 from .message.chunks import AssistantStreamChunk, MessageFinish
 from .message.jsontext import JsonValue
@@ -21,13 +23,14 @@ _SLICE = 5.0  # seconds between looks at whether the other side still lives
 class ChunkQueue:
     """A `with queue as builder:` block is one atomic write: it waits for room and holds the lock.
 
-    One lock, that of `_changed`, guards all fields. The chunks of a block are queued together, so the bound
+    One lock, `_lock`, guards all fields. The chunks of a block are queued together, so the bound
     may be exceeded by those of one operation. The lock is reentrant, for `cancel` may come from the garbage
-    collector in the middle of anything.
+    collector in the middle of anything; no thread enters a block inside another one.
     """
 
     def __init__(self) -> None:
-        self._changed = threading.Condition(threading.RLock())
+        self._lock = threading.RLock()
+        self._changed = Waiters()
         self._chunks: deque[AssistantStreamChunk] = deque()
         self._builder = ChunkBuilder(self._chunks.append)
         self._finished = False  # nothing more will be written
@@ -40,24 +43,30 @@ class ChunkQueue:
         """Said when all parts are closed, unless cut off. Read and written inside a `with` block alone."""
 
     def __enter__(self) -> ChunkBuilder:
-        self._changed.acquire()
+        alarm = None
         try:
-            while len(self._chunks) >= MAX_QUEUED and not (self._cancelled or self._finished):
-                self._changed.wait(_SLICE)
-            if self._finished:
-                raise StreamFinalizedError("the message was closed: nothing more can be written to it")
-            if self._cancelled:
-                raise StreamCancelledError("the reader of this stream has gone")
+            while True:
+                self._lock.acquire()
+                if self._finished:
+                    raise StreamFinalizedError("the message was closed: nothing more can be written to it")
+                if self._cancelled:
+                    raise StreamCancelledError("the reader of this stream has gone")
+                if len(self._chunks) < MAX_QUEUED:
+                    return self._builder
+                alarm = alarm or Alarm()
+                self._changed.expect(alarm)
+                self._lock.release()
+                alarm.wait(_SLICE)
         except BaseException:
-            self._changed.release()
+            with contextlib.suppress(RuntimeError):  # thrown in while this thread did not hold it
+                self._lock.release()
             raise
-        return self._builder
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._changed.notify_all()
-        self._changed.release()
+        self._changed.wake_all()
+        self._lock.release()
 
     def finish(
         self,
@@ -71,7 +80,7 @@ class ChunkQueue:
         With `cut_off` tool calls are left as they are, for what was written of them may not be all. True if this
         call ended the stream, False if it had ended before. Never blocks.
         """
-        with self._changed:
+        with self._lock:
             if self._finished or self._cancelled:
                 return False
             for chunk in first:
@@ -84,7 +93,7 @@ class ChunkQueue:
                 if self.ending.finish_reason != "tool-calls" or self._builder.unanswered():
                     self._builder.enqueue(self.ending)
             self._finished = True
-            self._changed.notify_all()
+            self._changed.wake_all()
             return True
 
     def cancel(self) -> list[Callable[[], object]]:
@@ -92,23 +101,23 @@ class ChunkQueue:
 
         What `add_hook` was given is the caller's to call, outside the lock.
         """
-        with self._changed:
+        with self._lock:
             self._cancelled = True
             self._chunks.clear()
-            self._changed.notify_all()
+            self._changed.wake_all()
             hooks, self._hooks = self._hooks, []
             return hooks
 
     def add_hook(self, hook: Callable[[], object]) -> bool:
         """Have `hook` called when the reader goes; False if it has gone already."""
-        with self._changed:
+        with self._lock:
             if not self._cancelled:
                 self._hooks.append(hook)
             return not self._cancelled
 
     def remove_hook(self, hook: Callable[[], object]) -> None:
         """It is not wanted any more. Nothing happens if it was taken to be called."""
-        with self._changed:
+        with self._lock:
             if hook in self._hooks:
                 self._hooks.remove(hook)
 
@@ -119,24 +128,27 @@ class ChunkQueue:
 
     def abandon(self) -> None:
         """Nobody is left who could write: a reader that has read all raises. No effect after the end."""
-        with self._changed:
+        with self._lock:
             self._abandoned = True
-            self._changed.notify_all()
+            self._changed.wake_all()
 
     def take(self, writer: threading.Thread | None) -> list[AssistantStreamChunk]:
         """Wait for chunks and take all that are there; none means the end.
 
         ProducerInterruptedError if `writer` is gone, or the stream abandoned, without having been ended.
         """
-        with self._changed:
-            while not (self._chunks or self._finished or self._cancelled):
+        alarm = Alarm()
+        while True:
+            with self._lock:
+                if self._chunks or self._finished or self._cancelled:
+                    taken = list(self._chunks)
+                    self._chunks.clear()
+                    self._changed.wake_all()
+                    return taken
                 if self._abandoned or (writer is not None and not writer.is_alive()):
                     raise ProducerInterruptedError("who wrote this stream is gone and has not ended it")
-                self._changed.wait(_SLICE)
-            taken = list(self._chunks)
-            self._chunks.clear()
-            self._changed.notify_all()
-            return taken
+                self._changed.expect(alarm)
+            alarm.wait(_SLICE)
 
 
 class WriteEnd:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from types import TracebackType
 
 from ..errors import ProducerInterruptedError, StreamCancelledError
+from ..process import start
 from ..producer import check_callback, is_asynchronous
 from .chunk_queue import ChunkQueue, WriteEnd
 from .controller import AssistantStreamController
@@ -74,10 +75,10 @@ class AssistantStream(Iterator[AssistantStreamChunk]):
     """
 
     def __init__(self, queue: ChunkQueue, thread: threading.Thread | None) -> None:
+        self._pid = os.getpid()  # before the queue, see __del__
         self._queue = queue
         self._taken: deque[AssistantStreamChunk] = deque()  # the reading thread's own
         self._thread = thread  # which writes, and is started by the first `next`; None if somebody else does
-        self._pid = os.getpid()
         self._started = False
 
     def __iter__(self) -> AssistantStream:
@@ -90,7 +91,7 @@ class AssistantStream(Iterator[AssistantStreamChunk]):
             raise StopIteration
         if self._thread is not None and not self._started:
             self._started = True
-            self._thread.start()
+            start(self._thread)
         if not self._taken:
             self._taken.extend(self._queue.take(self._thread))
             if not self._taken:
@@ -119,8 +120,9 @@ class AssistantStream(Iterator[AssistantStreamChunk]):
 
     def __del__(self) -> None:
         # Without the hooks: the garbage collector may come by while this thread holds locks that they need.
-        if os.getpid() == self._pid:
-            self._queue.cancel()
+        queue = getattr(self, "_queue", None)  # none where the constructor was broken off
+        if queue is not None and os.getpid() == self._pid:
+            queue.cancel()
 
 
 def _write(
