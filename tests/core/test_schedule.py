@@ -410,3 +410,72 @@ class Walk(RuleBasedStateMachine):
 
 
 TestWalk = Walk.TestCase
+
+
+def _left_direct(world: World) -> None:
+    """`offer` got as far as to take the chunk."""
+    world.one.in_flight = [b"one"]
+
+
+def _left_out_of_the_queue(world: World) -> None:
+    world.queued()
+    world.schedule.queue.clear()
+
+
+def _left_pending(world: World) -> None:
+    world.one.pending = [b"one"]
+
+
+def _left_stored(world: World) -> None:
+    """The append was stored, and its result not recorded."""
+    world.writing_directly()
+    world.one.lease.offset = 3
+    world.schedule.turn, world.one.place = None, Place.IDLE
+
+
+def _left_without_a_turn(world: World) -> None:
+    world.writing_directly()
+    world.schedule.turn = None
+
+
+def _left_dropped(world: World) -> None:
+    """`stop` got as far as to take it out of the queue."""
+    world.queued()
+    world.one.pending, world.one.pending_bytes = [], 0
+    world.schedule.queue.clear()
+
+
+@pytest.mark.parametrize(
+    "left, chunks",
+    [
+        (_left_direct, [b"one"]),
+        (_left_out_of_the_queue, [b"one"]),
+        (_left_pending, [b"one"]),
+        (_left_stored, []),
+        (_left_without_a_turn, [b"one"]),
+        (_left_dropped, []),
+        (World.queued, [b"one"]),
+        (World.retrying, [b"one"]),
+        (World.idle, []),
+    ],
+)
+def test_what_a_call_that_was_broken_off_has_left(left: State, chunks: list[bytes]) -> None:
+    world = made(left)
+    assert world.schedule.repair(world.one, object(), NOW) == []
+    place = Place.QUEUED if chunks else Place.IDLE
+    assert world.one.place is place and world.schedule.queue.count(world.one) == len(chunks)
+    assert [*world.one.in_flight, *world.one.pending] == chunks
+    if chunks:
+        assert world.schedule.next_turn(NOW + 0.05) == Turn([world.one], NOW + 0.05)
+
+
+@pytest.mark.parametrize("stored", [False, True])
+def test_a_turn_is_given_back_by_the_call_whose_it_is(stored: bool) -> None:
+    world, mine = World(), object()
+    assert world.schedule.offer(world.one, b"one", NOW, slow=True, caller=mine) is Offer.DIRECT
+    for other in object(), None:
+        assert world.schedule.repair(world.one, other, NOW) == []
+        assert world.schedule.turn == Turn([world.one], NOW, mine) and world.one.place is Place.WRITING
+    world.one.lease.offset += 3 * stored
+    assert world.schedule.repair(world.one, mine, NOW) == [] and world.schedule.turn is None
+    assert world.one.place is (Place.IDLE if stored else Place.QUEUED)
