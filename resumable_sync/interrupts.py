@@ -12,10 +12,13 @@ that would undo it. So:
 from __future__ import annotations
 
 import contextlib
+import functools
 import signal
 import threading
 import time
 import weakref
+from types import CodeType
+from typing import Any
 
 _SLICE_SECONDS = 1.0  # between looks at what a call that was broken off may not have told
 
@@ -128,10 +131,18 @@ def was_thrown_in(error: BaseException) -> bool:
     """Whether a signal handler has raised it, in this thread: it concerns the caller, not what it broke off."""
     if threading.current_thread() is not threading.main_thread():
         return False
-    handlers = {getattr(signal.getsignal(number), "__code__", None) for number in signal.valid_signals()}
+    handlers = {_code(signal.getsignal(number)) for number in signal.valid_signals()}
     trace = error.__traceback__
     while trace is not None:
         if trace.tb_frame.f_code in handlers:
             return True
         trace = trace.tb_next
     return False
+
+
+def _code(handler: Any) -> CodeType | None:
+    """Of the Python function that it is, or that it calls; None: it has none."""
+    while isinstance(handler, functools.partial):
+        handler = handler.func
+    function = handler if hasattr(handler, "__code__") else getattr(handler, "__call__", None)
+    return getattr(function, "__code__", None)

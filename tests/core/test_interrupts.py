@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import logging
 import random
+import signal
 import sys
 import threading
 import time
@@ -21,7 +23,7 @@ from resumable_sync import (
     current_producer,
 )
 from resumable_sync.context import _FAILURES_KEPT
-from resumable_sync.interrupts import Alarm, Event, Roll, Waiters
+from resumable_sync.interrupts import Alarm, Event, Roll, Waiters, was_thrown_in
 from resumable_sync.wsgi import ViewerCap
 
 from ..support import PATIENCE, wait_until
@@ -185,3 +187,29 @@ def test_a_producer_that_was_broken_off_is_none(moment: str, monkeypatch: pytest
     wait_until(lambda: context.stats().producers == 0)
     assert context.stats().starting == 0
     assert context.close()
+
+
+class Handler:
+    def __call__(self, *arguments: object) -> None:
+        raise Thrown
+
+    def method(self, *arguments: object) -> None:
+        self(*arguments)
+
+
+def no_handler() -> None:
+    raise Thrown
+
+
+@pytest.mark.parametrize("handler", [Handler(), Handler().method, functools.partial(Handler(), "more")])
+def test_what_a_handler_raises_is_told_from_a_fault(
+    handler: Callable[..., None], alarms: Callable[[float], object]
+) -> None:
+    signal.signal(signal.SIGALRM, handler)
+    with pytest.raises(Thrown) as thrown:
+        alarms(0.01)
+        Alarm().wait(PATIENCE)
+    assert was_thrown_in(thrown.value)
+    with pytest.raises(Thrown) as raised:
+        no_handler()
+    assert not was_thrown_in(raised.value)
