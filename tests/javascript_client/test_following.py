@@ -446,12 +446,13 @@ def test_a_network_that_is_gone_and_back(page: PageClient, served: Served) -> No
     follower = page.follow(served.url("json", name), method="POST", **{**options_of("json"), **waits})
     follower.until_received(5)
     away = {"latency": 0, "downloadThroughput": -1, "uploadThroughput": -1}
+    page.browser.execute_script("addEventListener('offline', () => { window.heard_offline = true; })")
     page.browser.execute_cdp_cmd("Network.enable", {})
     page.browser.execute_cdp_cmd("Network.emulateNetworkConditions", {"offline": True, **away})
     try:
         gate.open()
         wait_until(lambda: served.context.status(name) == "done")
-        wait_until(lambda: page.browser.execute_script("return !navigator.onLine"), what="the page knows")
+        wait_until(lambda: page.browser.execute_script("return window.heard_offline"), what="the page knows")
     finally:
         page.browser.execute_cdp_cmd("Network.emulateNetworkConditions", {"offline": False, **away})
     assert (follower.ending()["status"], follower.received()) == ("done", b"first rest")
