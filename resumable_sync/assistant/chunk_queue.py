@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -21,7 +20,8 @@ _SLICE = 5.0  # seconds between looks at whether the other side still lives
 
 
 class ChunkQueue:
-    """A `with queue as builder:` block is one atomic write: it waits for room and holds the lock.
+    """A `with queue.room(), queue as builder:` block is one atomic write: it waits for room and holds the lock. The
+    lock is given back by C, since an exception thrown in could come before any step of a Python `__exit__`.
 
     One lock, `_lock`, guards all fields. The chunks of a block are queued together, so the bound
     may be exceeded by those of one operation. The lock is reentrant, for `cancel` may come from the garbage
@@ -42,31 +42,29 @@ class ChunkQueue:
         self.ending: MessageFinish | None = None
         """Said when all parts are closed, unless cut off. Read and written inside a `with` block alone."""
 
-    def __enter__(self) -> ChunkBuilder:
+    def room(self) -> threading.RLock:
+        """Wait until there is room, or none is needed. Returns the lock, to be held while the queue is entered."""
         alarm = None
-        try:
-            while True:
-                self._lock.acquire()
-                if self._finished:
-                    raise StreamFinalizedError("the message was closed: nothing more can be written to it")
-                if self._cancelled:
-                    raise StreamCancelledError("the reader of this stream has gone")
-                if len(self._chunks) < MAX_QUEUED:
-                    return self._builder
+        while len(self._chunks) >= MAX_QUEUED:
+            with self._lock:
+                if len(self._chunks) < MAX_QUEUED or self._finished or self._cancelled:
+                    break
                 alarm = alarm or Alarm()
                 self._changed.expect(alarm)
-                self._lock.release()
-                alarm.wait(_SLICE)
-        except BaseException:
-            with contextlib.suppress(RuntimeError):  # thrown in while this thread did not hold it
-                self._lock.release()
-            raise
+            alarm.wait(_SLICE)
+        return self._lock
+
+    def __enter__(self) -> ChunkBuilder:
+        if self._finished:
+            raise StreamFinalizedError("the message was closed: nothing more can be written to it")
+        if self._cancelled:
+            raise StreamCancelledError("the reader of this stream has gone")
+        return self._builder
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._changed.wake_all()
-        self._lock.release()
 
     def finish(
         self,
@@ -159,6 +157,10 @@ class WriteEnd:
 
     def __init__(self, queue: ChunkQueue) -> None:
         self._queue = queue
+
+    def room(self) -> threading.RLock:
+        """As of ChunkQueue."""
+        return self._queue.room()
 
     def __enter__(self) -> ChunkBuilder:
         return self._queue.__enter__()

@@ -54,7 +54,7 @@ class TextPartController:
         Provider metadata replaces what the part has; the arguments of a tool call have none.
         """
         text, metadata = _text(text), metadata_of(provider_metadata)
-        with self._queue as builder:
+        with self._queue.room(), self._queue as builder:
             if self._args:
                 builder.append_args(self._index, text)
             else:
@@ -64,7 +64,7 @@ class TextPartController:
         """Nothing more comes, but for provider metadata, which replaces what the part has. Idempotent."""
         metadata = metadata_of(provider_metadata)
         try:
-            with self._queue as builder:
+            with self._queue.room(), self._queue as builder:
                 if self._args:
                     builder.close_args(self._index)
                 else:
@@ -163,7 +163,7 @@ class ToolCallPartController:
 
     def _write(self, write: Callable[[ChunkBuilder], None]) -> None:
         try:
-            with self._queue as builder:
+            with self._queue.room(), self._queue as builder:
                 write(builder)
         except StreamFinalizedError:  # the end of the stream has closed the part
             return
@@ -213,7 +213,7 @@ class AssistantStreamController:
     def append_text(self, text: str) -> None:
         """Add text to the open text part, or open one; the next part of any kind ends it."""
         text = _text(text)
-        with self._queue as builder:
+        with self._queue.room(), self._queue as builder:
             builder.append_text(text, self._parent_id)
 
     def append_reasoning(
@@ -224,7 +224,7 @@ class AssistantStreamController:
     ) -> None:
         """Add text to the open reasoning part, or open one; a summary or metadata always opens one of its own."""
         text, metadata = _text(text), metadata_of(provider_metadata)
-        with self._queue as builder:
+        with self._queue.room(), self._queue as builder:
             builder.append_reasoning(text, self._parent_id, unstable_summary, metadata)
 
     def append_source(
@@ -318,7 +318,7 @@ class AssistantStreamController:
         Of a call of this message that was closed without an answer too.
         """
         part = ToolCallPart(tool_name="", tool_call_id=_text(tool_call_id), parent_id=self._parent_id or None)
-        with self._queue as builder:
+        with self._queue.room(), self._queue as builder:
             index = builder.reopen(part)
         return ToolCallPartController(self._queue, index, part.tool_call_id)
 
@@ -329,11 +329,11 @@ class AssistantStreamController:
         `custom` there. Only the AI SDK's format carries it.
         """
         frame: Any = {"type": "message-metadata", "messageMetadata": metadata_of(metadata)}
-        with self._queue as builder:
+        with self._queue.room(), self._queue as builder:
             builder.enqueue(UIFrame(frame=frame))
 
     def _add_frame(self, frame: Mapping[str, Any]) -> None:
-        with self._queue as builder:
+        with self._queue.room(), self._queue as builder:
             builder.end_implicit()
             builder.enqueue(UIFrame(frame=frame))
 
@@ -344,14 +344,14 @@ class AssistantStreamController:
         calls are answered. TypeError for what JSON cannot hold.
         """
         given: Any = None if usage is None else jsonable(usage)
-        with self._queue:
+        with self._queue.room(), self._queue:
             before = self._queue.ending
             total = _sum(None if before is None else before.usage, given)
             self._queue.ending = MessageFinish(finish_reason=_text(finish_reason), usage=total)
 
     def has_tool_call(self, tool_call_id: str) -> bool:
         """Whether the message has a call of this id, which no other call of it may have then."""
-        with self._queue as builder:
+        with self._queue.room(), self._queue as builder:
             return builder.has_call(tool_call_id)
 
     @contextmanager
@@ -382,7 +382,7 @@ class AssistantStreamController:
 
     def _add_whole(self, kind: type[Part], given: Mapping[str, Any]) -> None:
         part = _part_of(kind, given, self._parent_id)
-        with self._queue as builder:
+        with self._queue.room(), self._queue as builder:
             builder.close_part(builder.start(part))
 
     def add_text_part(self, provider_metadata: Mapping[str, Any] | None = None) -> TextPartController:
@@ -403,7 +403,7 @@ class AssistantStreamController:
         return TextPartController(self._queue, self._start(part))
 
     def _start(self, part: Part) -> int:
-        with self._queue as builder:
+        with self._queue.room(), self._queue as builder:
             return builder.start(part)
 
     def add_tool_call_part(
@@ -468,7 +468,7 @@ class AssistantStreamController:
             tool_metadata=metadata_of(tool_metadata),
             input_encoding=input_encoding,
         )
-        with self._queue as builder:
+        with self._queue.room(), self._queue as builder:
             index = builder.start(part)
             if text is not None:
                 builder.append_args(index, _text(text))
@@ -485,7 +485,7 @@ class AssistantStreamController:
         """
         if not isinstance(chunk, AssistantStreamChunk):
             chunk = AssistantStreamChunk.from_json(chunk)
-        with self._queue as builder:
+        with self._queue.room(), self._queue as builder:
             builder.enqueue(chunk)
             self._note_state(chunk)
 
@@ -502,7 +502,7 @@ class AssistantStreamController:
                     if chunk.path[0] >= len(places):
                         raise MalformedStreamError(f"no part at path {list(chunk.path)} of the merged stream")
                     chunk = chunk.with_path((places[chunk.path[0]], *chunk.path[1:]))
-                with self._queue as builder:
+                with self._queue.room(), self._queue as builder:
                     index = builder.enqueue(chunk)
                     self._note_state(chunk)
                 if isinstance(chunk, PartStart):
@@ -540,7 +540,7 @@ class AssistantStreamController:
 
         It runs under the stream's lock. MalformedStreamError if one cannot be applied; nothing is sent then.
         """
-        with self._queue as builder:
+        with self._queue.room(), self._queue as builder:
             state = self._queue.state
             operations = tuple(change(state))
             for operation in operations:
