@@ -13,11 +13,12 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import inspect
 import signal
 import threading
 import time
 import weakref
-from types import CodeType
+from types import CodeType, FrameType
 from typing import Any
 
 _SLICE_SECONDS = 1.0  # between looks at what a call that was broken off may not have told
@@ -134,7 +135,7 @@ def was_thrown_in(error: BaseException) -> bool:
     handlers = {_code(signal.getsignal(number)) for number in signal.valid_signals()}
     trace = error.__traceback__
     while trace is not None:
-        if trace.tb_frame.f_code in handlers:
+        if trace.tb_frame.f_code in handlers or _is_handler(trace.tb_frame):
             return True
         trace = trace.tb_next
     return False
@@ -146,3 +147,16 @@ def _code(handler: Any) -> CodeType | None:
         handler = handler.func
     function = handler if hasattr(handler, "__code__") else getattr(handler, "__call__", None)
     return getattr(function, "__code__", None)
+
+
+def _is_handler(frame: FrameType) -> bool:
+    """Whether it was called as a handler is: with a signal's number, and then with the frame that it broke into. That
+    tells one that is registered no more, as it has put back the handler before it."""
+    code, values = frame.f_code, frame.f_locals
+    given = [values.get(name) for name in code.co_varnames[: code.co_argcount]]
+    if code.co_flags & inspect.CO_VARARGS:
+        rest = values.get(code.co_varnames[code.co_argcount + code.co_kwonlyargcount])
+        given += rest if isinstance(rest, tuple) else ()
+    return frame.f_back is not None and any(
+        isinstance(number, int) and broken is frame.f_back for number, broken in zip(given, given[1:])
+    )

@@ -201,7 +201,19 @@ def no_handler() -> None:
     raise Thrown
 
 
-@pytest.mark.parametrize("handler", [Handler(), Handler().method, functools.partial(Handler(), "more")])
+def once(number: int, frame: object) -> None:
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    raise Thrown
+
+
+def with_number(number: int) -> None:
+    raise Thrown
+
+
+@pytest.mark.parametrize(
+    "handler",
+    [Handler(), Handler().method, functools.partial(Handler(), "more"), once, functools.lru_cache(once)],
+)
 def test_what_a_handler_raises_is_told_from_a_fault(
     handler: Callable[..., None], alarms: Callable[[float], object]
 ) -> None:
@@ -212,4 +224,7 @@ def test_what_a_handler_raises_is_told_from_a_fault(
     assert was_thrown_in(thrown.value)
     with pytest.raises(Thrown) as raised:
         no_handler()
+    assert not was_thrown_in(raised.value)
+    with pytest.raises(Thrown) as raised:
+        with_number(1)
     assert not was_thrown_in(raised.value)
