@@ -14,7 +14,7 @@ from typing import Any
 
 from .contract import Lease, Notes, Status, check_notes
 from .errors import UnsupportedError
-from .interrupts import Event
+from .interrupts import Event, was_thrown_in
 from .logs import Extra, about
 
 logger = logging.getLogger("resumable_sync")
@@ -62,20 +62,26 @@ def check_callback(name: str, callback: object) -> None:
 def call_hook(hook: Callable[..., object] | None, *arguments: object) -> None:
     """Call `hook` if there is one; log what it raises.
 
-    SystemExit and its like pass: in the application's own thread they are for the application.
+    SystemExit and its like pass: in the application's own thread they are for the application. So does what a signal
+    handler throws in.
     """
     if hook is not None:
         try:
             hook(*arguments)
-        except Exception:
+        except Exception as error:
+            if was_thrown_in(error):
+                raise
             logger.exception("a hook of resumable_sync raised", extra=_about_hook(arguments))
 
 
 def call_hook_in_thread(hook: Callable[..., object] | None, *arguments: object) -> None:
-    """As `call_hook`, in a thread of ours: nothing passes, as there is nobody above who could want it."""
+    """As `call_hook`, in a thread of ours: nothing passes, as there is nobody above who could want it, but what a signal
+    handler throws in: then it is the caller's."""
     try:
         call_hook(hook, *arguments)
-    except BaseException:
+    except BaseException as error:
+        if was_thrown_in(error):
+            raise
         with contextlib.suppress(BaseException):  # logging may be what failed
             logger.exception("a hook of resumable_sync raised", extra=_about_hook(arguments))
 

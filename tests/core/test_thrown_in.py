@@ -10,6 +10,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
@@ -193,4 +194,23 @@ def test_a_hook_that_forks_makes_no_second_producer() -> None:
             os._exit(1)
         assert elected and os.waitstatus_to_exitcode(os.waitpid(children[0], 0)[1]) == 0
         assert b"".join(context.require_resume("s")) == b"x" * 50
+    store.close()
+
+
+@pytest.mark.parametrize("hook", ["on_acquire", "on_append", "on_finalize"])
+def test_what_is_thrown_into_a_hook_reaches_the_caller_of_a_writer(
+    hook: str, alarms: Callable[[float], object]
+) -> None:
+    def hang(*arguments: object) -> None:
+        alarms(0.01)
+        time.sleep(PATIENCE)
+
+    store = MemoryStore(grace=1.0)
+    hooks: dict[str, Any] = {hook: hang}
+    context = ResumableStreamContext(store, **hooks)
+    with pytest.raises(Thrown), context.writer("s") as out:
+        out.write(b"x")
+        out.flush()
+    wait_until(lambda: store.status("s") is not Status.STREAMING)
+    context.close()
     store.close()
