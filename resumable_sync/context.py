@@ -106,6 +106,8 @@ class _Running:
         """It runs from now on. False if it is to be ended or released at once: the context was closed meanwhile,
         or drains, and another process may go on with it (not if the store is this process's `alone`)."""
         for gone in self.producers.difference(self.working):
+            if gone.stopped:  # otherwise its heartbeat finds out
+                gone.abandon()
             if gone.ended.is_set():
                 self.discard(gone)
         with self.lock:

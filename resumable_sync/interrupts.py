@@ -150,7 +150,7 @@ def _code(handler: Any) -> CodeType | None:
 
 
 def _is_handler(frame: FrameType) -> bool:
-    """Whether it was called as a handler is: with a signal's number, and then with the frame that it broke into. That
+    """Whether it was called as a handler is: with a signal's number, and with the frame that it broke into. That
     tells one that is registered no more, as it has put back the handler before it."""
     code, values = frame.f_code, frame.f_locals
     given = [values.get(name) for name in code.co_varnames[: code.co_argcount]]

@@ -62,8 +62,8 @@ def check_callback(name: str, callback: object) -> None:
 def call_hook(hook: Callable[..., object] | None, *arguments: object) -> None:
     """Call `hook` if there is one; log what it raises.
 
-    SystemExit and its like pass: in the application's own thread they are for the application. So does what a signal
-    handler throws in.
+    SystemExit and its like pass: in the application's own thread they are for the application. So does what a
+    signal handler throws in.
     """
     if hook is not None:
         try:
@@ -75,8 +75,8 @@ def call_hook(hook: Callable[..., object] | None, *arguments: object) -> None:
 
 
 def call_hook_in_thread(hook: Callable[..., object] | None, *arguments: object) -> None:
-    """As `call_hook`, in a thread of ours: nothing passes, as there is nobody above who could want it, but what a signal
-    handler throws in: then it is the caller's."""
+    """As `call_hook`, in a thread of ours: nothing passes, as there is nobody above who could want it, but what a
+    signal handler throws in: then it is the caller's."""
     try:
         call_hook(hook, *arguments)
     except BaseException as error:

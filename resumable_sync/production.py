@@ -114,6 +114,11 @@ class Production:
         return self._owner is not None and self._owner() is None
 
     @property
+    def stopped(self) -> bool:
+        """Whether nothing more is written: the stream was cancelled, replaced or lost."""
+        return self._outbox.error is not None
+
+    @property
     def stalled(self) -> bool:
         """Whether appends are being repeated because the store is away."""
         return self._outbox.unavailable_since is not None

@@ -20,8 +20,8 @@ _SLICE = 5.0  # seconds between looks at whether the other side still lives
 
 
 class ChunkQueue:
-    """A `with queue.room(), queue as builder:` block is one atomic write: it waits for room and holds the lock. The
-    lock is given back by C, since an exception thrown in could come before any step of a Python `__exit__`.
+    """A `with queue.room(), queue as builder:` block is one atomic write: it waits for room and holds the lock.
+    The lock is given back by C, since an exception thrown in could come before any step of a Python `__exit__`.
 
     One lock, `_lock`, guards all fields. The chunks of a block are queued together, so the bound
     may be exceeded by those of one operation. The lock is reentrant, for `cancel` may come from the garbage

@@ -228,3 +228,15 @@ def test_what_a_handler_raises_is_told_from_a_fault(
     with pytest.raises(Thrown) as raised:
         with_number(1)
     assert not was_thrown_in(raised.value)
+
+
+def test_a_writer_that_is_dropped_after_a_cancel_leaves_nothing() -> None:
+    with ResumableStreamContext(MemoryStore()) as context:
+        for number in range(3):
+            writer = context.writer(f"s{number}").__enter__()
+            context.cancel(f"s{number}")
+            wait_until(writer.cancelled.is_set)
+            del writer
+            gc.collect()
+        assert context.start("last", lambda: [b"x"])
+        assert len(context._running.get().producers) <= 1
