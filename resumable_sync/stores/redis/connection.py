@@ -48,6 +48,7 @@ _UNEXECUTED = re.compile(
 _FULL = re.compile(r"\bOOM\b|maxmemory")
 _ASKING = ("ASKING",)
 _CROWDED_SECONDS = 0.02  # that a call waits for a connection before another one is made
+_TRUSTED_SECONDS = 0.5  # that a connection may have been idle for a call that is sent once only
 _LOST_SECONDS = 0.1  # between looks for connections of trips that were broken off
 
 Reply = Any
@@ -106,6 +107,10 @@ def _mark_unsent(error: BaseException) -> None:
     setattr(error, "resumable_sync_unsent", True)
 
 
+class BusyError(TimeoutError):
+    """Others had all connections for the whole wait. It may be these that were broken, and the server be well."""
+
+
 class _Turn:
     """A thread that waits for a connection. It holds its trip weakly. The node's lock guards the fields."""
 
@@ -148,13 +153,14 @@ class Node:
 
     def send(self, calls: Sequence[Call], *, once: bool = False) -> Trip:
         """Write all calls on one connection. The trip must be finished or closed. `once`: what was sent is not
-        sent again; so not on a connection that is known to be broken."""
+        sent again; so not on a connection that is known to be broken, or that something on the way may have
+        dropped without a word."""
         trip = Trip(self, len(calls))
         try:
             try:
                 trip.connection = self._take(trip)
                 trip.reused = trip.connection is not None
-                if once and trip.reused and _has_news(trip.connection):
+                if once and trip.reused and not _is_trusted(trip.connection):
                     trip.connection.disconnect()
                     trip.connection, trip.reused = None, False
                 if trip.connection is None:
@@ -178,6 +184,8 @@ class Node:
     def give_back(self, trip: Trip, *, usable: bool) -> None:
         """The end of a trip, if it has begun. Its connection may be None."""
         connection = trip.connection
+        if connection is not None:
+            connection.resumable_sync_used_at = time.monotonic()
         with self._guard:
             usable = usable and not self._closed
             if trip in self._trips:
@@ -226,7 +234,7 @@ class Node:
                         return connection
                     left = self._timeout - waited
                     if left <= 0:
-                        raise TimeoutError("all connections of the store are busy")
+                        raise BusyError("all connections of the store are busy")
                     if turn is None:
                         turn = _Turn(trip)
                     if turn not in self._turns:
@@ -319,6 +327,12 @@ def _is_broken(error: BaseException) -> bool:
     return type(error) in (ConnectionError, TimeoutError) or isinstance(error, OSError)
 
 
+def _is_trusted(connection: Any) -> bool:
+    """Whether a connection that had been idle most likely is not broken."""
+    used_at: float = connection.resumable_sync_used_at
+    return time.monotonic() - used_at < _TRUSTED_SECONDS and not _has_news(connection)
+
+
 def _has_news(connection: Any) -> bool:
     """Whether there is something to read on a connection on which nothing is awaited: most likely its end."""
     with selectors.DefaultSelector() as selector:
@@ -365,7 +379,8 @@ class Link:
         """Make all calls, those for one server in one trip. A ResumableStreamError stands for what failed.
 
         What fails for the moment is repeated for `patience` seconds (default: the link's timeout), and once in any
-        case if an idle connection was broken: something on the way may have dropped it without a word.
+        case if an idle connection was broken: something on the way may have dropped it without a word. The same
+        for who waited all that time for those that had such a one.
         """
         replies = self._repeat(calls, self.timeout if patience is None else min(patience, self.timeout))
         return [failure(reply) if isinstance(reply, Exception) else reply for reply in replies]
@@ -423,12 +438,15 @@ class Link:
                 elif isinstance(reply, Exception) and is_to_be_repeated(place, reply):
                     again.append((place, call))
             if not again:
+                if any(isinstance(reply, StaleConnectionError) for reply in found):
+                    self._drop_idle()
                 return replies
             places, pending = [list(column) for column in zip(*again)]
             if all(isinstance(replies[place], NoScriptError) for place in places):
                 continue  # nothing is wrong: the server has not seen the script yet
             self._drop_idle()
-            stale = first and any(isinstance(replies[place], StaleConnectionError) for place in places)
+            not_tried = (StaleConnectionError, BusyError)
+            stale = first and any(isinstance(replies[place], not_tried) for place in places)
             first = False
             if self._is_nobody_there(replies[place] for place in places):
                 deadline = min(deadline, began + _FIRST_SECONDS)

@@ -26,6 +26,7 @@ from .keys import Keys
 from .settings import Target, from_client, from_url
 
 _GROUP_SECONDS = 1.0  # for which a group commit repeats what fails for the moment
+_TURN_SHARE = 1.25  # of the timeout: a commit waits for others, the first of which may meet a dead connection
 _WRITE_CONNECTIONS = 2  # of a process, to each server
 _READ_CONNECTIONS = 2
 # A renewal and its repeat are through within a heartbeat, also where a connection died without a word.
@@ -233,7 +234,8 @@ class RedisStore(BaseStore):
         only if it is fenced, or certainly was not executed."""
         process = self._processes.get()
         commits = process.commits_to(process.writes.node_name(self._commands.keys.log(commit.stream_id)))
-        return commits.call(self._commit_all, commit, commit.length, process.writes.reply_timeout)
+        patience = process.writes.reply_timeout * _TURN_SHARE
+        return commits.call(self._commit_all, commit, commit.length, patience)
 
     def _commit_all(self, commits: Sequence[Commit], patience: float) -> list[str | ResumableStreamError]:
         """One round trip."""

@@ -133,6 +133,53 @@ def test_an_idle_connection_dropped_without_a_word(server: RedisServer, patience
     proxy.close()
 
 
+def herd_after_a_drop(server: RedisServer, call: str) -> list[str]:
+    """What eight threads that call at once get after all connections were dropped without a word."""
+    dropped: set[threading.Thread] = set()
+    seen: set[threading.Thread] = set()
+
+    def decide(kind: str, _: bytes) -> str:
+        seen.add(threading.current_thread())  # each direction of each connection has a thread of its own
+        return "drop" if threading.current_thread() in dropped else "pass"
+
+    proxy = CuttingProxy(server.port, decide)
+    store = RedisStore(redis.Redis(port=proxy.port, protocol=2), prefix=call, timeout=1.0, grace=30)
+    for number in range(8):
+        store.create(f"{call}{number}")
+    time.sleep(0.6)
+    dropped.update(seen)
+    barrier = threading.Barrier(8)
+    outcomes: list[str] = []
+
+    def run(number: int) -> None:
+        name = f"{call}{number}"
+        barrier.wait()
+        try:
+            if call == "commit":
+                store.commit(name, b"x")
+            elif call == "noted":
+                store.commit(name, b"x", expect={"n": None}, notes={"n": "1"})
+            else:
+                assert store.info(name) is not None
+            outcomes.append("")
+        except StoreUnavailableError as error:
+            outcomes.append(str(error))
+
+    threads = [threading.Thread(target=run, args=(number,), daemon=True) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10)
+    store.close()
+    proxy.close()
+    return outcomes
+
+
+@pytest.mark.parametrize("call", ["info", "commit", "noted"])
+def test_all_that_wait_for_connections_dropped_without_a_word_get_through(server: RedisServer, call: str) -> None:
+    assert herd_after_a_drop(server, call) == [""] * 8
+
+
 def test_errors_come_as_the_store_s_own(server: RedisServer, prefix: str) -> None:
     server.command("SET", f"{prefix}:a", "text")
     link = Link(from_url(server.url), 1.0, 1)
