@@ -116,8 +116,9 @@ class RedisStore(BaseStore):
     replication survive. `wait_replicas=(n, seconds)`: acknowledge only what n replicas have confirmed.
 
     `ttl`, `finished_ttl`, `grace`: seconds, as in MemoryStore; by the server's clock alone. `timeout`: seconds
-    that an operation keeps trying before StoreUnavailableError (it may take twice that when a server hangs; where
-    no server has been there yet for this process, and none listens, it is told within half a second).
+    that an operation keeps trying before StoreUnavailableError (it may take a little over twice that when a
+    server hangs; where no server has been there yet for this process, and none listens, it is told within half a
+    second).
     `max_streams` bounds the index; other limits as in MemoryStore. The constructor does not connect.
     ValueError for settings that cannot work.
     """
