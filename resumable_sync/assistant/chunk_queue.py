@@ -49,7 +49,9 @@ class ChunkQueue:
             with self._lock:
                 if len(self._chunks) < MAX_QUEUED or self._finished or self._cancelled:
                     break
-                alarm = alarm or Alarm()
+                if alarm is None:
+                    alarm = Alarm()
+                    self._changed.wake_all()  # whoever filled it may have been broken off before
                 self._changed.expect(alarm)
             alarm.wait(_SLICE)
         return self._lock
