@@ -6,6 +6,8 @@ import random
 import time
 from collections.abc import Callable
 
+import pytest
+
 from resumable_sync.assistant import create_assistant_stream_controller
 
 from ..support import PATIENCE
@@ -14,6 +16,8 @@ from ..thrown import Thrown, in_thread
 SECONDS = 2.0
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_writer_that_is_broken_off_holds_up_no_reader(alarms: Callable[[float], object]) -> None:
     rng, hits, until = random.Random(7), 0, time.monotonic() + SECONDS
     while time.monotonic() < until:

@@ -125,8 +125,8 @@ def test_no_member_of_the_group_outlives_the_end(leader: str, child: str, how: s
             stop.join(20)
     else:
         chunks.close()  # type: ignore[attr-defined]  # a generator
-    assert not any(map(_running, pids))
     assert time.monotonic() - began < 10  # SIGKILL comes after one second
+    wait_until(lambda: not any(map(_running, pids)), 10)  # who was killed goes as the machine finds time
 
 
 def test_members_get_time_to_clean_up_after_their_leader(tmp_path: Path) -> None:
