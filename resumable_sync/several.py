@@ -19,7 +19,6 @@ goes to the end.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import threading
 import time
@@ -37,6 +36,7 @@ from .errors import (
     StreamLostError,
     StreamNotFoundError,
 )
+from .interrupts import Alarm
 from .logs import about
 from .process import start_thread
 from .viewer import RETRY_SECONDS, WAIT_SLICE, OpenReads, ViewerLoop
@@ -53,19 +53,17 @@ class Bell:
     """What one viewer of several streams waits on. Any thread may ring, the viewer's alone waits."""
 
     def __init__(self) -> None:
-        self._gate = threading.Lock()
-        self._gate.acquire()
+        self._alarm = Alarm()
         self._rung: set[str] = set()  # single operations are atomic
 
     def ring(self, stream_id: str) -> None:
         """There is something new about this stream. Never blocks."""
-        self._rung.add(stream_id)  # first: whom the gate lets through, finds it
-        with contextlib.suppress(RuntimeError):  # it is open already
-            self._gate.release()
+        self._rung.add(stream_id)  # first: whom the alarm lets through, finds it
+        self._alarm.ring()
 
     def wait(self, seconds: float) -> list[str]:
         """Wait until somebody rings, `seconds` at most; returns for which streams they did."""
-        self._gate.acquire(timeout=max(0.0, seconds))
+        self._alarm.wait(seconds)
         found = []
         while self._rung:
             found.append(self._rung.pop())

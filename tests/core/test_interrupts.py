@@ -95,9 +95,6 @@ def test_a_roll_forgets_those_that_have_gone() -> None:
     assert not roll and here not in roll
 
 
-@pytest.mark.filterwarnings(
-    "ignore::pytest.PytestUnhandledThreadExceptionWarning"
-)  # of `Thread.start`, broken off
 def test_an_exception_thrown_in_anywhere(
     alarms: Callable[[float], object], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -69,7 +69,7 @@ ALLOWED: dict[str, set[str]] = {
     "recovery": {"errors", "process", "contract", "logs", "producer"},
     "arrivals": {"interrupts"},
     "viewer": {"errors", "contract", "stats", "interrupts", "production"},
-    "several": {"errors", "process", "contract", "logs", "arrivals", "viewer"},
+    "several": {"errors", "process", "contract", "logs", "interrupts", "arrivals", "viewer"},
     "context": CORE - {"context"},
     "stores": {"errors", "process", "contract", "logs", "interrupts"},
     **{store: {"errors", "process", "contract", "logs", "interrupts", "stores"} for store in STORES},
