@@ -28,7 +28,9 @@ appending, so a lease is used by one thread at a time. Only the holder changes `
 queued outbox drops it.
 A direct append saves the hand-over to the thread, which costs more than the append of a chunk. So it must not
 cost others their turn: it is made only while nothing is queued. The thread that waits for the turn is therefore
-next. Renewals wait for no turn: they have a thread of their own, see heartbeat.py.
+next. Nor must it cost the source its pace: it is made only where the source has paused for as long as the last
+append took. So a store that is far away gets in one append what a source makes meanwhile. Renewals wait for no
+turn: they have a thread of their own, see heartbeat.py.
 
 Where a store keeps its streams on several servers (`Routed`), each has a Committer and a Heartbeat of its own: one
 that hangs holds up nobody else's chunks and leases.
@@ -84,7 +86,7 @@ MAX_PENDING_BYTES = 256 * 1024
 
 _TURN_BYTES = 4 * 1024 * 1024  # of one append_many; the rest takes the next turn
 _IDLE_SECONDS = 5.0  # without any stream before the thread ends
-_SLOW_SOURCE_SECONDS = 0.001  # from the end of one put to the next: such a source may store a chunk itself
+_SLOW_SOURCE_SECONDS = 0.001  # from the end of one put to the next, at least, if its source stores a chunk itself
 _RETRY_SECONDS = (0.05, 1.0)  # first and longest pause while the store is unavailable
 
 
@@ -106,14 +108,15 @@ class Offer(enum.Enum):
 
 
 # What every chunk asks for: a global is found several times as fast as a member of an enumeration.
-_IDLE, _QUEUED, _FULL = Place.IDLE, Offer.QUEUED, Offer.FULL
+_IDLE, _WRITING = Place.IDLE, Place.WRITING
+_FULL, _QUEUED, _DIRECT = Offer.FULL, Offer.QUEUED, Offer.DIRECT
 
 
 class Outbox:
     """What one producer has made and the store has not acknowledged yet. Made by `Committer.open`.
 
     Guarded by the committer's lock, but for `acknowledged`, a deque, and `put_ended_at`, which only the producer's
-    thread uses.
+    thread uses. That thread reads `append_seconds` without the lock: any recent value will do.
     """
 
     def __init__(
@@ -145,6 +148,7 @@ class Outbox:
         self.error: ResumableStreamError | None = None  # why it was stopped
         self.refusal: ResumableStreamError | None = None  # why no more chunks are taken
         self.put_ended_at = -math.inf
+        self.append_seconds = 0.0  # that the last append took
         self.unavailable_since: float | None = None
         self.blocked = False  # `put` waits for room; the producer's thread alone changes it
 
@@ -201,9 +205,10 @@ class Schedule:
         if slow and outbox.place is _IDLE and self.turn is None and not self.queue:
             outbox.in_flight = [chunk]
             outbox.in_flight_notes = notes or {}
-            self._begin_writing(outbox)
+            outbox.begin = outbox.lease.offset
+            outbox.place = _WRITING
             self.turn = Turn([outbox], now, caller)
-            return Offer.DIRECT
+            return _DIRECT
         pending.append(chunk)
         outbox.pending_bytes = size
         if notes:
@@ -234,7 +239,7 @@ class Schedule:
         """Record what `append_many` returned. Gives those that this stopped, whose `on_stop` is to be called."""
         stopped, away = [], False
         for outbox, result in zip(writes, results):
-            outbox.place = Place.IDLE
+            outbox.place = _IDLE
             if isinstance(result, StoreUnavailableError):
                 outbox.figures.failed_appends += 1
             if isinstance(result, str):
@@ -255,7 +260,10 @@ class Schedule:
         turn, self.turn = self.turn, None
         if turn is None:
             return []
-        broken_off = [outbox for outbox in turn.writes if outbox.place is Place.WRITING]
+        broken_off = []
+        for outbox in turn.writes:  # a comprehension would be a call more for each live chunk
+            if outbox.place is _WRITING:
+                broken_off.append(outbox)
         if not broken_off:
             return []
         unknown = StoreUnavailableError("the append was broken off")
@@ -305,10 +313,6 @@ class Schedule:
         if outbox.place is Place.IDLE:
             outbox.in_flight, outbox.in_flight_notes = [], {}
 
-    def _begin_writing(self, outbox: Outbox) -> None:
-        outbox.begin = outbox.lease.offset
-        outbox.place = Place.WRITING
-
     def _take_queued(self, now: float) -> list[Outbox]:
         taken: list[Outbox] = []
         total = 0
@@ -320,7 +324,8 @@ class Schedule:
                 total += outbox.pending_bytes
                 outbox.in_flight, outbox.pending, outbox.pending_bytes = outbox.pending, [], 0
                 outbox.in_flight_notes, outbox.pending_notes = outbox.pending_notes, {}
-            self._begin_writing(outbox)
+            outbox.begin = outbox.lease.offset
+            outbox.place = _WRITING
             taken.append(outbox)
         return taken
 
@@ -333,7 +338,8 @@ class Schedule:
         began = now
         if self.turn is not None:
             began = outbox.pulse.signed_at = self.turn.began
-        outbox.figures.stored(chunks, outbox.lease.offset - outbox.begin, now - began)
+        outbox.append_seconds = now - began
+        outbox.figures.stored(chunks, outbox.lease.offset - outbox.begin, outbox.append_seconds)
         if outbox.pending:
             self._enqueue(outbox)
 
@@ -406,7 +412,8 @@ class Committer:
         """Hand over a chunk, and the notes that are to be set with it; waits while too much is pending. Raises the
         outbox's error if it was stopped."""
         # Measured from the end of the last put: how long the store takes says nothing about the source.
-        slow = time.monotonic() - outbox.put_ended_at >= _SLOW_SOURCE_SECONDS
+        pause = time.monotonic() - outbox.put_ended_at
+        slow = pause >= _SLOW_SOURCE_SECONDS and pause >= outbox.append_seconds
         alarm, caller = None, object()
         try:
             while True:
@@ -527,7 +534,8 @@ class Committer:
                     if not isinstance(turn, Turn):
                         self._work.wait(turn)
                         continue
-                    _notify_room(turn.writes)  # what was pending is in flight now
+                    for outbox in turn.writes:
+                        outbox.room.wake_all()  # what was pending is in flight now
                 self._execute(turn)
             except BaseException:
                 with contextlib.suppress(BaseException):  # logging may be what failed
@@ -551,7 +559,8 @@ class Committer:
                     stopped += self._schedule.record_appends(turn.writes, results, now)
                 finally:
                     stopped += self._schedule.end_turn(now)  # what was not recorded was broken off
-                    _notify_room(turn.writes)
+                    for outbox in turn.writes:
+                        outbox.room.wake_all()
                     if self._schedule.queue:
                         self._work.notify()
             for outbox in stopped:
@@ -574,12 +583,6 @@ class Committer:
                 raise  # the caller's, in whose thread it is
             logger.exception("append_many failed", extra=about("store-fault"))
             return [StoreUnavailableError(f"the store failed: {error!r}", transient=False)] * len(writes)
-
-
-def _notify_room(outboxes: Sequence[Outbox]) -> None:
-    """Wake those that wait in `put` and `flush`. Called with the lock held."""
-    for outbox in outboxes:
-        outbox.room.wake_all()
 
 
 class _Registry:

@@ -42,6 +42,7 @@ class OpenReads:
         self.following = Roll()  # the viewers that have begun and not ended
         self.viewers = Roll()  # those inside a read of the store
         self.closed = Event()
+        self.leave = self.viewers.leave  # the read is over
 
     def close(self) -> None:
         """Let no further read begin."""
@@ -53,10 +54,6 @@ class OpenReads:
         if self.closed.is_set():
             self.viewers.leave(viewer)
             raise StoreUnavailableError(f"the context was closed; resume from {cursor}", transient=False)
-
-    def leave(self, viewer: object) -> None:
-        """The read is over."""
-        self.viewers.leave(viewer)
 
 
 class ViewerLoop:
@@ -85,11 +82,28 @@ class ViewerLoop:
     def batches(self, first: Batch, heartbeat: float | None = None) -> Iterator[Batch]:
         """Yield what each read found. With `heartbeat`, an empty batch is yielded whenever that many seconds
         brought nothing."""
-        self._reads.following.enter(self)
-        following = self._follow(first, heartbeat)
+        batch = first
         del first
+        self._reads.following.enter(self)
         try:
-            yield from following
+            yielded_at = time.monotonic()  # the last time; here nothing was yet
+            while True:
+                ended = batch.status is not Status.STREAMING and (not batch.length or batch.offset >= batch.size)
+                overdue = heartbeat is not None and time.monotonic() - yielded_at >= heartbeat and not ended
+                if batch.length or overdue:
+                    yield batch
+                    yielded_at = time.monotonic()
+                if ended:  # in the same snapshot: nothing more can come
+                    ending = self.ending(batch)
+                    if ending is not None:
+                        raise ending
+                    return
+                wait = WAIT_SLICE
+                if heartbeat is not None:
+                    wait = min(wait, max(0.0, yielded_at + heartbeat - time.monotonic()))
+                cursor = batch.cursor
+                del batch  # its bytes are not kept for as long as the viewer waits
+                batch = self._read(cursor, wait)
         finally:
             self._reads.following.leave(self)
 
@@ -102,28 +116,6 @@ class ViewerLoop:
             yield batch
             batch = self._read(batch.cursor, 0.0)
         yield batch
-
-    def _follow(self, first: Batch, heartbeat: float | None) -> Iterator[Batch]:
-        batch = first
-        del first
-        yielded_at = time.monotonic()  # the last time; here nothing was yet
-        while True:
-            ended = batch.status is not Status.STREAMING and (not batch.length or batch.offset >= batch.size)
-            overdue = heartbeat is not None and time.monotonic() - yielded_at >= heartbeat and not ended
-            if batch.length or overdue:
-                yield batch
-                yielded_at = time.monotonic()
-            if ended:  # in the same snapshot: nothing more can come
-                ending = self.ending(batch)
-                if ending is not None:
-                    raise ending
-                return
-            wait = WAIT_SLICE
-            if heartbeat is not None:
-                wait = min(wait, max(0.0, yielded_at + heartbeat - time.monotonic()))
-            cursor = batch.cursor
-            del batch  # its bytes are not kept for as long as the viewer waits
-            batch = self._read(cursor, wait)
 
     def pieces(self, first: Batch) -> Iterator[bytes]:
         """Yield the bytes."""

@@ -606,7 +606,9 @@ class BaseStore(ABC):
         notes: Sequence[Notes | None] = (),
     ) -> list[str | ResumableStreamError]:
         """`append` for many streams in one go; see `Store.append_many`."""
-        frozen = [(lease, freeze_chunks(chunks)) for lease, chunks in batches]
+        frozen = []
+        for lease, chunks in batches:  # a comprehension would be a call more for each live chunk
+            frozen.append((lease, freeze_chunks(chunks)))
         # By term: the late producer of an earlier one may share a group commit with the present one.
         if len(frozen) > 1:
             leases = {(lease.stream_id, lease.generation, lease.token) for lease, _ in frozen}

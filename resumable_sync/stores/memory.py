@@ -101,7 +101,7 @@ class MemoryStore(BaseStore):
             stream = _Stream(stream_id, generation, self._life(ttl, handover), metadata, new_token())
             stream.ttl = ttl
             stream.handover = handover
-            self._touch(stream)
+            stream.touch(self._clock(), self._grace)
             return stream
 
         stream = self._begin(stream_id, ttl, restart, make)
@@ -152,7 +152,7 @@ class MemoryStore(BaseStore):
                 self._end(stream, Status.INTERRUPTED)
             else:
                 stream.begin_term(term, token)
-                self._touch(stream)
+                stream.touch(self._clock(), self._grace)
                 lease = Lease(stream_id, generation, stream.ttl, stream.size, token, term.number, stream.handover)
         if term is not None:
             return lease
@@ -281,7 +281,7 @@ class MemoryStore(BaseStore):
                     stream.extend(chunks)
             elif b"".join(stream.slice(lease.offset, length)) != b"".join(chunks):
                 raise conflict_error(lease)
-            self._touch(stream)
+            stream.touch(self._clock(), self._grace)
             size = stream.size
         stream.readers.bump()
         lease.offset = size  # last: whatever breaks off before this is repeated as a whole
@@ -296,7 +296,7 @@ class MemoryStore(BaseStore):
             error = ownership_error(lease, self._state(stream))
             if error is not None:
                 raise error
-            self._touch(stream)
+            stream.touch(self._clock(), self._grace)
 
     def _finalize(
         self, lease: Lease, ending: Status, error: str | None, notes: dict[str, str | None] | None = None
@@ -338,12 +338,14 @@ class MemoryStore(BaseStore):
                     start = start_position(stream_id, stream, position)
                     self._end_if_dead(stream)
                     found = stream.slice(start.offset, max_bytes)
-                    size, status, error, due = stream.size, stream.status, stream.error, 0.0
+                    size, status, due = stream.size, stream.status, 0.0
+                    ended = status is not Status.STREAMING
+                    error = stream.error if ended else None
                     if not found:
                         # The wait ends in time for the lease and the ttl to be checked, whichever is first.
                         due = min(stream.until, stream.expires_at) - self._clock()
                 left = deadline - time.monotonic()
-                if found or status.ended or left <= 0 or wakes is not self._wakes:
+                if found or ended or left <= 0 or wakes is not self._wakes:
                     lengths = list(map(len, found))
                     return Batch(start, b"".join(found), lengths, size=size, status=status, error=error)
                 waited = True
@@ -431,9 +433,6 @@ class MemoryStore(BaseStore):
         return None if stream.gone or self._expired(stream) else stream
 
     # The helpers below are called with the stream's lock held, except _discard, which takes it.
-
-    def _touch(self, stream: _Stream) -> None:
-        stream.touch(self._clock(), self._grace)
 
     def _is_orphan(self, stream: _Stream) -> bool:
         """Whether nobody produces it, and it may be taken over."""
@@ -644,6 +643,8 @@ class _Stream:
 
     def slice(self, offset: int, max_bytes: int) -> list[bytes]:
         """The chunks from `offset` on, the first cut. The caller holds the lock."""
+        if offset == self.size:  # as for each viewer that has caught up
+            return []
         entries = self.entries
         first = bisect_right(self.ends, offset, 0, entries + 1) - 1  # it contains the offset: no chunk is empty
         stop = bisect_left(self.ends, offset + max_bytes, first + 1, entries + 1)

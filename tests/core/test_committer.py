@@ -130,6 +130,21 @@ def test_a_fast_source_is_group_committed_however_far_the_store_is() -> None:
     store.close()
 
 
+def test_a_source_that_is_faster_than_a_store_that_is_far_is_group_committed() -> None:
+    """A source is slow in comparison with the store: its own pace, not the store's, is what its stream gets."""
+    store, pause = Remote(0.1), 0.005
+
+    def source() -> Iterator[bytes]:
+        for _ in range(60):
+            time.sleep(pause)
+            yield b"x"
+
+    with ResumableStreamContext(store) as context:
+        assert b"".join(context.run("s", source)) == b"x" * 60
+    assert store.appends < 30
+    store.close()
+
+
 def test_direct_appends_leave_turns_to_the_heartbeat() -> None:
     """G7: slow sources that append all the time do not make others' leases run out."""
     store, until = Remote(0.004, grace=2.0), time.monotonic() + 3.0
