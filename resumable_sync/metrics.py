@@ -44,16 +44,21 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from prometheus_client import start_http_server
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
-from prometheus_client.registry import Collector
-
 from .context import ResumableStreamContext
 from .contract import ENDINGS, Status
 from .errors import ResumableStreamError, StoreUnavailableError
 from .interrupts import Event
 from .process import PerProcess, start_thread
 from .stats import Histogram, Stats
+
+try:
+    from prometheus_client import start_http_server
+    from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+    from prometheus_client.registry import Collector
+except ImportError as missing:
+    raise ImportError(
+        'resumable_sync.metrics needs the Prometheus client: pip install "resumable_sync[metrics]"'
+    ) from missing
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry

@@ -18,7 +18,7 @@
 
 **Of a store**: the contract as a kit, to test any store, also your own, against all that the library builds on.
 
-Needs pytest and hypothesis (`pip install resumable_sync[test]`); nothing else in the library imports it.
+Needs pytest and hypothesis (`pip install pytest hypothesis`); nothing else in the library imports it.
 
 - `StoreContract`: a class of pytest tests, each of which cites the guarantees it checks (`@guarantee("G3")`).
 - `TakeoverContract`, `SharedContract`: the same for the two additions that a store may have.
@@ -27,6 +27,14 @@ Needs pytest and hypothesis (`pip install resumable_sync[test]`); nothing else i
 
 All take a store by two hooks, `make_store(**options)` and, where instances share data, `second_store`.
 """
+
+try:
+    import hypothesis  # noqa: F401
+    import pytest  # noqa: F401
+except ImportError as missing:
+    raise ImportError(
+        "resumable_sync.testing needs pytest and hypothesis: pip install pytest hypothesis"
+    ) from missing
 
 from .compare import compare_stores
 from .kit import GUARANTEES, StoreKit, guarantee

@@ -19,7 +19,10 @@ def assistant_blueprint(endpoints: AssistantEndpoints, name: str = "assistant") 
     the endpoints bound and read by themselves. Each blueprint of an application needs its own `name`. ImportError
     without Flask. A `url_prefix` is needed; the endpoints' own `prefix` stays empty.
     """
-    from flask import Blueprint
+    try:
+        from flask import Blueprint
+    except ImportError as missing:
+        raise ImportError("assistant_blueprint needs Flask: pip install flask") from missing
 
     blueprint = Blueprint(name, __name__)
 
