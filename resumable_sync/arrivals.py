@@ -75,7 +75,7 @@ class Arrivals:
             with self._lock:
                 awaited.waiting.leave(caller)
                 if self._awaited.get(stream_id) is awaited and (awaited.arrived or not awaited.waiting):
-                    del self._awaited[stream_id]  # who comes now waits for another life of the id
+                    del self._awaited[stream_id]  # whoever comes now waits for another life of the id
 
     def waiting(self) -> int:
         """How many wait."""
@@ -84,7 +84,7 @@ class Arrivals:
 
     def tell(self, stream_id: str) -> None:
         """The stream has begun in this process. Cheap where nobody waits for it."""
-        if stream_id in self._awaited:  # a dict is read atomically: who comes later asks the store first
+        if stream_id in self._awaited:  # a dict is read atomically: whoever comes later asks the store first
             with self._lock:
                 awaited = self._awaited.get(stream_id)
                 if awaited is not None:

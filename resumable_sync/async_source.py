@@ -9,14 +9,15 @@ import asyncio
 import inspect
 import logging
 import os
-import signal
 import threading
-import traceback
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from typing import Any
 
+from .interrupts import was_thrown_in
 from .logs import Extra, about
 from .producer import Source, current_producer
+
+__all__ = ["from_async"]
 
 logger = logging.getLogger("resumable_sync")
 
@@ -65,13 +66,6 @@ def _loop_runs_here() -> bool:
     except RuntimeError:
         return False
     return True
-
-
-def _by_signal_handler(raised: BaseException) -> bool:
-    """Whether one of the handlers that are set has raised it: they run within whatever the main thread does."""
-    handlers = [signal.getsignal(number) for number in signal.valid_signals()]
-    codes = {getattr(handler, "__code__", None) for handler in handlers} - {None}
-    return any(frame.f_code in codes for frame, _ in traceback.walk_tb(raised.__traceback__))
 
 
 def _chunks(make: AsyncSource) -> Iterator[Chunk]:
@@ -163,7 +157,7 @@ class _Run:
     def _report(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         """The loop's exception handler. asyncio would log the time limit of a task queue, and go on."""
         raised = context.get("exception")
-        if raised is not None and _by_signal_handler(raised):
+        if raised is not None and was_thrown_in(raised):
             self._thrown = raised
             loop.stop()
         else:

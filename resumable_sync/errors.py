@@ -8,6 +8,26 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+__all__ = [
+    "ConflictError",
+    "InvalidCursorError",
+    "InvalidStreamIdError",
+    "LeaseLostError",
+    "LimitExceededError",
+    "MalformedStreamError",
+    "ProducerFailedError",
+    "ProducerInterruptedError",
+    "ResumableStreamError",
+    "StoreUnavailableError",
+    "StreamCancelledError",
+    "StreamFinalizedError",
+    "StreamLostError",
+    "StreamNotFoundError",
+    "StreamTakenError",
+    "UnsupportedError",
+    "UpstreamError",
+]
+
 
 class ResumableStreamError(Exception):
     """Base of all errors raised by this library; catches everything that it may raise."""
@@ -41,7 +61,8 @@ class StreamFinalizedError(ResumableStreamError):
     """The stream has ended, so nothing can be appended to it and its ending cannot be changed.
 
     What was stored before stays readable until it expires. `status` is the ending that stands
-    ("done", "error", "cancelled" or "interrupted"), so a producer learns why it was stopped.
+    ("done", "error", "cancelled" or "interrupted"), so a producer learns why it was stopped. In an assistant
+    stream it is also raised for a part of the message that is closed.
     """
 
     code = "finalized"
@@ -174,7 +195,7 @@ class StoreUnavailableError(ResumableStreamError):
 
 
 class MalformedStreamError(ResumableStreamError, ValueError):
-    """Chunks or bytes of an assistant stream break the rules of their format.
+    """Chunks, or bytes of a response, break the rules of their format.
 
     What was decoded before stays valid. A lenient decoder skips what it can instead of raising this.
     """

@@ -36,9 +36,9 @@ class Alarm:
         with contextlib.suppress(RuntimeError):  # it is open already
             self._gate.release()
 
-    def wait(self, seconds: float) -> None:
-        """Wait until somebody rings, `seconds` at most."""
-        self._gate.acquire(timeout=max(0.0, seconds))
+    def wait(self, seconds: float) -> bool:
+        """Wait until somebody rings, `seconds` at most. Whether somebody did."""
+        return self._gate.acquire(timeout=max(0.0, seconds))
 
 
 class Event(threading.Event):
@@ -47,8 +47,7 @@ class Event(threading.Event):
 
     def __init__(self) -> None:
         super().__init__()
-        self._gate = threading.Lock()  # open while it is on, but for the moments in which a thread passes
-        self._gate.acquire()
+        self._alarm = Alarm()  # rung while it is on, but for the moments in which a thread passes
         self._on = False
 
     def is_set(self) -> bool:
@@ -58,12 +57,12 @@ class Event(threading.Event):
     def set(self) -> None:
         """Turn it on, and end all waits. Never blocks. Idempotent."""
         self._on = True
-        self._open()
+        self._alarm.ring()
 
     def clear(self) -> None:
         """Turn it off."""
         self._on = False
-        self._gate.acquire(blocking=False)
+        self._alarm.wait(0.0)
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until it is on, `timeout` seconds at most. Whether it is."""
@@ -72,13 +71,9 @@ class Event(threading.Event):
             left = _SLICE_SECONDS if deadline is None else min(_SLICE_SECONDS, deadline - time.monotonic())
             if left <= 0:
                 break
-            if self._gate.acquire(timeout=left) and self._on:
-                self._open()  # for the next one that waits
+            if self._alarm.wait(left) and self._on:
+                self._alarm.ring()  # for the next one that waits
         return self._on
-
-    def _open(self) -> None:
-        with contextlib.suppress(RuntimeError):  # it is open already
-            self._gate.release()
 
 
 class Waiters:

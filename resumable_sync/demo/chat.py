@@ -46,7 +46,7 @@ def chat_endpoints(
 def answer(controller: AssistantStreamController, request: ChatRequest, *, rate: float = WORDS_PER_SECOND) -> None:
     """Count what was asked, then talk about something else, `rate` words a second, until somebody stops it.
 
-    Who wants a postcard sent is asked first. The decision comes with the next request, which goes on with the
+    Before a postcard is sent, the user is asked. The decision comes with the next request, which goes on with the
     message that has asked. Where the environment names a model, all of it is the model's to answer.
     """
     model = model_name()

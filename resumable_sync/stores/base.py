@@ -92,9 +92,14 @@ __all__ = [
     "start_position",
 ]
 
-MAX_TTL = 1e10  # seconds, some 300 years: times stay exact in Lua, and in what Redis makes of its numbers
+MAX_TTL = 1e10
+"""Seconds, some 300 years: times stay exact in Lua, and in what Redis makes of its numbers."""
+
 MAX_METADATA_BYTES = 16 * 1024
+"""Bytes of a stream's metadata, keys and values in UTF-8."""
+
 MAX_ERROR_CHARACTERS = 4096
+"""Characters of an ending's error; the rest is cut off."""
 
 MAX_EMPTY_TERMS = 3
 """Terms in a row that stored nothing, after which a stream is not taken over any more."""
@@ -125,19 +130,23 @@ class Limits:
         """Raise unless one more stream may join `streams` others."""
         if streams >= self.max_streams:
             raise LimitExceededError(
-                f"the store holds max_streams={self.max_streams} streams already", limit="max_streams"
+                f"the store holds max_streams={self.max_streams} streams already; delete some, or raise it",
+                limit="max_streams",
             )
 
     def check_room(self, stream_id: str, size: int, entries: int) -> None:
         """Raise unless a stream may grow to `size` bytes in `entries` chunks."""
         if size > self.max_stream_bytes:
             raise LimitExceededError(
-                f"stream {stream_id} would exceed max_stream_bytes={self.max_stream_bytes}",
+                f"stream {stream_id} would exceed max_stream_bytes={self.max_stream_bytes}; raise it, or begin "
+                "another stream",
                 limit="max_stream_bytes",
             )
         if entries > self.max_entries:
             raise LimitExceededError(
-                f"stream {stream_id} would exceed max_entries={self.max_entries}", limit="max_entries"
+                f"stream {stream_id} would exceed max_entries={self.max_entries}; raise it, or append larger "
+                "chunks",
+                limit="max_entries",
             )
 
 
@@ -314,7 +323,7 @@ def check_metadata(metadata: Mapping[str, str] | None) -> dict[str, str]:
         raise ValueError("metadata must map strings to strings")
     size = sum(len(text.encode("utf-8", "surrogatepass")) for pair in copy.items() for text in pair)
     if size > MAX_METADATA_BYTES:
-        raise LimitExceededError(f"metadata exceeds {MAX_METADATA_BYTES} bytes")
+        raise LimitExceededError(f"metadata of {size} bytes exceeds {MAX_METADATA_BYTES}; keep it elsewhere")
     return copy
 
 
@@ -811,8 +820,8 @@ class BaseStore(ABC):
             self._refuse("shared streams")
 
     def _refuse(self, what: str) -> NoReturn:
-        kinds = "MemoryStore, SQLiteStore and RedisStore"
-        raise UnsupportedError(f"{type(self).__name__} has no {what}; {kinds} have")
+        kinds = "MemoryStore, SQLiteStore or RedisStore"
+        raise UnsupportedError(f"{type(self).__name__} has no {what}; use {kinds}")
 
     def _life(self, ttl: float, handover: float) -> float:
         """Seconds that a stream lives after a sign of life: it never expires in its handover."""

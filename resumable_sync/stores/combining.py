@@ -1,6 +1,6 @@
 """Calls of many threads that one of them makes together: one transaction, or one trip, for all that wait.
 
-This is flat combining (Hendler, Incze, Shavit and Tzafrir, 2010). Who has the turn takes the calls that wait,
+This is flat combining (Hendler, Incze, Shavit and Tzafrir, 2010). Whoever has the turn takes the calls that wait,
 makes them in one go, and leaves their outcomes with them; a thread whose turn comes later finds its own made. A
 call that meets nobody is made alone, at once: nothing is ever gathered by waiting.
 
@@ -92,7 +92,7 @@ class Combiner(Generic[Given, Result]):
                 elif time.monotonic() < deadline:  # the turn is this very thread's
                     self._make_all(make, [call], deadline)
                 else:
-                    call.outcome = StoreUnavailableError(f"others took longer than {timeout:g} s")
+                    call.outcome = StoreUnavailableError(f"others took longer than {timeout:g} s; try again")
         finally:
             call.gone = True
             self._take_out(call)  # whoever was broken off while it waited does not want it made any more
@@ -146,7 +146,7 @@ class Combiner(Generic[Given, Result]):
             outcomes = [unavailable, *(_copy(unavailable) for _ in calls[1:])]
         early = []
         for call, outcome in zip(calls, outcomes, strict=True):
-            # Who has much more patience is not to be told of a failure that the rest of this thread's may explain.
+            # A call with much more patience is not told of a failure that the rest of this thread's may explain.
             if call.deadline - began > 2 * seconds and _may_be_early(outcome):
                 early.append(call)
             else:

@@ -325,6 +325,7 @@ class MemoryStore(BaseStore):
         return running
 
     def _read(self, stream_id: str, position: Position | None, max_bytes: int, timeout: float) -> Batch:
+        # A loop of its own: the stream itself is at hand, so there is no Tail to be told, asked or checked.
         wakes = self._wakes
         deadline = time.monotonic() + timeout
         stream = self._directories.get().streams.get(stream_id)  # a dict is read atomically

@@ -10,9 +10,9 @@ its own. Whatever happens to a stream is told to its tail:
     finish      the stream has ended
     forget      something happened that is not known in detail, or that does not fit what is known
     caught_up   a viewer has fetched from the store and reached the end of a running stream
-    is_behind   somebody has checked the store: it agrees, or has more, or contradicts
+    confirm     somebody has checked the store: it agrees, or has more, or contradicts
 
-A tail is in one of three states. `caught_up` leads out of the first. So does `is_behind`, where the tail is only
+A tail is in one of three states. `caught_up` leads out of the first. So does `confirm`, where the tail is only
 no longer good and the store does not contradict it; and, where the store is checked, so do rows that do not follow
 on what is known: with them it begins anew.
 
@@ -110,8 +110,8 @@ class Tail(Channel):
     - `good_until` and `followed`, by viewers. Each is one value. Whoever sees an older one is served what was so
       after it took the version, or fetches once too often. What makes a tail bad also changes its version, so
       nobody waits on it then.
-    - `generation`, by the last viewer to leave, and `local`, by who has the tail read. Each is one value. An older
-      one means that the tail is kept until `prune` or made anew, or that it is read from the next check on.
+    - `generation`, by the last viewer to leave, and `local`, by whoever has the tail read. Each is one value. An
+      older one means that the tail is kept until `prune` or made anew, or that it is read from the next check on.
     - `_batches`, what viewers were given last: those of one stream mostly want the same. It is replaced, as a
       whole, with every change. So what a viewer finds in it is of some moment since it took the version, and what
       makes that outdated also ends its wait.
@@ -266,7 +266,7 @@ class Tail(Channel):
             self.version += 1
         self.wake()
 
-    def is_behind(self, known: Position, found: Snapshot | None) -> bool:
+    def confirm(self, known: Position, found: Snapshot | None) -> bool:
         """Judge the tail by what a check found in the store; `known`: up to where the stream was known before it.
 
         True if rows or the ending are missing, which the caller is to fetch. If they have not come by the next

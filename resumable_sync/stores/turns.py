@@ -5,7 +5,7 @@ turn is given back for certain. Three rules make up for that:
 
 - Who holds a turn is found out, not counted. A `Place` in the list of holders counts as long as its user can still
   give it back: the user, an object that the calling frame holds, is there, and that frame is on its thread's
-  stack. Who waits looks for lost turns every now and then; a thread that asks for one looks for its own.
+  stack. Whoever waits looks for lost turns every now and then; a thread that asks for one looks for its own.
 - Each change of the fields is one call into C, which no exception can split, and what lies between two such calls
   (a turn that is free but not handed over) is put right by those that wait, at the end of their slice.
 - The lock is one that C takes and gives back in a `with` statement, unlike a Condition's. It is reentrant: a

@@ -207,7 +207,7 @@ class AppendContract(ContractKit):
     """What an append stores, once and in order, and what it refuses."""
 
     @guarantee("G2")
-    def test_append_returns_the_cursor_behind_it(self) -> None:
+    def test_append_returns_the_cursor_after_it(self) -> None:
         store = self.new()
         lease = acquired(store, "s")
         assert store.append(lease, b"one") == f"{lease.generation}-3" == lease.cursor

@@ -26,7 +26,7 @@ from ..errors import (
 )
 from ..logs import about
 from .cap import Place
-from .headers import Snapshot
+from .headers import Opening
 from .probe import Probe
 from .reset import Reset
 
@@ -58,7 +58,7 @@ class ResponseAbortedError(ResumableStreamError, ConnectionResetError):
 class Viewer:
     """One viewer's way along a stream: everything a body needs."""
 
-    snapshot: Snapshot
+    opening: Opening
     batches: Iterator[Batch]
     probe: Probe | None
     max_seconds: float | None
@@ -139,8 +139,8 @@ def raw_body(
     cut where a chunk was too large for the store. `close` gives what is sent after any other ending, or raises
     ResponseAbortedError, as happens without it.
     """
-    stream_id, generation = viewer.snapshot.stream_id, viewer.snapshot.start.generation
-    between = not framed or viewer.snapshot.start.offset == 0
+    stream_id, generation = viewer.opening.stream_id, viewer.opening.start.generation
+    between = not framed or viewer.opening.start.offset == 0
     yield b""  # lets the server send the headers before the first byte is made
     try:
         for batch in viewer.batches:
@@ -267,7 +267,7 @@ def sse_body(
 ) -> Iterator[bytes]:
     """One event per chunk, `live` where replay ends, `end` with the ending. Returns without `end` when the
     viewer should come back with the last id: after `max_seconds`, and when this process can serve no more."""
-    stream_id, status, size, start, _ = viewer.snapshot
+    stream_id, status, size, start, _ = viewer.opening
     writer = EventWriter(start, encoding, retry, errors)
     yield b""
     live = status is Status.STREAMING and size == start.offset

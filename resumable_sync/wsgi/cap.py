@@ -34,8 +34,8 @@ class ViewerCap:
     without an answer, so set the limit below the number of threads: with gunicorn `threads = 64`, say 48. Hand
     one cap to all the responses that share the threads.
 
-    Who is turned away is told to come back after `retry_after` whole seconds: by 503 and `Retry-After`. An
-    EventSource gives up for good at a 503. With `event_source=True` server-sent events (`sse_response`,
+    A viewer that is turned away is told to come back after `retry_after` whole seconds: by 503 and `Retry-After`.
+    An EventSource gives up for good at a 503. With `event_source=True` server-sent events (`sse_response`,
     `resume_sse_response`, `several_sse_response`) are answered 200 instead, with `Retry-After` and a body that
     says `retry:` and ends at once, so that EventSource comes back by itself, with the cursor that it has. It
     holds no event, no id and no ending; a stream that the response is to begin is begun all the same, for who

@@ -53,7 +53,7 @@ _STREAMING = {
 }
 
 
-class Snapshot(NamedTuple):
+class Opening(NamedTuple):
     """Where a stream stood when a response began, and where the body begins."""
 
     stream_id: str
@@ -113,13 +113,13 @@ def unchanged_headers(own: Headers) -> Headers:
     return kept if "cache-control" in names else [_STREAMING["cache-control"], *kept]
 
 
-def position_headers(snapshot: Snapshot) -> Headers:
+def position_headers(opening: Opening) -> Headers:
     """Where the stream stands and where this body begins."""
-    headers = [(STREAM_ID_HEADER, snapshot.stream_id), (STATUS_HEADER, str(snapshot.status))]
-    if snapshot.status is not Status.MISSING:
+    headers = [(STREAM_ID_HEADER, opening.stream_id), (STATUS_HEADER, str(opening.status))]
+    if opening.status is not Status.MISSING:
         headers += [
-            (CURSOR_HEADER, str(snapshot.start)),
-            (SIZE_HEADER, str(snapshot.size)),
-            (REPLAY_HEADER, str(snapshot.size - snapshot.start.offset)),
+            (CURSOR_HEADER, str(opening.start)),
+            (SIZE_HEADER, str(opening.size)),
+            (REPLAY_HEADER, str(opening.size - opening.start.offset)),
         ]
     return headers

@@ -99,7 +99,7 @@ a 502. Nothing need be said of buffering: the responses say it. Redis needs memo
     ViewerCap (48) < threads (64); 2 * workers * threads < worker_connections of nginx < its open files
     heartbeat of a context (5 s) <= grace of the store (15 s) / 3
     heartbeat of a response (15 s) < proxy_read_timeout (60 s), and the idle timeout of every other proxy
-    timeout of health_response (2 s) < that of who asks
+    timeout of health_response (2 s) < that of whoever asks
     longest answer < drain (120 s), or a deploy interrupts it
     drain < graceful_timeout (150 s) < TimeoutStopSec of systemd, or the grace period of a container (180 s)
 

@@ -10,7 +10,7 @@ import os
 import select
 import socket
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 _RDHUP: int = getattr(select, "POLLRDHUP", 0)  # Linux: the peer closed, even with unread bytes before that
@@ -106,7 +106,78 @@ def _of_wsgiref(environ: dict[str, Any]) -> Probe | None:
     return Probe(server_socket, frames=is_wrapped and by_http_1_1(environ))
 
 
-PROBES: tuple[Callable[[dict[str, Any]], Probe | None], ...] = (_of_its_key, _of_waitress, _of_uwsgi, _of_wsgiref)
+class _Bridged(Probe):
+    """The viewer of a WSGI application under an ASGI server, where a bridge hides the connection.
+
+    The bridges run the application in a thread and tell it nothing of the viewer: what is written after they left
+    is dropped in silence, so that without a probe the thread would follow the stream to its end. What the server
+    has told the bridge is found where the bridge keeps it.
+    """
+
+    def __init__(
+        self, environ: dict[str, Any], is_gone: Callable[[], bool], close: Callable[[], object] = lambda: None
+    ) -> None:
+        super().__init__(None, frames=by_http_1_1(environ))
+        self._is_gone = is_gone
+        self._close = close
+
+    def gone(self) -> bool:
+        return self._is_gone()
+
+    def close(self) -> None:
+        self._close()
+
+
+def _of_a2wsgi(environ: dict[str, Any]) -> Probe | None:
+    """a2wsgi: the server's `receive` returns once the viewer is gone; asked only where no body is left to read.
+
+    Needs the body's `loop` and `receive` (a2wsgi 1.10).
+    """
+    body, asyncio = environ.get("wsgi.input"), sys.modules.get("asyncio")
+    receive, loop = getattr(body, "receive", None), getattr(body, "loop", None)
+    if "asgi.scope" not in environ or asyncio is None or receive is None or loop is None:
+        return None
+    unread = environ.get("CONTENT_LENGTH", "0") not in ("", "0") or "HTTP_TRANSFER_ENCODING" in environ
+    if unread and getattr(body, "has_more", True):
+        return None
+    left = asyncio.run_coroutine_threadsafe(_until_gone(receive), loop)
+    return _Bridged(environ, left.done, left.cancel)
+
+
+async def _until_gone(receive: Callable[[], Awaitable[Any]]) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+def _of_hypercorn(environ: dict[str, Any]) -> Probe | None:
+    """hypercorn's own bridge: its function `run_app`, which calls the application, holds the request's stream.
+
+    Needs its local variable `send`, and the stream's `closed` (hypercorn 0.17 and 0.18).
+    """
+    if "hypercorn.app_wrappers" not in sys.modules:
+        return None
+    frame = sys._getframe()
+    while frame is not None:
+        if frame.f_code.co_name == "run_app" and frame.f_globals.get("__name__") == "hypercorn.app_wrappers":
+            break
+        frame = frame.f_back  # type: ignore[assignment]
+    else:
+        return None
+    for bound in getattr(frame.f_locals.get("send"), "args", ()):
+        stream: Any = getattr(bound, "__self__", None)
+        if hasattr(stream, "closed"):
+            return _Bridged(environ, lambda: bool(stream.closed))
+    return None
+
+
+PROBES: tuple[Callable[[dict[str, Any]], Probe | None], ...] = (
+    _of_its_key,
+    _of_waitress,
+    _of_uwsgi,
+    _of_a2wsgi,
+    _of_hypercorn,
+    _of_wsgiref,
+)
 """Asked in this order; the first that finds a connection counts. First come those that go by a server's own names:
 their order does not matter, as no two servers share them. Last comes the one that goes by the shape of
 `wsgi.input`, which other servers may have too."""
@@ -114,9 +185,7 @@ their order does not matter, as no two servers share them. Last comes the one th
 
 def find_probe(environ: dict[str, Any]) -> Probe | None:
     """The probe for a request, None where the server does not show its connection (granian, mod_wsgi)."""
-    from . import bridges  # stands on this module
-
-    for probe_of in (*PROBES, bridges.of_a2wsgi, bridges.of_hypercorn):
+    for probe_of in PROBES:
         probe = probe_of(environ)
         if probe is not None:
             return probe

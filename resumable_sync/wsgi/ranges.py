@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..contract import Status
-from .headers import Headers, Snapshot
+from .headers import Headers, Opening
 
 UNKNOWN_LENGTH = 2**53 - 1
 """Bytes that a growing stream is said to have: the largest length that JavaScript holds exactly."""
@@ -51,33 +51,33 @@ class Part:
     content_range: str | None = None
 
 
-def entity_tag(snapshot: Snapshot) -> str:
-    """The strong entity tag of the stream from `snapshot.start` on."""
-    return f'"{snapshot.start}"'
+def entity_tag(opening: Opening) -> str:
+    """The strong entity tag of the stream from `opening.start` on."""
+    return f'"{opening.start}"'
 
 
-def whole_length(snapshot: Snapshot) -> int | None:
+def whole_length(opening: Opening) -> int | None:
     """The length to announce for all of it: None while it grows, one byte too many if it did not end as `done`."""
-    stored = snapshot.size - snapshot.start.offset
-    return stored + (snapshot.status is not Status.DONE) if snapshot.status.ended else None
+    stored = opening.size - opening.start.offset
+    return stored + (opening.status is not Status.DONE) if opening.status.ended else None
 
 
-def select(environ: Mapping[str, Any], snapshot: Snapshot) -> Part:
-    """The part of the stream from `snapshot.start` on that the request is to get. Pure."""
-    tag = entity_tag(snapshot)
-    if snapshot.status is Status.DONE and _names(environ.get("HTTP_IF_NONE_MATCH", ""), tag):
+def select(environ: Mapping[str, Any], opening: Opening) -> Part:
+    """The part of the stream from `opening.start` on that the request is to get. Pure."""
+    tag = entity_tag(opening)
+    if opening.status is Status.DONE and _names(environ.get("HTTP_IF_NONE_MATCH", ""), tag):
         return Part(304)
-    whole = Part(200, length=whole_length(snapshot))
+    whole = Part(200, length=whole_length(opening))
     condition = environ.get("HTTP_IF_RANGE")
     if environ.get("REQUEST_METHOD", "GET") != "GET" or (condition is not None and condition.strip() != tag):
         return whole
     asked = _RANGE.fullmatch(environ.get("HTTP_RANGE", "").strip())
     if asked is None:
         return whole
-    stored = snapshot.size - snapshot.start.offset
-    if snapshot.status is Status.DONE:
+    stored = opening.size - opening.start.offset
+    if opening.status is Status.DONE:
         return _of_done(asked, stored) or whole
-    part = _of_unfinished(asked, stored, ended=snapshot.status.ended) or whole
+    part = _of_unfinished(asked, stored, ended=opening.status.ended) or whole
     return whole if part.status == 409 and condition is not None else part
 
 
@@ -89,9 +89,9 @@ def goes_on(environ: Mapping[str, Any]) -> bool:
     return asked is not None and "HTTP_IF_RANGE" not in environ and _number(asked[1] or "0") > 0
 
 
-def part_headers(part: Part, snapshot: Snapshot) -> Headers:
-    """What such a response says beside its content; `snapshot` is the one that `part` was selected from."""
-    headers = [("Accept-Ranges", "bytes"), ("ETag", entity_tag(snapshot))]
+def part_headers(part: Part, opening: Opening) -> Headers:
+    """What such a response says beside its content; `opening` is the one that `part` was selected from."""
+    headers = [("Accept-Ranges", "bytes"), ("ETag", entity_tag(opening))]
     if part.content_range is not None:
         headers.append(("Content-Range", part.content_range))
     return headers

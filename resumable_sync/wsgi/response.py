@@ -26,7 +26,7 @@ from .headers import (
     STREAM_ID_HEADER,
     HeaderInput,
     Headers,
-    Snapshot,
+    Opening,
     checked_headers,
     error_headers,
     position_headers,
@@ -192,7 +192,7 @@ class Endpoint:
         """Whether `content` or `body` look at the stream's metadata, which costs a call of the store."""
         return True
 
-    def content(self, snapshot: Snapshot) -> Headers:
+    def content(self, opening: Opening) -> Headers:
         """Headers that describe the body. The application's override them."""
         raise NotImplementedError
 
@@ -204,19 +204,19 @@ class Endpoint:
         """The application's headers."""
         return self.options.headers
 
-    def length(self, snapshot: Snapshot) -> int | None:
+    def length(self, opening: Opening) -> int | None:
         """The number of bytes in the body, where it is known."""
-        return snapshot.size - snapshot.start.offset if snapshot.status is Status.DONE else None
+        return opening.size - opening.start.offset if opening.status is Status.DONE else None
 
-    def part(self, environ: Mapping[str, Any], snapshot: Snapshot) -> Part | None:
-        """What the request gets of the body that begins with `snapshot`, for endpoints that know parts."""
+    def part(self, environ: Mapping[str, Any], opening: Opening) -> Part | None:
+        """What the request gets of the body that begins with `opening`, for endpoints that know parts."""
         return None
 
     def goes_on(self, environ: Mapping[str, Any]) -> bool:
         """Whether the viewer goes on with what it has, although it has no cursor: nothing may begin for it."""
         return False
 
-    def over(self, snapshot: Snapshot, seen_end: bool) -> bool:
+    def over(self, opening: Opening, seen_end: bool) -> bool:
         """Whether a viewer that came with a cursor has everything and must be told to stop (204)."""
         return False
 
@@ -288,47 +288,47 @@ class Endpoint:
         if info is None:
             if self.begin is None or position is not None:
                 raise StreamNotFoundError(f"there is no stream {self.stream_id}")
-            return Answer(status_line(200), self._headers(Snapshot(self.stream_id)))
+            return Answer(status_line(200), self._headers(Opening(self.stream_id)))
         if position is not None:  # the store refuses a cursor that the stream does not have
             self.context.store.read(self.stream_id, str(position), max_bytes=1)
         start = position or Position(info.generation, 0)
-        snapshot = Snapshot(self.stream_id, info.status, info.size, start, info.metadata)
-        if position is not None and self.over(snapshot, seen_end):
-            return self._over(snapshot)
-        part = self.part(environ, snapshot)
+        opening = Opening(self.stream_id, info.status, info.size, start, info.metadata)
+        if position is not None and self.over(opening, seen_end):
+            return self._over(opening)
+        part = self.part(environ, opening)
         if part is not None and part.status == 304:
-            return self._without_body(part, snapshot)
+            return self._without_body(part, opening)
         # The length that is announced for what did not end well is not its length.
-        length = self.length(snapshot) if snapshot.status is Status.DONE else None
-        return self._ok(snapshot, [] if part is None else part_headers(part, snapshot), length)
+        length = self.length(opening) if opening.status is Status.DONE else None
+        return self._ok(opening, [] if part is None else part_headers(part, opening), length)
 
     def _open(
         self, environ: dict[str, Any], position: Position | None, seen_end: bool, place: Place | None
     ) -> Answer:
         first, metadata = self._fetch(environ, position)
         start = Position(first.generation, first.offset - first.length)
-        snapshot = Snapshot(self.stream_id, first.status, first.size, start, metadata)
-        if position is not None and self.over(snapshot, seen_end):  # else it has seen nothing, not even the ending
-            return self._over(snapshot)
+        opening = Opening(self.stream_id, first.status, first.size, start, metadata)
+        if position is not None and self.over(opening, seen_end):  # else it has seen nothing, not even the ending
+            return self._over(opening)
         if self.context.closed:
             raise StoreUnavailableError("the context is closed", transient=False)
-        part = self.part(environ, snapshot)
-        length, stop, status = self.length(snapshot), None, 200
+        part = self.part(environ, opening)
+        length, stop, status = self.length(opening), None, 200
         headers: Headers = []
         if part is not None:
             if part.status not in (200, 206):
-                return self._without_body(part, snapshot)
-            headers, status = part_headers(part, snapshot), part.status
+                return self._without_body(part, opening)
+            headers, status = part_headers(part, opening), part.status
             length, stop = part.length, None if part.stop is None else start.offset + part.stop
             if part.first:  # what was read lies before it
-                snapshot = snapshot._replace(start=Position(start.generation, start.offset + part.first))
-                first = self.context._require_open(self.stream_id, str(snapshot.start))
+                opening = opening._replace(start=Position(start.generation, start.offset + part.first))
+                first = self.context._require_open(self.stream_id, str(opening.start))
         batches = self.context._loop(self.stream_id).batches(first, self.options.heartbeat)
         probe = find_probe(environ)
-        viewer = Viewer(snapshot, batches, probe, self.options.max_seconds, stop)
+        viewer = Viewer(opening, batches, probe, self.options.max_seconds, stop)
         reset = find_reset(environ, probe) if length is None and not self.events else None
         body = Body(self.body(viewer), place, probe, reset)
-        return self._ok(snapshot, headers, length, body, status)
+        return self._ok(opening, headers, length, body, status)
 
     def _fetch(self, environ: dict[str, Any], position: Position | None) -> tuple[Batch, Mapping[str, str]]:
         """Begin the stream if that was asked for, and read what the viewer gets first. StreamNotFoundError."""
@@ -384,35 +384,35 @@ class Endpoint:
 
     def _ok(
         self,
-        snapshot: Snapshot,
+        opening: Opening,
         more: Headers,
         length: int | None,
         body: Iterable[bytes] = (),
         status: int = 200,
     ) -> Answer:
-        headers = self._headers(snapshot) + more
+        headers = self._headers(opening) + more
         if length is not None:
             headers.append(("Content-Length", str(length)))
         return Answer(status_line(status), headers, body)
 
-    def _without_body(self, part: Part, snapshot: Snapshot) -> Answer:
-        headers = part_headers(part, snapshot)
+    def _without_body(self, part: Part, opening: Opening) -> Answer:
+        headers = part_headers(part, opening)
         if part.status == 304:
             own = unchanged_headers(self.own_headers())
-            return Answer(status_line(304), own + headers + position_headers(snapshot))
+            return Answer(status_line(304), own + headers + position_headers(opening))
         refused = self._refuse(part.status, _PARTS_REFUSED[part.status], None)
-        refused.headers += headers + position_headers(snapshot)[1:]  # the stream is named already
+        refused.headers += headers + position_headers(opening)[1:]  # the stream is named already
         return refused
 
-    def _over(self, snapshot: Snapshot) -> Answer:
+    def _over(self, opening: Opening) -> Answer:
         own = [pair for pair in self.own_headers() if not pair[0].lower().startswith("content-")]
-        return Answer(status_line(204), own + position_headers(snapshot))
+        return Answer(status_line(204), own + position_headers(opening))
 
-    def _headers(self, snapshot: Snapshot) -> Headers:
+    def _headers(self, opening: Opening) -> Headers:
         own = self.own_headers()
         names = {name.lower() for name, _ in own}
-        content = [pair for pair in self.content(snapshot) if pair[0].lower() not in names]
-        return streaming_headers(content + own) + position_headers(snapshot)
+        content = [pair for pair in self.content(opening) if pair[0].lower() not in names]
+        return streaming_headers(content + own) + position_headers(opening)
 
     def _missing(self, environ: dict[str, Any]) -> Answer:
         if self.options.missing_response is None:

@@ -67,9 +67,9 @@ def several_sse_response(
     up to where the client has it, or that it was told its ending, so that whoever comes back with it (as
     Last-Event-ID, in the query as `after`, or as the argument `after`) gets exactly the rest of every stream, and
     each ending once. The ids that a client names may differ from those of its cursor: what is new begins at its
-    start, what is named no more is forgotten. Who has been told the endings of all it names gets 204, at which
-    EventSource stops. A cursor takes some 25 characters for each stream that runs: name those that you show, and
-    raise `buffer-size` of uWSGI, which by default takes 4 KiB of headers in all.
+    start, what is named no more is forgotten. A viewer that has been told the endings of all it names gets 204, at
+    which EventSource stops. A cursor takes some 25 characters for each stream that runs: name those that you
+    show, and raise `buffer-size` of uWSGI, which by default takes 4 KiB of headers in all.
 
     Streams that have something take turns, of 64 KiB each, so that a busy one holds up none of the others.
     What is sent meanwhile waits in the store, not in memory.

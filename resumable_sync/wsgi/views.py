@@ -21,8 +21,8 @@ The keyword options that several functions share:
                 cannot be overridden.
 `heartbeat`     seconds (default 15) of silence after which the response looks whether its viewer is still
                 there, and, if the format allows, sends something. A viewer that has left gives its thread back
-                within two heartbeats under gunicorn, werkzeug, waitress, wsgiref, uWSGI and granian, also when
-                nothing can be sent. Elsewhere (mod_wsgi) a raw response without `heartbeat_bytes` learns of it
+                within two heartbeats under all servers of README's table but mod_wsgi, also when nothing can be
+                sent. There a raw response without `heartbeat_bytes` learns of it
                 only from the next bytes of the stream: set `max_seconds`. A viewer that stays connected and does
                 not read keeps its thread until the server or the proxy in front gives it up.
 `max_seconds`   how long a response lasts at most (default: as long as its stream). It ends at the first piece or
@@ -65,7 +65,7 @@ from .headers import (
     EVENT_STREAM,
     HeaderInput,
     Headers,
-    Snapshot,
+    Opening,
     checked_headers,
     kept_content_type,
 )
@@ -87,18 +87,18 @@ class RawEndpoint(Endpoint):
     def needs_metadata(self) -> bool:
         return self.content_type is None
 
-    def content(self, snapshot: Snapshot) -> Headers:
-        return [("Content-Type", self.content_type or kept_content_type(snapshot.metadata))]
+    def content(self, opening: Opening) -> Headers:
+        return [("Content-Type", self.content_type or kept_content_type(opening.metadata))]
 
     def body(self, viewer: Viewer) -> Iterator[bytes]:
         return raw_body(viewer, self.heartbeat_bytes)
 
-    def length(self, snapshot: Snapshot) -> int | None:
-        return None if self.heartbeat_bytes else whole_length(snapshot)
+    def length(self, opening: Opening) -> int | None:
+        return None if self.heartbeat_bytes else whole_length(opening)
 
-    def part(self, environ: Mapping[str, Any], snapshot: Snapshot) -> Part | None:
+    def part(self, environ: Mapping[str, Any], opening: Opening) -> Part | None:
         """None where bytes cannot be counted, for POST and its like, and where the application sees to it."""
-        return select(environ, snapshot) if self._has_parts(environ) else None
+        return select(environ, opening) if self._has_parts(environ) else None
 
     def goes_on(self, environ: Mapping[str, Any]) -> bool:
         return self._has_parts(environ) and goes_on(environ)
@@ -130,7 +130,7 @@ class EventEndpoint(Endpoint):
     def own_headers(self) -> Headers:
         return [pair for pair in self.options.headers if pair[0].lower() != "content-type"]
 
-    def content(self, snapshot: Snapshot) -> Headers:
+    def content(self, opening: Opening) -> Headers:
         return [("Content-Type", EVENT_STREAM)]
 
     def body(self, viewer: Viewer) -> Iterator[bytes]:
@@ -142,11 +142,11 @@ class EventEndpoint(Endpoint):
             format_error=self.format_error,
         )
 
-    def length(self, snapshot: Snapshot) -> int | None:
+    def length(self, opening: Opening) -> int | None:
         return None
 
-    def over(self, snapshot: Snapshot, seen_end: bool) -> bool:
-        return seen_end or (snapshot.status is Status.DONE and snapshot.start.offset == snapshot.size)
+    def over(self, opening: Opening, seen_end: bool) -> bool:
+        return seen_end or (opening.status is Status.DONE and opening.start.offset == opening.size)
 
 
 def _begin(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import functools
 import gc
 import logging
 import os
@@ -583,12 +584,38 @@ def test_a_signal_while_a_command_awaits(number: int, left_by: str, status: Stat
         assert process.wait() == 0
 
 
-def test_a_signal_handler_that_raises_into_a_callback_of_the_loop(context: ResumableStreamContext) -> None:
+def out_of_time(number: int, frame: object) -> None:
+    raise TimeoutError("out of time")
+
+
+def out_of_time_once(number: int, frame: object) -> None:
+    signal.signal(number, signal.SIG_DFL)
+    out_of_time(number, frame)
+
+
+def out_of_this_time(text: str, number: int, frame: object) -> None:
+    raise TimeoutError(text)
+
+
+class OutOfTime:
+    def __call__(self, number: int, frame: object) -> None:
+        out_of_time(number, frame)
+
+
+@pytest.mark.parametrize(
+    "handler",
+    [
+        pytest.param(out_of_time, id="function"),
+        pytest.param(out_of_time_once, id="unset"),
+        pytest.param(functools.partial(out_of_this_time, "out of time"), id="partial"),
+        pytest.param(OutOfTime(), id="object"),
+    ],
+)
+def test_a_signal_handler_that_raises_into_a_callback_of_the_loop(
+    context: ResumableStreamContext, handler: Callable[[int, object], None]
+) -> None:
     """asyncio itself would log it and go on, and the time limit of a task queue would be lost."""
     closed = []
-
-    def out_of_time(number: int, frame: object) -> None:
-        raise TimeoutError("out of time")
 
     async def source() -> AsyncIterator[bytes]:
         try:
@@ -598,7 +625,7 @@ def test_a_signal_handler_that_raises_into_a_callback_of_the_loop(context: Resum
         finally:
             closed.append(True)
 
-    before = signal.signal(signal.SIGUSR1, out_of_time)
+    before = signal.signal(signal.SIGUSR1, handler)
     try:
         with pytest.raises(TimeoutError, match="out of time"):
             context.produce("s", from_async(source))

@@ -56,8 +56,8 @@ class TestEvent:
         wait = in_thread(event.wait)
         event._on = True  # as far as a `set`, or a `wait` that has passed the gate, had come
         if left == "taken":
-            event._open()
-            event._gate.acquire()
+            event._alarm.ring()
+            event._alarm._gate.acquire()
         wait.join(PATIENCE)
         assert not wait.is_alive()
 

@@ -157,7 +157,7 @@ def test_a_fetch_that_something_passed_counts_for_nothing(check_seconds: float |
     for happen in (
         Tail.forget,
         lambda tail: tail.finish(Position(1, 3), Status.DONE, None, 60.0),
-        lambda tail: tail.is_behind(tail.known(), None),
+        lambda tail: tail.confirm(tail.known(), None),
     ):
         tail = Tail("s", check_seconds)
         version = tail.version
@@ -180,13 +180,13 @@ def test_rows_that_do_not_come_by_the_next_check_are_fetched_by_each_viewer() ->
     tail.caught_up(at_end(3)._replace(local=True), tail.version)
     assert tail.awaited() is None
     more = Snapshot(1, Status.STREAMING, 5, 2, None, 60.0)
-    assert tail.is_behind(tail.known(), more)
+    assert tail.confirm(tail.known(), more)
     assert is_good(tail) and tail.awaited() == Position(1, 3)
     tail.extend(1, [(5, b"ab", None)], 100)
-    assert not tail.is_behind(tail.known(), more) and is_good(tail)
+    assert not tail.confirm(tail.known(), more) and is_good(tail)
     much_more = Snapshot(1, Status.STREAMING, 9, 4, None, 60.0)
-    assert tail.is_behind(tail.known(), much_more) and is_good(tail)
-    assert not tail.is_behind(tail.known(), much_more)  # forgotten: nobody is to fetch for it
+    assert tail.confirm(tail.known(), much_more) and is_good(tail)
+    assert not tail.confirm(tail.known(), much_more)  # forgotten: nobody is to fetch for it
     assert not is_good(tail)
 
 
@@ -199,9 +199,9 @@ def test_what_leads_out_of_unknown(check_seconds: float | None) -> None:
     tail.extend(1, [(4, b"d", None)], 100)
     assert not is_good(tail)
     found = Snapshot(1, Status.STREAMING, 4, 2, None, 60.0)
-    assert not tail.is_behind(tail.known(), found) and is_good(tail)
+    assert not tail.confirm(tail.known(), found) and is_good(tail)
     tail.forget()
-    assert not tail.is_behind(tail.known(), found)  # nothing is known that it could agree with
+    assert not tail.confirm(tail.known(), found)  # nothing is known that it could agree with
     assert not is_good(tail)
     tail.extend(1, [(5, b"e", None)], 100)
     assert is_good(tail) == (check_seconds is not None)
@@ -472,7 +472,7 @@ class TailMachine(RuleBasedStateMachine):
             self.told.extend(found.generation, self.rows_after(known), 30)
             if found.status.ended:
                 self.told.finish(Position(found.generation, found.size), found.status, None, 60.0)
-        assert not self.told.is_behind(known, found)  # nothing is missing now
+        assert not self.told.confirm(known, found)  # nothing is missing now
         self.untold = False
         if known.generation == self.generation and not lost:
             assert self.told.end == len(self.data) and bool(self.told.ending) == bool(self.ending)
@@ -491,7 +491,7 @@ class TailMachine(RuleBasedStateMachine):
         if self.ending:
             self.checked.finish(Position(self.generation, len(self.data)), self.ending, None, None)
         else:
-            self.checked.is_behind(self.checked.known(), self.snapshot())
+            self.checked.confirm(self.checked.known(), self.snapshot())
         self.checks += 1
         if self.checks > 1 and is_good(self.checked):
             self.is_true(self.checked)
@@ -514,7 +514,7 @@ class TailMachine(RuleBasedStateMachine):
         end, payload, _ = self.rows.pop()
         self.data, self.ending = self.data[: end - len(payload)], None
         for tail, position in zip(self.tails, known):
-            tail.is_behind(position, self.snapshot())
+            tail.confirm(position, self.snapshot())
             tail.bump()  # a fetch of before is not of this stream any more
         self.untold, self.checks = True, 0
 

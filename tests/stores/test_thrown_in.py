@@ -215,7 +215,7 @@ CHANGES: dict[str, Callable[[Tail], object]] = {
     "forget": Tail.forget,
     "caught up": lambda tail: tail.caught_up(fetched(5), tail.version),
     "caught up with another life": lambda tail: tail.caught_up(fetched(5, 2), tail.version),
-    "is behind": lambda tail: tail.is_behind(tail.known(), Snapshot(1, Status.STREAMING, 9, 1, valid_for=LIVES)),
+    "confirm": lambda tail: tail.confirm(tail.known(), Snapshot(1, Status.STREAMING, 9, 1, valid_for=LIVES)),
 }
 
 

@@ -30,7 +30,7 @@ def ending(events: list[Event]) -> dict[str, str]:
     return fields
 
 
-def test_one_event_per_chunk_with_the_cursor_behind_it(context: ResumableStreamContext) -> None:
+def test_one_event_per_chunk_with_the_cursor_after_it(context: ResumableStreamContext) -> None:
     reply = call(sse_response(context, "s", ended("one ", "two\nlines", "ü")))
     assert reply.headers["content-type"] == "text/event-stream; charset=utf-8"
     assert "content-length" not in reply.headers

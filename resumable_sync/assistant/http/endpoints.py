@@ -186,6 +186,7 @@ class AssistantEndpoints:
         self.context = context
         self._format = formats[protocol]
         self._ui = self._format.front_end == "chat"
+        self._ag_ui = self._format.front_end == "ag-ui"
         routes = {"chat": self._route_ui, "transport": self._route_transport, "ag-ui": self._route_ag_ui}
         self._route = routes[str(self._format.front_end)]
         self._answer = answer
@@ -354,7 +355,7 @@ class AssistantEndpoints:
         if self._ui:
             message_id = f"msg-{secrets.token_hex(8)}" if continued is None else str(continued["id"])
             encoder = partial(UIMessageStreamEncoder, message_id, earlier_calls=call_ids(continued))
-        elif self._format.encoder is AGUIEncoder:
+        elif self._ag_ui:
             before_1 = body.get("protocolVersion") is None
             encoder = partial(
                 AGUIEncoder, chat_id, body["runId"], messages=body.get("messages"), before_1=before_1
@@ -406,7 +407,7 @@ class AssistantEndpoints:
 
     def _stream_id(self, request: Request, chat_id: str, body: dict[str, Any], user: object) -> str:
         """A fresh id, or the one that belongs to the request's idempotency key."""
-        if self._format.encoder is AGUIEncoder:
+        if self._ag_ui:
             return self._id_of(body["runId"], chat_id, user)
         key = request.environ.get("HTTP_IDEMPOTENCY_KEY") or None
         if key is None and self._idempotency_member is not None:

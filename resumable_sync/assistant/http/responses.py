@@ -20,7 +20,7 @@ from ...errors import ProducerFailedError, ProducerInterruptedError, ResumableSt
 from ...producer import current_producer
 from ...wsgi import STREAM_ID_HEADER, ResponseAbortedError, StreamResponse, ViewerCap
 from ...wsgi.bodies import Viewer, broken_off, raw_body
-from ...wsgi.headers import CONTENT_TYPE_KEY, HeaderInput, Headers, Snapshot, checked_headers
+from ...wsgi.headers import CONTENT_TYPE_KEY, HeaderInput, Headers, Opening, checked_headers
 from ...wsgi.response import Begin, Endpoint, Options
 from ..continued import CONTINUES_KEY, kept_message
 from ..controller import AssistantStreamController
@@ -186,55 +186,55 @@ class _MessageEndpoint(Endpoint):
     """For the heartbeats and closing frames of a foreign format, and its headers before it has begun."""
     format_error: ErrorFormatter | None
 
-    def content(self, snapshot: Snapshot) -> Headers:
+    def content(self, opening: Opening) -> Headers:
         """The headers that the stream began with; those of the given encoder where none were kept that will do."""
-        headers = _kept_headers(snapshot.metadata.get(HEADERS_KEY))
+        headers = _kept_headers(opening.metadata.get(HEADERS_KEY))
         if headers is None:
             headers = checked_headers((self.given or DEFAULT.encoder_for({})).headers)
-        replay = snapshot.size - snapshot.start.offset + len(self._before(snapshot))
+        replay = opening.size - opening.start.offset + len(self._before(opening))
         if self.begin is None and replay > 0:
             headers.append((REPLAY_CONTENT_LENGTH_HEADER, str(replay)))
         return headers
 
-    def length(self, snapshot: Snapshot) -> int | None:
-        length = super().length(snapshot)
-        return None if length is None else length + len(self._before(snapshot))
+    def length(self, opening: Opening) -> int | None:
+        length = super().length(opening)
+        return None if length is None else length + len(self._before(opening))
 
-    def _before(self, snapshot: Snapshot) -> bytes:
+    def _before(self, opening: Opening) -> bytes:
         """What one who resumes from the start lacks: the message of earlier responses that the stream goes on
         with.
 
         Who sent the message has it."""
-        continues = CONTINUES_KEY in snapshot.metadata
-        if self.begin is not None or snapshot.start.offset or not continues:
+        continues = CONTINUES_KEY in opening.metadata
+        if self.begin is not None or opening.start.offset or not continues:
             return b""
-        message = kept_message(self.context.store, self.stream_id, snapshot.metadata)
+        message = kept_message(self.context.store, self.stream_id, opening.metadata)
         return b"" if message is None else message_frames(message)
 
     def body(self, viewer: Viewer) -> Iterator[bytes]:
         pieces = self._stored(viewer)
-        before = self._before(viewer.snapshot)
+        before = self._before(viewer.opening)
         return chain([before], pieces) if before else pieces
 
     def _stored(self, viewer: Viewer) -> Iterator[bytes]:
-        encoder = encoder_of(viewer.snapshot.metadata, self.given)
+        encoder = encoder_of(viewer.opening.metadata, self.given)
         # A stream that is done has no silence, and a length that a heartbeat would exceed.
-        done = viewer.snapshot.status is Status.DONE
+        done = viewer.opening.status is Status.DONE
         heartbeat = b"" if encoder is None or done else encoder.heartbeat
-        close = partial(self._close, viewer.snapshot, encoder)
+        close = partial(self._close, viewer.opening, encoder)
         return raw_body(viewer, heartbeat, framed=True, close=close)  # every format's frames end with a line end
 
     def _close(
-        self, snapshot: Snapshot, encoder: AssistantStreamEncoder | None, ending: ResumableStreamError
+        self, opening: Opening, encoder: AssistantStreamEncoder | None, ending: ResumableStreamError
     ) -> bytes:
         stream_id, cancelled = self.stream_id, isinstance(ending, StreamCancelledError)
         if encoder is None or not isinstance(ending, (ProducerFailedError, StreamCancelledError)):
-            raise broken_off(stream_id, ending, snapshot.start.generation) from ending
+            raise broken_off(stream_id, ending, opening.start.generation) from ending
         if not (cancelled or closes(encoder)):
-            raise broken_off(stream_id, ending, snapshot.start.generation) from ending
+            raise broken_off(stream_id, ending, opening.start.generation) from ending
         lost = isinstance(ending, ProducerInterruptedError)
         text = INTERRUPTED_TEXT if lost or cancelled else error_text(ending, self.format_error)
-        stored = stored_pieces(self.context.store, stream_id, snapshot.start.generation)
+        stored = stored_pieces(self.context.store, stream_id, opening.start.generation)
         try:
             return encoder.closing_frames(stored, ending.code, text)
         except ResumableStreamError as error:

@@ -173,7 +173,7 @@ class AssistantMessageAccumulator:
             logger.warning("skipped a %s chunk: part %d is a %s", chunk.type, at, part["type"])
         elif isinstance(chunk, Result):
             if not chunk.is_preliminary:
-                self._settle(at)
+                self._store_text(at)
             self._parts[at] = self._with_result(self._parts[at], chunk)
         elif isinstance(chunk, ToolCallApproval):
             self._parts[at] = {**part, "approval": chunk.approval}
@@ -200,7 +200,7 @@ class AssistantMessageAccumulator:
             text += chunk.text_delta
         self._texts[at] = text
 
-    def _settle(self, at: int) -> None:
+    def _store_text(self, at: int) -> None:
         """Put what grew into its part: little or nothing more will come."""
         if at in self._texts:
             self._parts[at] = {**self._parts[at], "text": self._texts.pop(at)}
@@ -209,7 +209,7 @@ class AssistantMessageAccumulator:
             self._parts[at] = {**self._parts[at], "argsText": args.text, "args": args.value}
 
     def _finish_part(self, at: int, part: dict[str, Any], chunk: PartFinish) -> None:
-        self._settle(at)
+        self._store_text(at)
         if part.get("isPreliminary"):
             return  # the call is still unanswered
         changes: dict[str, Any] = {"status": {"type": "complete", "reason": "unknown"}}

@@ -139,5 +139,5 @@ class Checker:
             return
         if snapshot.status.ended:
             tail.finish(Position(snapshot.generation, snapshot.size), snapshot.status, snapshot.error, None)
-        elif tail.is_behind(known, snapshot):
+        elif tail.confirm(known, snapshot):
             self._follow(tail)  # somebody else writes

@@ -387,7 +387,7 @@ def parse_snapshot(reply: Any) -> Snapshot | ResumableStreamError | None:
     if reply[0] != b"found":
         return None
     generation, status, size, entries, error, valid_for = reply[1:7]
-    fence = reply[7] if len(reply) > 7 else b""  # only who is refused is told
+    fence = reply[7] if len(reply) > 7 else b""  # only a refused caller is told
     return Snapshot(
         int(generation),
         Status(status.decode("ascii")),

@@ -129,7 +129,7 @@ class Node:
     that has waited longest. Another is made only where none came free for some time. While a thread waits none is
     idle.
 
-    A signal handler may raise anywhere in a call of the main thread, so who has a connection is found out, not
+    A signal handler may raise anywhere in a call of the main thread, so which calls have one is found out, not
     counted: a trip counts for as long as it is there, and one that was broken off is collected, with its
     connection. Those that wait look for that every now and then. As in turns.py, `_guard` is reentrant, and each
     change is one call into C, or leaves at worst a thread that waits out of the queue, which it joins again.
@@ -202,7 +202,7 @@ class Node:
             connection.disconnect()
 
     def close(self) -> None:
-        """Close the connections; those in use when they come back. Who asks for one from now on is refused."""
+        """Close the connections; those in use when they come back. From now on nobody gets one."""
         with self._guard:
             self._closed = True
         self.drop_idle()

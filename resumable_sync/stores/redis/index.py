@@ -43,7 +43,8 @@ class Index:
             self.sweep()
             if not self._link.ask(call):
                 raise LimitExceededError(
-                    f"the store holds max_streams={max_streams} streams already", limit="max_streams"
+                    f"the store holds max_streams={max_streams} streams already; delete some, or raise it",
+                    limit="max_streams",
                 )
 
     def confirm(self, stream_id: str, won: bool, look_after: float | None = None) -> None:
@@ -94,7 +95,7 @@ class Index:
         for stream_id, reply in zip(removed, self._link.run([Call(meta, ("EXISTS", meta)) for meta in metas])):
             if reply != 0:  # acquired meanwhile, or Redis does not tell: a later sweep removes it
                 self._link.ask(Call(index, ("ZADD", index, 0, stream_id)))
-                self._link.ask(Call(orphans, ("ZADD", orphans, 0, stream_id)))  # who looks finds out
+                self._link.ask(Call(orphans, ("ZADD", orphans, 0, stream_id)))  # whoever looks finds out
                 back += 1
         return len(removed) - back
 

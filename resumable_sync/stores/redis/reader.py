@@ -129,7 +129,7 @@ class Reader:
 
     def _positions(self) -> dict[str, tuple[Tail, Position]]:
         with self._lock:
-            self._nudged = False  # who comes from here on is not among them, or is, and needs no nudge
+            self._nudged = False  # a reader that comes from here on needs none
         found = {}
         for tail in self._tails.prune():
             awaited = tail.awaited() if self._only in (None, tail.stream_id) else None

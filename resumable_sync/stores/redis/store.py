@@ -73,7 +73,7 @@ class _Process:
         return self._commits.setdefault(node, Combiner()) if commits is None else commits
 
     def produces(self, lease: Lease) -> None:
-        """Who has this lease is in this process."""
+        """The holder of this lease is in this process."""
         known = self.local.get(lease.stream_id)
         if known is None or known.token != lease.token or known.generation != lease.generation:
             with self._guard:

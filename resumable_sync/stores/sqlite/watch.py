@@ -184,7 +184,7 @@ class Watcher:
             self._forget_all()  # each viewer fetches for itself and reports the trouble to its caller
             return
         outdated = {
-            name: tails[name] for name, found in changes.items() if tails[name].is_behind(known[name], found)
+            name: tails[name] for name, found in changes.items() if tails[name].confirm(known[name], found)
         }
         if outdated:
             self._advance(outdated)
@@ -202,7 +202,7 @@ class Watcher:
                 tail.extend(found.generation, rows, self.tails.max_bytes)
                 if found.status.ended:
                     tail.finish(Position(found.generation, found.size), found.status, found.error, found.valid_for)
-            if tail.is_behind(known[stream_id], found):
+            if tail.confirm(known[stream_id], found):
                 tail.forget()
 
     def _check(self, tails: Mapping[str, Tail]) -> None:

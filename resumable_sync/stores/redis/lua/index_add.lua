@@ -13,7 +13,7 @@ redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', string.format('%.0f', now - 6000
 redis.call('ZADD', KEYS[2], string.format('%.0f', now + tonumber(ARGV[3])), ARGV[1])
 redis.call('PEXPIRE', KEYS[2], 120000)
 if ARGV[4] ~= '' then
-  -- One that is there is not put off. But its score changes: who has just looked at what was there before must not
+  -- One that is there is not put off. But its score changes: a caller that has just looked at what was there before must not
   -- take it away; see index_update.
   local due = redis.call('ZSCORE', KEYS[3], ARGV[1])
   redis.call('ZADD', KEYS[3], string.format('%.3f', due and due + 0.001 or now + ARGV[4]), ARGV[1])
