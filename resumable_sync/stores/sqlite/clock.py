@@ -6,6 +6,7 @@ times are compared within a clock domain only.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from pathlib import Path
@@ -23,7 +24,7 @@ def now() -> float:
 
 
 def domain() -> str:
-    """Names the boot, and the time namespace unless it is the initial one: `now()` can be compared between
+    """Names the boot, and how far a time namespace moves the clock, if it does: `now()` can be compared between
     processes that see the same name. Empty where the system does not say."""
     return _domain.get()[0]
 
@@ -33,11 +34,26 @@ def _read_domain() -> tuple[str]:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
     except OSError:
         boot = ""
+    moved = _moved_by()
+    return (f"{boot} {moved}" if moved else boot,)
+
+
+def _moved_by() -> str:
+    """By how much this process's time namespace moves the clock; empty if not at all. Not the namespace's number,
+    which the kernel gives to another one once its processes have gone."""
     try:
         namespace = os.readlink("/proc/self/ns/time")
-    except OSError:
-        namespace = _INITIAL_NAMESPACE
-    return (boot if namespace == _INITIAL_NAMESPACE else f"{boot} {namespace}",)
+    except OSError:  # there are none
+        return ""
+    if namespace == _INITIAL_NAMESPACE:
+        return ""
+    with contextlib.suppress(OSError, ValueError):
+        if namespace == os.readlink("/proc/self/ns/time_for_children"):  # whose offsets the file has
+            for line in Path("/proc/self/timens_offsets").read_text("ascii").splitlines():
+                clock, seconds, nanoseconds = line.split()
+                if clock == "boottime":
+                    return f"{seconds}s {nanoseconds}ns" if (int(seconds), int(nanoseconds)) != (0, 0) else ""
+    return namespace
 
 
 _domain = PerProcess(_read_domain)  # a child may begin in another namespace

@@ -41,7 +41,7 @@ def test_the_domain_of_an_ordinary_process_is_its_boot_id_alone() -> None:
         initial = os.readlink("/proc/self/ns/time") == "time:[4026531834]"
     except OSError:
         pytest.skip("needs Linux 5.6 or later")
-    assert clock.domain() == boot_id if initial else clock.domain().startswith(f"{boot_id} time:[")
+    assert clock.domain() == boot_id if initial else clock.domain().startswith(boot_id)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="locks differ")
@@ -130,9 +130,9 @@ def _other_boot_id(directory: Path) -> list[str]:
     return ["unshare", "-m", "sh", "-c", script, "sh"]
 
 
-def _other_clock(directory: Path) -> list[str]:
+def _other_clock(directory: Path, boottime: int = 1_000_000, monotonic: int = 0) -> list[str]:
     """A time namespace, 11 days ahead."""
-    command = ["unshare", "--time", "--boottime", "1000000"]
+    command = ["unshare", "--time", "--boottime", str(boottime), "--monotonic", str(monotonic)]
     if not _works(*command):
         pytest.skip("needs root and unshare --time")
     seen = subprocess.run([*command, "readlink", "/proc/self/ns/time"], capture_output=True, text=True)
@@ -200,3 +200,49 @@ def test_a_stopped_producer_elsewhere_is_not_ended(container: object, path: Path
             assert store.sweep() == 0 and store.status("s") is Status.STREAMING
             producer.kill()
         wait_until(lambda: store.status("s") is not Status.STREAMING)
+
+
+DOMAIN = "from resumable_sync.stores.sqlite import clock; print(clock.domain())"
+
+
+def test_a_clock_domain_goes_by_what_the_clock_shows(tmp_path: Path) -> None:
+    """The kernel gives the number of a time namespace that has gone to the next one."""
+
+    def domain(boottime: int, monotonic: int = 0) -> str:
+        command = [*_other_clock(tmp_path, boottime, monotonic), sys.executable, "-c", DOMAIN]
+        return subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT).stdout.strip()
+
+    assert domain(1000) == domain(1000, monotonic=5)
+    assert len({domain(1000), domain(2000), domain(0), domain(-1)}) == 4
+    assert domain(0, monotonic=5) == clock.domain()
+
+
+ORPHANS = """
+import sys
+from resumable_sync import SQLiteStore
+store = SQLiteStore(sys.argv[1])
+print(store.status("s"), *store.orphans())
+"""
+
+
+def test_the_next_container_judges_by_its_own_clock(path: Path, tmp_path: Path) -> None:
+    """The number of its time namespace is mostly that of the one that has just gone."""
+    code = (
+        "import os, sys; from resumable_sync import SQLiteStore\n"
+        "store = SQLiteStore(sys.argv[1])\n"
+        "store.append(store.acquire('s', handover=3600), b'begun')\n"
+        "os._exit(0)"
+    )
+    subprocess.run(
+        [*_other_clock(tmp_path, -60), sys.executable, "-c", code, str(path)],
+        check=True,
+        cwd=ROOT,
+        timeout=PATIENCE,
+    )
+    seen = subprocess.run(
+        [*_other_clock(tmp_path), sys.executable, "-c", ORPHANS, str(path)],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+    )
+    assert seen.stdout.split() == ["streaming", "s"], seen
