@@ -189,6 +189,11 @@ class Connections:
                 break
         if former:
             self.close_idle()
+        if self.path.is_symlink():
+            raise StoreUnavailableError(
+                f"{self.path} has become a symbolic link: start this process again, to use what it leads to",
+                transient=False,
+            )
 
     def _prepare(self, connection: Connection) -> None:
         try:

@@ -197,9 +197,10 @@ class Files:
 
 
 def identity(path: str) -> Identity | None:
-    """Which file `path` names; None if there is none."""
+    """Which file `path` names; None if there is none. A symbolic link is one by itself: stores resolve their path,
+    and beside one that came later SQLite looks for the log where the link leads."""
     try:
-        found = os.stat(path)
+        found = os.lstat(path)
     except OSError:
         return None
     return found.st_dev, found.st_ino

@@ -266,6 +266,26 @@ def test_names_by_symlinks_are_one_file(path: Path) -> None:
     assert not os.path.exists(f"{path}-run") and os.path.exists(f"{real}-run")
 
 
+def test_a_file_that_is_moved_and_linked_to_is_refused(path: Path, tmp_path: Path) -> None:
+    """SQLite would keep the log of those that come by the link under the new name, and of the others under the
+    old one."""
+    acknowledged = b""
+    with SQLiteStore(path) as store:
+        lease = store.acquire("s")
+        assert lease is not None
+        for number in range(20):
+            store.append(lease, b"%d " % number)
+            acknowledged += b"%d " % number
+        path.rename(path.with_name("moved.db"))
+        path.symlink_to(path.with_name("moved.db"))
+        for call in lambda: store.append(lease, b"lost"), lambda: store.read("s"), lambda: store.acquire("t"):
+            with pytest.raises(StoreUnavailableError, match="symbolic link|removed or replaced"):
+                call()
+        with SQLiteStore(path) as again:
+            assert again.path == path.with_name("moved.db")
+            assert again.read("s").data == acknowledged and again.check() == []
+
+
 def test_a_refused_file_leaves_its_inode_to_no_other(tmp_path: Path) -> None:
     path = tmp_path / "refused"
     path.touch()
