@@ -33,6 +33,7 @@ _ACQUIRE_SECONDS = 5.0
 _RESTORE_SECONDS = 1.0  # between checks that the own lock file is there
 _PROOF_SECONDS = 0.25  # that what a lock file told is good for
 _PROOFS_KEPT = 1000
+_INODE_BYTES = 64  # of a lock file, which says which inode it was made with
 
 
 class ProcessLock:
@@ -87,6 +88,8 @@ class ProcessLock:
         lock.acquire(timeout=_ACQUIRE_SECONDS)
         self._identity = _identity(unnamed)
         self._lock = lock
+        with contextlib.suppress(OSError):
+            unnamed.write_bytes(_inode(self._identity[1]))  # so that a copy is known as one
         unnamed.rename(self.path)
 
 
@@ -98,13 +101,17 @@ def _identity(path: Path) -> tuple[int, int]:
     return found.st_dev, found.st_ino
 
 
+def _inode(number: int) -> bytes:
+    return b"inode %d" % number
+
+
 def _lock_path(directory: Path, token: str) -> Path:
     return directory / f"{token}.lock"
 
 
 def is_held(directory: Path, token: str) -> bool | None:
     """Whether the process of `token` holds its lock file: False if nobody does, which proves it dead; None if the
-    file is missing or may not be opened, which proves nothing."""
+    file is missing, may not be opened, or is a copy of it, which proves nothing."""
     path = str(_lock_path(directory, token))
     try:
         file = os.open(path, os.O_RDONLY)  # never made here: a free one would prove a death
@@ -115,8 +122,10 @@ def is_held(directory: Path, token: str) -> bool | None:
             return _is_held_by_filelock(path)
         fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared: of two that try at once both succeed
         opened, named = os.fstat(file), os.stat(path)
-        # A lock file that was put back in the meantime is another one.
-        return None if (opened.st_dev, opened.st_ino) != (named.st_dev, named.st_ino) else False
+        if (opened.st_dev, opened.st_ino) != (named.st_dev, named.st_ino):
+            return None  # put back in the meantime: that is another one
+        inode = os.read(file, _INODE_BYTES)  # empty: of edition 0.1.0, or of a full disk
+        return None if inode and inode != _inode(opened.st_ino) else False
     except BlockingIOError:
         return True
     except OSError:

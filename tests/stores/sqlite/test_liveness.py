@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from pathlib import Path
 
@@ -53,6 +54,19 @@ def test_a_removed_lock_file_is_put_back(tmp_path: Path) -> None:
     lock._restore_at = 0.0
     lock.restore()  # released: nothing is put back
     assert not lock.path.exists()
+
+
+def test_a_copy_of_a_lock_file_proves_nothing(tmp_path: Path) -> None:
+    """As where somebody copies the directory, and moves the copy into its place."""
+    lock = ProcessLock(tmp_path / "run")
+    shutil.copytree(lock.path.parent, tmp_path / "copy", copy_function=shutil.copy2)
+    lock.path.unlink()
+    shutil.copy2(tmp_path / "copy" / lock.path.name, lock.path)
+    assert is_held(lock.path.parent, lock.token) is None
+    lock.restore()
+    assert is_held(lock.path.parent, lock.token) is True
+    lock.release(leave_proof=True)
+    assert is_held(lock.path.parent, lock.token) is False
 
 
 def test_where_a_lock_file_cannot_be_put_back_nothing_is_raised(tmp_path: Path) -> None:
