@@ -14,6 +14,6 @@ def test_an_answer():
     assert json.loads(events[-1].data)["status"] == "done"
     words = [each for each in events if each.event == "message"]
     assert [each.data for each in words] == ["You", "asked:", "Why?"]
-    seen = {"Last-Event-ID": words[0].id}  # who comes back after the first word gets the rest
+    seen = {"Last-Event-ID": words[0].id}  # a client that comes back after it gets the rest
     assert b"You" not in (rest := client.get("/answers/7", headers=seen).data) and b"Why?" in rest
     assert client.get("/answers/8").status_code == 404
