@@ -89,7 +89,8 @@ class TestNpm:
         text = " word\n  two\n\nthree  ünïcödé 🚀 end\n "
         data = text.encode()
         pieces = [base64.b64encode(data[at : at + 3]).decode() for at in range(0, len(data), 3)]
-        assert npm.ask("text", url=url, pieces=pieces) == text
+        seen = npm.ask("text", url=url, pieces=pieces)
+        assert seen["text"] == text, seen
 
     def test_gone(self, npm: JavaScript, url: str) -> None:
         """An offset of a stream that was deleted and made anew is refused, in every mode."""

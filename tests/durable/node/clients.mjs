@@ -158,10 +158,19 @@ const scenarios = {
 
   async text({ url, pieces }) {
     const made = await create(url, { ...bytes, contentType: "text/plain", batching: false });
-    const reading = stream({ url, live: "sse", warnOnHttp: false }).then((response) => all(response.textStream()));
+    const begun = Date.now(), requests = [];
+    const fetching = async (input, init) => {
+      const asked = new URL(input.url ?? input).search, at = Date.now() - begun;
+      const response = await fetch(input, init);
+      requests.push([at, asked, Date.now() - begun, response.status, response.headers.get("content-type")]);
+      return response;
+    };
+    const reading = stream({ url, live: "sse", warnOnHttp: false, fetch: fetching })
+      .then((response) => all(response.textStream()));
     for (const piece of pieces) await made.append(Uint8Array.from(Buffer.from(piece, "base64")));
     await made.close();
-    return (await reading).join("");
+    const closed = Date.now() - begun;
+    return { text: (await reading).join(""), requests, closed, read: Date.now() - begun };
   },
 
   async gone({ url }) {
