@@ -30,6 +30,8 @@ class Page:
 
     def __init__(self, browser: webdriver.Chrome, address: str) -> None:
         self._browser = browser
+        browser.get("about:blank")
+        browser.get_log("browser")  # type: ignore[no-untyped-call]  # those of the test before
         browser.get(address)
 
     def run(self, script: str) -> Any:
@@ -63,7 +65,6 @@ class Page:
 def test_a_stream_is_found_followed_and_cancelled(
     context: ResumableStreamContext, address: str, browser: webdriver.Chrome
 ) -> None:
-    browser.get_log("browser")  # type: ignore[no-untyped-call]
     ended(context, "older", b"x")
     feed = Feed("The first words. ")
     context.start("answer-1", feed, metadata={"team": "blue"})
