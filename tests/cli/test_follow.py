@@ -62,7 +62,8 @@ def test_ctrl_c_tells_where_to_go_on(cli: Cli) -> None:
     began = time.monotonic()
     os.kill(follower.pid, signal.SIGINT)
     rest, stderr = follower.communicate(timeout=20)
-    assert (follower.returncode, rest) == (130, b"") and time.monotonic() - began < 1
+    assert (follower.returncode, rest) == (130, b"")
+    assert time.monotonic() - began < 5  # at once, and what a busy machine adds
     publisher.stdin.write(b"after")
     publisher.stdin.close()
     assert publisher.wait(20) == 0  # a viewer that leaves stops nothing

@@ -57,7 +57,7 @@ def test_close_does_not_wait_for_a_store_that_stands(store: SQLiteStore) -> None
     with held(store.path):
         began = time.monotonic()
         context.close(0.5)
-        assert time.monotonic() - began < 2.0
+        assert time.monotonic() - began < 5.0  # and not for the store's timeout, twice as long
     # Then the endings are still to come, from the background.
     wait_until(lambda: all(info.status.ended for info in store.streams()))
     free.set()

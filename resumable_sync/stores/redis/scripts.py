@@ -40,11 +40,17 @@ _PARTS = {
 """What scripts need beyond what all share."""
 
 
+# Read now: later, at the first call, there may be no descriptor left.
+_FILES = {
+    file.name: file.read_text("utf-8")
+    for file in (resources.files(__package__) / "lua").iterdir()
+    if file.name.endswith(".lua")
+}
+
+
 @functools.cache
 def _load(name: str) -> tuple[str, str]:
     """The script's text, after what it shares with others, and its digest."""
-    folder = resources.files(__package__) / "lua"
     shared = ["index_shared"] if name.startswith("index_") else ["shared", "shared_write", *_PARTS.get(name, ())]
-    files = [*shared, name]
-    text = "".join((folder / f"{each}.lua").read_text("utf-8") for each in files)
+    text = "".join(_FILES[f"{each}.lua"] for each in (*shared, name))
     return text, hashlib.sha1(text.encode("utf-8")).hexdigest()

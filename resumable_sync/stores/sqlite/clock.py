@@ -7,10 +7,12 @@ times are compared within a clock domain only.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import time
 from pathlib import Path
 
+from ...errors import StoreUnavailableError
 from ...process import PerProcess
 
 _INITIAL_NAMESPACE = "time:[4026531834]"  # the number is a constant of the Linux kernel
@@ -25,16 +27,13 @@ def now() -> float:
 
 def domain() -> str:
     """Names the boot, and how far a time namespace moves the clock, if it does: `now()` can be compared between
-    processes that see the same name. Empty where the system does not say."""
+    processes that see the same name. Empty where the system does not say. StoreUnavailableError while no
+    descriptor is free to ask it."""
     return _domain.get()[0]
 
 
 def _read_domain() -> tuple[str]:
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
-    except OSError:
-        boot = ""
-    moved = _moved_by()
+    boot, moved = _read("/proc/sys/kernel/random/boot_id"), _moved_by()
     return (f"{boot} {moved}" if moved else boot,)
 
 
@@ -49,11 +48,22 @@ def _moved_by() -> str:
         return ""
     with contextlib.suppress(OSError, ValueError):
         if namespace == os.readlink("/proc/self/ns/time_for_children"):  # whose offsets the file has
-            for line in Path("/proc/self/timens_offsets").read_text("ascii").splitlines():
+            for line in _read("/proc/self/timens_offsets").splitlines():
                 clock, seconds, nanoseconds = line.split()
                 if clock == "boottime":
                     return f"{seconds}s {nanoseconds}ns" if (int(seconds), int(nanoseconds)) != (0, 0) else ""
     return namespace
+
+
+def _read(path: str) -> str:
+    """The text of a file that the system may not have; then it is empty. StoreUnavailableError if that cannot be
+    told now: the answer is kept for the life of the process."""
+    try:
+        return Path(path).read_text("ascii").strip()
+    except OSError as error:
+        if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
+            raise StoreUnavailableError(f"{path} cannot be read: {error.strerror}") from error
+        return ""
 
 
 _domain = PerProcess(_read_domain)  # a child may begin in another namespace

@@ -146,6 +146,8 @@ class Files:
         """The name of a file that belongs to another set, by what the headers in -shm and -wal say; None: all is
         well, as far as can be told.
 
+        OSError if it cannot be told.
+
         To be asked with a connection open that has read: then nobody takes the files away in the ordinary course.
         Whoever writes does so to the log before the -shm says it, and whoever begins the log anew does so in the
         -shm first. So a log shorter than the -shm says, or with other salts, is not the one that it is about,
@@ -190,8 +192,8 @@ class Files:
             with open(self.wal, "rb", buffering=0) as log:  # SQLite holds no locks on this one
                 size = os.fstat(log.fileno()).st_size
                 start = log.read(_LOG_HEADER_BYTES)
-        except OSError:
-            return False
+        except FileNotFoundError:
+            return False  # while no descriptor that is free, say, tells nothing of the file: that is raised
         long_enough = size >= _LOG_HEADER_BYTES + frames * (_FRAME_HEADER_BYTES + page_size)
         return long_enough and start[16:24] == header[32:40]
 

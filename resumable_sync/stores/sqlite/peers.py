@@ -87,14 +87,16 @@ class Peers:
     def _bind(self, name: str) -> socket.socket | None:
         if self._sender is None:
             return None
-        inbox = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        try:
-            inbox.bind(self._address(name))
-        except OSError:
-            # A file system without sockets, or a path too long for one: the poll alone does, more often.
-            logger.debug("no wake-up socket in %s", self._directory, exc_info=True)
-            inbox.close()
-            return None
+        with contextlib.ExitStack() as stack:
+            try:
+                inbox = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM))
+                inbox.bind(self._address(name))
+            except OSError:
+                # No descriptor is free, a file system without sockets, or a path too long for one: the poll alone
+                # does, more often.
+                logger.debug("no wake-up socket in %s", self._directory, exc_info=True)
+                return None
+            stack.pop_all()
         return inbox
 
     def _names(self) -> list[str]:

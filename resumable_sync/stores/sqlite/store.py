@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sqlite3
@@ -54,10 +55,12 @@ class _Process:
 
     def __init__(self, connections: Connections, run_directory: Path, steps: Steps, shortest_ttl: float) -> None:
         connections.pool()  # refuses here what this process must not use, before anything is put beside it
-        with Translated(run_directory):
+        with Translated(run_directory), contextlib.ExitStack() as undo:
             self.lock = ProcessLock(run_directory)
-        self.liveness = Liveness(connections, run_directory, self.lock.token, steps)
-        self.watcher = Watcher(connections, run_directory, self.lock.token, self.liveness.end_dead)
+            undo.callback(self.lock.release)
+            self.liveness = Liveness(connections, run_directory, self.lock.token, steps)
+            self.watcher = Watcher(connections, run_directory, self.lock.token, self.liveness.end_dead)
+            undo.pop_all()
         self.upkeep = Upkeep(connections, run_directory, self.liveness, self.watcher.publish, shortest_ttl)
         self.commits: Combiner[Commit, str] = Combiner()
 

@@ -33,6 +33,7 @@ _POLL_SECONDS = 0.05  # between polls of data_version where hints arrive
 _POLL_SECONDS_WITHOUT_HINTS = 0.005
 _CHECK_SECONDS = 0.5  # between checks whether the producers of awaited streams live
 _JOIN_SECONDS = 1.0
+_FAULT_SECONDS = 0.05  # that the thread pauses after an error of which nobody knows
 _IDLE_SECONDS = 5.0  # without a followed stream before the thread and its socket go
 _DATAGRAMS = 64  # that are passed on together
 
@@ -124,6 +125,7 @@ class Watcher:
         try:
             self._watch()
         except BaseException:
+            time.sleep(_FAULT_SECONDS)  # an error that comes again and again must not keep a core busy
             with self._lock:
                 self._thread = None  # the next viewer that fetches starts another
             self._forget_all()
