@@ -15,7 +15,7 @@ from ..contract import Lease, Status, Store
 from ..errors import LimitExceededError, StreamFinalizedError, StreamLostError
 from .kit import CLOCK_TOLERANCE, PATIENCE, ContractKit, acquired, guarantee, outcome
 
-SHORT = 0.3
+SHORT = 0.8
 """The ttl or grace that is to run out."""
 
 SPARED = 0.9

@@ -177,7 +177,8 @@ def test_a_command_that_ignores_sigterm_is_killed(cli: Cli) -> None:
     pid = int(follower.stdout.readline())
     began = time.monotonic()
     os.kill(publisher.pid, signal.SIGTERM)
-    assert publisher.wait(20) == 143 and time.monotonic() - began < 4
+    assert publisher.wait(20) == 143
+    assert time.monotonic() - began < 10  # the two seconds that it is given, and what a busy machine adds
     until(lambda: not _running(pid), "the command is gone")
 
 

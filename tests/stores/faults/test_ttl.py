@@ -17,7 +17,7 @@ from .conftest import Report
 from .follower import Follower
 from .rounds import rounds
 
-TTL = 0.3
+TTL = 0.8
 
 
 @pytest.fixture(params=["memory", "sqlite"])
