@@ -413,11 +413,13 @@ class ResumableStreamContext:
 
         A batch tells its cursor, and where replay ends and live begins: `batch.offset == batch.size` says that
         everything stored so far was delivered. With `heartbeat`, an empty batch is yielded whenever that
-        many seconds brought nothing.
+        many seconds brought nothing; ValueError unless it is above 0.
 
         `live=False` reads back what is stored, without waiting for more: it ends with the batch that has caught up
         (an empty one for an empty stream), whose status is of the same snapshot, and raises no ending.
         """
+        if heartbeat is not None and not heartbeat > 0:  # also of NaN
+            raise ValueError(f"heartbeat must be a positive number of seconds, not {heartbeat!r}")
         first = self._require_open(stream_id, after, wait)
         loop = self._loop(stream_id)
         return loop.batches(first, heartbeat) if live else loop.stored(first)

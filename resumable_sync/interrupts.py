@@ -38,7 +38,7 @@ class Alarm:
 
     def wait(self, seconds: float) -> bool:
         """Wait until somebody rings, `seconds` at most. Whether somebody did."""
-        return self._gate.acquire(timeout=max(0.0, seconds))
+        return self._gate.acquire(timeout=min(max(0.0, seconds), threading.TIMEOUT_MAX))
 
 
 class Event(threading.Event):

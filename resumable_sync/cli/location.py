@@ -32,7 +32,7 @@ def default_url() -> str:
         raise CommandError(
             f"the default store has no place: {error}; name a store with --store URL", Exit.UNAVAILABLE
         ) from error
-    return "sqlite:///" + quote(str(directory / "streams.db"))
+    return "sqlite:///" + quote(os.fsencode(directory / "streams.db"))
 
 
 def store_url(option: str | None) -> str:

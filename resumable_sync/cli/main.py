@@ -8,7 +8,7 @@ import math
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from .._version import __version__
 from ..contract import ENDINGS, MAX_WAIT, Status, check_restart
@@ -191,7 +191,13 @@ def _parse_words(argv: list[str]) -> argparse.Namespace:
 
 
 class _Parser(argparse.ArgumentParser):
-    """Tells where an id goes that looks like an option."""
+    """Tells where an id goes that looks like an option, and of output that cannot be written."""
+
+    def _print_message(self, message: str, file: Any | None = None) -> None:
+        if file is sys.stdout and file is not None:
+            file.write(message)  # argparse would swallow an OSError
+        else:
+            super()._print_message(message, file)
 
     def error(self, message: str) -> NoReturn:
         dashed = message.endswith("required: ID") or message.startswith("unrecognized arguments: -")

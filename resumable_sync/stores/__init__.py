@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Callable, Mapping
 from typing import Any
-from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
+from urllib.parse import parse_qsl, unquote_to_bytes, urlencode, urlsplit
 
 from .base import BaseStore
 
@@ -23,10 +24,14 @@ def open_store(url: str, **options: Any) -> BaseStore:
 
     A query gives options of the constructor that are numbers or text: `sqlite:///path.db?ttl=600&grace=5`; those
     in `options` override it. For Redis it may also hold redis-py's of login and connection, such as `client_name`.
-    ValueError for an option that is not known or cannot be obeyed, and for any other URL; StoreUnavailableError if
-    the store cannot be opened; Redis is connected to at the first use, which fails within half a second if no
-    server listens.
+    ValueError for an option that is not known or cannot be obeyed, and for any other URL; TypeError for what is no
+    text; StoreUnavailableError if the store cannot be opened; Redis is connected to at the first use, which fails
+    within half a second if no server listens.
     """
+    if not isinstance(url, str):
+        raise TypeError(f"a store's URL must be text, not {type(url).__name__}")
+    if any(character in url for character in "\t\r\n"):
+        raise ValueError(f"a store's URL has no line ends and tabs: write %09, %0D and %0A in {url!r}")
     parts = urlsplit(url)
     if parts.scheme and parts.fragment:
         raise ValueError("a store's URL has no fragment: write # as %23")
@@ -39,7 +44,8 @@ def open_store(url: str, **options: Any) -> BaseStore:
     if parts.scheme == "sqlite" or (not parts.scheme and url.endswith((".db", ".sqlite", ".sqlite3"))):
         from .sqlite import SQLiteStore
 
-        path = unquote(parts.path.removeprefix("/")) if parts.scheme else url
+        # Names of files need not be UTF-8.
+        path = os.fsdecode(unquote_to_bytes(parts.path.removeprefix("/"))) if parts.scheme else url
         if not path or parts.netloc:
             raise ValueError(f"{url!r} names no file; write sqlite:///relative.db or sqlite:////absolute/path.db")
         given = _own_options(SQLiteStore, parts.query if parts.scheme else "")

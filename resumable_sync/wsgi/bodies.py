@@ -310,6 +310,14 @@ def sse_body(
         yield writer.held_back() + writer.end(*ending_fields(stream_id, start.generation, ending, format_error))
 
 
+def formatted(error: BaseException, format_error: FormatError) -> str:
+    """What `format_error` makes of it; TypeError if that is no text."""
+    text: object = format_error(error)
+    if not isinstance(text, str):
+        raise TypeError(f"format_error must return text, not {type(text).__name__}")
+    return text
+
+
 def ending_fields(
     stream_id: str, generation: int, ending: ResumableStreamError, format_error: FormatError | None
 ) -> tuple[str, str | None]:
@@ -323,7 +331,7 @@ def ending_fields(
     if format_error is None:
         return "error", MASKED_ERROR
     try:
-        return "error", format_error(ending)
+        return "error", formatted(ending, format_error)
     except Exception:
         logger.exception("format_error raised", extra=about("format-error-failed", stream_id, generation))
         return "error", MASKED_ERROR

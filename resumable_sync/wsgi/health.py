@@ -10,7 +10,7 @@ from typing import Any
 
 from ..context import ResumableStreamContext
 from ..logs import about
-from .bodies import FormatError
+from .bodies import FormatError, formatted
 from .headers import HeaderInput, checked_headers, error_headers
 from .response import Answer, StreamResponse, status_line
 
@@ -46,7 +46,7 @@ def health_response(
             answer.update(step=health.step, error=health.code)
             if format_error is not None and health.error is not None:
                 try:
-                    answer["message"] = format_error(health.error)
+                    answer["message"] = formatted(health.error, format_error)
                 except Exception:  # whoever asks learns what is wrong with the store all the same
                     logger.exception("format_error raised", extra=about("format-error-failed"))
         answer["seconds"] = round(health.seconds, 6)

@@ -97,3 +97,14 @@ def test_followers_are_told_a_stopped_producer_from_a_lost_one(cli: Cli, signum:
     assert follower.stdout.read(1) == b"a"
     os.kill(publisher.pid, signum)
     assert follower.wait(20) == 4 and told in one_line(follower.stderr.read())
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("option", ["--help", "--version"])
+def test_help_that_cannot_be_written(cli: Cli, option: str, unbuffered: str) -> None:
+    with open("/dev/full", "wb") as full:
+        environment = {**cli.environment, "PYTHONUNBUFFERED": unbuffered}
+        result = subprocess.run(
+            cli.command(option), stdout=full, stderr=subprocess.PIPE, env=environment, timeout=60
+        )
+    assert result.returncode == 1 and "No space left" in one_line(result.stderr)

@@ -164,6 +164,13 @@ def test_batches_tell_where_replay_ends(context: ResumableStreamContext) -> None
     assert list(batches) == []
 
 
+@pytest.mark.parametrize("heartbeat", [0, -1, float("nan"), float("-inf")])
+def test_a_heartbeat_is_above_0(context: ResumableStreamContext, heartbeat: float) -> None:
+    assert b"".join(context.run("a", lambda: [b"x"])) == b"x"
+    with pytest.raises(ValueError, match="heartbeat must be a positive number"):
+        context.batches("a", heartbeat=heartbeat)
+
+
 def test_heartbeats_come_while_nothing_else_does(context: ResumableStreamContext) -> None:
     gate = Gate()
     context.run("a", gate)

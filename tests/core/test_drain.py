@@ -213,6 +213,14 @@ def test_what_is_left_is_interrupted(context: ResumableStreamContext) -> None:
     blocked.set()
 
 
+@pytest.mark.parametrize("timeout", [float("inf"), 1e300, threading.TIMEOUT_MAX])
+def test_a_drain_without_an_end(context: ResumableStreamContext, timeout: float) -> None:
+    feed = begin(context)
+    drain = Drain(context, timeout)
+    feed.free.set()
+    assert drain.wait() is True
+
+
 def test_a_drain_of_nothing_is_over_at_once(context: ResumableStreamContext) -> None:
     began = time.monotonic()
     assert context.close(LONG, drain=True) is True

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from resumable_sync import MemoryStore, SQLiteStore, open_store
+from resumable_sync import MemoryStore, SQLiteStore, Status, open_store
 
 
 def test_options_in_the_url(tmp_path: Path) -> None:
@@ -57,3 +59,24 @@ def test_names_that_mean_something_in_urls(tmp_path: Path) -> None:
     for url in ("memory://name", "memory:///name"):
         with pytest.raises(ValueError, match="no name"):
             open_store(url)
+
+
+def test_names_of_files_need_not_be_utf_8(tmp_path: Path) -> None:
+    stores = [open_store(f"sqlite:///{tmp_path}/{name}.db") for name in ("a%ff", "a%fe")]
+    assert sorted(os.listdir(os.fsencode(tmp_path)))[0] == b"a\xfe.db"
+    lease = stores[0].acquire("s")
+    assert lease is not None and stores[1].status("s") is Status.MISSING
+    for store in stores:
+        store.close()
+
+
+@pytest.mark.parametrize("character", ["\t", "\r", "\n"])
+def test_what_a_url_would_lose_is_refused(character: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="write %09, %0D and %0A"):
+        open_store(f"sqlite:///{tmp_path}/a{character}b.db")
+
+
+@pytest.mark.parametrize("url", [None, 5, b"memory://"])
+def test_a_url_is_text(url: Any) -> None:
+    with pytest.raises(TypeError, match="must be text"):
+        open_store(url)

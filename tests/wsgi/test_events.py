@@ -6,6 +6,7 @@ import base64
 import json
 import re
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -94,14 +95,19 @@ def test_every_ending_is_in_band(context: ResumableStreamContext) -> None:
         assert ending(call(resume_sse_response(other, "interrupted")).events())["status"] == "interrupted"
 
 
-def test_a_format_error_that_raises_says_nothing(
-    context: ResumableStreamContext, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize(
+    "format_error",
+    [lambda error: str(1 / 0), lambda error: b"bytes", lambda error: None],
+    ids=["raises", "bytes", "none"],
+)
+def test_a_format_error_that_fails_says_nothing(
+    context: ResumableStreamContext, caplog: pytest.LogCaptureFixture, format_error: Any
 ) -> None:
     def failing() -> Iterator[str]:
         raise ValueError("secret")
         yield ""
 
-    events = call(sse_response(context, "s", failing, format_error=lambda error: str(1 / 0))).events()
+    events = call(sse_response(context, "s", failing, format_error=format_error)).events()
     assert ending(events)["error"] == "An error occurred." and "format_error raised" in caplog.text
 
 

@@ -41,11 +41,25 @@ def _boolean(text: str) -> bool:
 
 
 # What a URL's query may say for each connection, and how it is read.
+
+
+def _protocol(text: str) -> int:
+    if text not in ("2", "3"):
+        raise ValueError("it is 2 or 3")
+    return int(text)
+
+
+def _certificates(text: str) -> str:
+    if text not in ("none", "optional", "required"):
+        raise ValueError("it is none, optional or required")
+    return text
+
+
 _URL_OPTIONS: Mapping[str, Callable[[str], object]] = {
     "db": int,
     "username": str,
     "password": str,
-    "protocol": int,
+    "protocol": _protocol,
     "client_name": str,
     "lib_name": str,
     "lib_version": str,
@@ -54,7 +68,7 @@ _URL_OPTIONS: Mapping[str, Callable[[str], object]] = {
     "ssl_keyfile": str,
     "ssl_certfile": str,
     "ssl_password": str,
-    "ssl_cert_reqs": str,
+    "ssl_cert_reqs": _certificates,
     "ssl_ca_certs": str,
     "ssl_ca_path": str,
     "ssl_ca_data": str,
@@ -216,6 +230,10 @@ def from_url(url: str) -> Target:
     if parts.scheme in ("redis", "rediss", "unix"):
         if parts.scheme != "unix" and not re.fullmatch("/?[0-9]*/?", parts.path):
             raise ValueError(f"a Redis database is a number, not {parts.path!r}")
+        if parts.scheme == "unix" and (parts.hostname or not parts.path.strip("/")):
+            raise ValueError("the socket's path is to follow unix://: write unix:///run/redis.sock")
+        if parts.path.strip("/") and parts.scheme != "unix" and "db" in dict(parse_qsl(parts.query)):
+            raise ValueError("the URL names two databases; write redis://host:port/0, or ?db=0")
         pool = redis.ConnectionPool.from_url(url.partition("?")[0])
         kind = pool.connection_class
         return Target([Endpoint(kind, {**pool.connection_kwargs, **_query(parts.query, kind)})])
