@@ -187,8 +187,7 @@ class ResumableStreamContext:
         max_producers: int = 1000,
         recover: Recover | None = None,
     ) -> None:
-        if not heartbeat > 0:
-            raise ValueError(f"heartbeat must be a positive number of seconds, not {heartbeat!r}")
+        _check_heartbeat(heartbeat)
         for number in (max_pending_bytes, read_bytes, max_producers):
             if not isinstance(number, int) or number < 1:
                 raise ValueError("max_pending_bytes, read_bytes and max_producers must be positive integers")
@@ -418,8 +417,8 @@ class ResumableStreamContext:
         `live=False` reads back what is stored, without waiting for more: it ends with the batch that has caught up
         (an empty one for an empty stream), whose status is of the same snapshot, and raises no ending.
         """
-        if heartbeat is not None and not heartbeat > 0:  # also of NaN
-            raise ValueError(f"heartbeat must be a positive number of seconds, not {heartbeat!r}")
+        if heartbeat is not None:
+            _check_heartbeat(heartbeat)
         first = self._require_open(stream_id, after, wait)
         loop = self._loop(stream_id)
         return loop.batches(first, heartbeat) if live else loop.stored(first)
@@ -898,3 +897,8 @@ def _close_at_exit(context: ResumableStreamContext) -> None:
             context.close()
     except (KeyboardInterrupt, SystemExit):  # of a signal handler, while this waits: no more drain
         context.close()
+
+
+def _check_heartbeat(heartbeat: float) -> None:
+    if not heartbeat > 0:  # also of NaN
+        raise ValueError(f"heartbeat must be a positive number of seconds, not {heartbeat!r}")

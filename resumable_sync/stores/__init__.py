@@ -30,9 +30,9 @@ def open_store(url: str, **options: Any) -> BaseStore:
     """
     if not isinstance(url, str):
         raise TypeError(f"a store's URL must be text, not {type(url).__name__}")
-    if any(character in url for character in "\t\r\n"):
-        raise ValueError(f"a store's URL has no line ends and tabs: write %09, %0D and %0A in {url!r}")
     parts = urlsplit(url)
+    if parts.scheme and any(character in url for character in "\t\r\n"):  # which urlsplit has dropped
+        raise ValueError(f"a store's URL has no line ends and tabs: write %09, %0D and %0A in {url!r}")
     if parts.scheme and parts.fragment:
         raise ValueError("a store's URL has no fragment: write # as %23")
     if parts.scheme == "memory":

@@ -310,12 +310,19 @@ def sse_body(
         yield writer.held_back() + writer.end(*ending_fields(stream_id, start.generation, ending, format_error))
 
 
-def formatted(error: BaseException, format_error: FormatError) -> str:
-    """What `format_error` makes of it; TypeError if that is no text."""
-    text: object = format_error(error)
-    if not isinstance(text, str):
-        raise TypeError(f"format_error must return text, not {type(text).__name__}")
-    return text
+def formatted(
+    error: BaseException, format_error: FormatError, stream_id: str = "", generation: int | None = None
+) -> str | None:
+    """What `format_error` makes of it; None, and a log record, if it raises or makes no text. Never raises. The
+    stream is for the log."""
+    try:
+        text: object = format_error(error)
+        if not isinstance(text, str):
+            raise TypeError(f"format_error must return text, not {type(text).__name__}")
+        return text
+    except Exception:
+        logger.exception("format_error raised", extra=about("format-error-failed", stream_id, generation))
+        return None
 
 
 def ending_fields(
@@ -328,10 +335,5 @@ def ending_fields(
         extra = about("viewer-failed", stream_id, generation)
         logger.error("following a stream failed", exc_info=ending, extra=extra)
         return "error", MASKED_ERROR
-    if format_error is None:
-        return "error", MASKED_ERROR
-    try:
-        return "error", formatted(ending, format_error)
-    except Exception:
-        logger.exception("format_error raised", extra=about("format-error-failed", stream_id, generation))
-        return "error", MASKED_ERROR
+    text = None if format_error is None else formatted(ending, format_error, stream_id, generation)
+    return "error", MASKED_ERROR if text is None else text

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import json
-import logging
 import math
 from collections.abc import Mapping
 from typing import Any
 
 from ..context import ResumableStreamContext
-from ..logs import about
 from .bodies import FormatError, formatted
 from .headers import HeaderInput, checked_headers, error_headers
 from .response import Answer, StreamResponse, status_line
-
-logger = logging.getLogger("resumable_sync")
 
 
 def health_response(
@@ -45,10 +41,9 @@ def health_response(
         if not health.ok:
             answer.update(step=health.step, error=health.code)
             if format_error is not None and health.error is not None:
-                try:
-                    answer["message"] = formatted(health.error, format_error)
-                except Exception:  # whoever asks learns what is wrong with the store all the same
-                    logger.exception("format_error raised", extra=about("format-error-failed"))
+                message = formatted(health.error, format_error)
+                if message is not None:  # else whoever asks learns what is wrong with the store all the same
+                    answer["message"] = message
         answer["seconds"] = round(health.seconds, 6)
         body = json.dumps(answer).encode()
         return Answer(status_line(200 if health.ok else 503), error_headers(own, len(body)), [body])

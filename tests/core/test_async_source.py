@@ -30,9 +30,6 @@ from resumable_sync.async_source import from_async
 
 from ..support import PATIENCE, Process, wait_until
 
-SOON = 0.2
-"""Seconds in which a source of this process is cancelled."""
-
 
 @pytest.fixture
 def store() -> Iterator[MemoryStore]:
@@ -435,7 +432,7 @@ def test_a_thread_of_the_loop_does_not_delay_the_end(context: ResumableStreamCon
     context.start("s", from_async(source))
     assert began.wait(PATIENCE)
     context.cancel("s")
-    wait_until(lambda: not context._running.get().producers, SOON * 20)
+    wait_until(lambda: not context._running.get().producers, 4.0)  # not for as long as tasks are waited for
     assert not free.is_set()
     free.set()
 

@@ -74,6 +74,8 @@ def test_names_of_files_need_not_be_utf_8(tmp_path: Path) -> None:
 def test_what_a_url_would_lose_is_refused(character: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="write %09, %0D and %0A"):
         open_store(f"sqlite:///{tmp_path}/a{character}b.db")
+    with open_store(f"{tmp_path}/c{character}d.db"):  # a path, not a URL
+        assert (tmp_path / f"c{character}d.db").exists()
 
 
 @pytest.mark.parametrize("url", [None, 5, b"memory://"])

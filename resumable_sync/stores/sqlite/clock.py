@@ -46,12 +46,11 @@ def _moved_by() -> str:
         return ""
     if namespace == _INITIAL_NAMESPACE:
         return ""
-    with contextlib.suppress(OSError, ValueError):
+    with contextlib.suppress(OSError, ValueError, KeyError):
         if namespace == os.readlink("/proc/self/ns/time_for_children"):  # whose offsets the file has
-            for line in _read("/proc/self/timens_offsets").splitlines():
-                clock, seconds, nanoseconds = line.split()
-                if clock == "boottime":
-                    return f"{seconds}s {nanoseconds}ns" if (int(seconds), int(nanoseconds)) != (0, 0) else ""
+            offsets = dict(line.split(maxsplit=1) for line in _read("/proc/self/timens_offsets").splitlines())
+            seconds, nanoseconds = map(int, offsets["boottime"].split())
+            return f"{seconds}s {nanoseconds}ns" if seconds or nanoseconds else ""
     return namespace
 
 

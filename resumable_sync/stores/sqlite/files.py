@@ -193,7 +193,7 @@ class Files:
                 size = os.fstat(log.fileno()).st_size
                 start = log.read(_LOG_HEADER_BYTES)
         except FileNotFoundError:
-            return False  # while no descriptor that is free, say, tells nothing of the file: that is raised
+            return False  # other errors, such as of a process without a free descriptor, say nothing of the file
         long_enough = size >= _LOG_HEADER_BYTES + frames * (_FRAME_HEADER_BYTES + page_size)
         return long_enough and start[16:24] == header[32:40]
 

@@ -12,13 +12,11 @@ from resumable_sync import SQLiteStore
 
 pytest.importorskip("resource", reason="needs POSIX")
 
-PROGRAM = """
-import contextlib, os, resource, sys, threading
-from resumable_sync import ResumableStreamError, open_store
+FREE = """
+import contextlib, os, resource
 
-died = []
-threading.excepthook = died.append
-limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+def limit():
+    resource.setrlimit(resource.RLIMIT_NOFILE, (100, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
 
 @contextlib.contextmanager
 def free(number):
@@ -33,6 +31,14 @@ def free(number):
     finally:
         for each in held:
             os.close(each)
+"""
+
+PROGRAM = f"""{FREE}
+import sys, threading
+from resumable_sync import ResumableStreamError, open_store
+
+died = []
+threading.excepthook = died.append
 
 def again():
     with open_store(url) as second:
@@ -45,8 +51,8 @@ url = sys.argv[1]
 store = open_store(url)
 lease = store.acquire("s")
 acknowledged = store.append(lease, b"acknowledged ") and b"acknowledged "
-resource.setrlimit(resource.RLIMIT_NOFILE, (100, limit))
-calls = {
+limit()
+calls = {{
     "read": lambda: store.read("s"),
     "wait": wait,
     "append": lambda: store.append(lease, b"more "),
@@ -61,7 +67,7 @@ calls = {
     "sweep": store.sweep,
     "check": store.check,
     "second": again,
-}
+}}
 for name, call in calls.items():
     for number in range(6):
         getattr(getattr(store, "_connections", None), "close_idle", int)()  # as a fork does
@@ -111,23 +117,15 @@ def test_no_descriptor_is_free_to_look_at_the_log(path: Path) -> None:
         other.communicate("")
 
 
-DOMAIN = """
-import os, resource
+DOMAIN = f"""{FREE}
 from resumable_sync import StoreUnavailableError
 from resumable_sync.stores.sqlite import clock
-resource.setrlimit(resource.RLIMIT_NOFILE, (100, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
-held = []
-try:
-    while True:
-        held.append(os.open(os.devnull, os.O_RDONLY))
-except OSError:
-    pass
-try:
-    print(clock.domain())
-except StoreUnavailableError:
-    print("not now")
-for each in held:
-    os.close(each)
+limit()
+with free(0):
+    try:
+        print(clock.domain())
+    except StoreUnavailableError:
+        print("not now")
 print(clock.domain())
 """
 
