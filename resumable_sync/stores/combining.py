@@ -10,9 +10,10 @@ holder off (see turns.py). So a call that has been taken and has no outcome once
 off with its maker; whether it was carried out is not known, and its thread is told so. Signal handlers, which do
 that, run in the main thread: so that one makes its own call alone.
 
-Why no call is made once its thread has gone: a thread that goes marks its call, then takes it out of the queue.
-What is marked is neither taken nor put back, and where the mark comes while it is put back, the next who finds it
-in the queue passes it over.
+Why nothing is made late: a thread that goes marks its call, then takes it out of the queue. What is marked is
+neither taken nor put back, and where the mark comes while it is put back, the next who finds it in the queue
+passes it over. So a call that is still made once its thread has gone had been taken, and is made in that very
+turn: never after the next call of its thread.
 """
 
 from __future__ import annotations

@@ -316,12 +316,13 @@ def test_patience_is_that_of_the_thread_that_makes(maker: Maker, threads: Thread
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("keep", [False, True], ids=["exceptions let go", "exceptions kept"])
 def test_exceptions_thrown_in_anywhere(keep: bool, alarms: Callable[[float], object]) -> None:
-    """No thread hangs; no call is made twice; what was returned was made; nothing is made after its caller has
-    gone; and the other threads, which no signal handler breaks off, do not notice."""
+    """No thread hangs; no call is made twice; what was returned was made; nothing is made once its caller, broken
+    off, has made another call; and the other threads, which no signal handler breaks off, do not notice."""
     combiner: Combiner[int, str] = Combiner()
     lock = threading.Lock()
     made: list[int] = []
-    gone: set[int] = set()
+    gone: list[int] = []  # since the last call that returned: they may be part of a turn that is under way
+    over: set[int] = set()
     late: list[int] = []
     failed: list[BaseException] = []
     kept: list[BaseException] = []
@@ -329,7 +330,7 @@ def test_exceptions_thrown_in_anywhere(keep: bool, alarms: Callable[[float], obj
 
     def make(calls: Sequence[int], seconds: float) -> list[str | ResumableStreamError]:
         with lock:
-            late.extend(call for call in calls if call in gone)
+            late.extend(call for call in calls if call in over)
         time.sleep(0.0002)  # a trip
         with lock:
             made.extend(calls)
@@ -356,11 +357,13 @@ def test_exceptions_thrown_in_anywhere(keep: bool, alarms: Callable[[float], obj
             assert combiner.call(make, number, 1, PATIENCE) == str(number)
             alarms(0)
             returned += 1
+            with lock:
+                over.update(gone)
+            gone.clear()
         except Thrown as thrown:
             hits += 1
             alarms(0)
-            with lock:
-                gone.add(number)
+            gone.append(number)
             if keep and len(kept) < 200:
                 kept.append(thrown)
     alarms(0)
