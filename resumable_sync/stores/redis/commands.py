@@ -212,7 +212,7 @@ class Append:
             self.error = error
             return
         self.rows = pages.pack(chunks, lease.offset)
-        arguments: list[Argument] = [
+        head = (
             lease.generation,
             lease.token,
             lease.offset,
@@ -226,12 +226,13 @@ class Append:
             len(notes),
             MAX_NOTES,
             MAX_NOTES_BYTES,
-        ]
+        )
+        arguments: list[Argument] = list(map(str, head))  # in one go: `_Packer` would look at each
         if notes:
             arguments += _as_notes(notes)
         for _, payload, lengths in self.rows:
             arguments += (payload, lengths or b"")
-        self.call = script("append", keys.of(lease.stream_id), *arguments)
+        self.call = script("append_noted" if notes else "append", keys.of(lease.stream_id), *arguments)
 
     def acknowledge(self, reply: Any) -> ResumableStreamError | None:
         """Advance the lease, or say why the append was refused."""

@@ -24,20 +24,30 @@ class Call(NamedTuple):
 
 
 def script(name: str, keys: Sequence[str], *arguments: Argument) -> Call:
-    """A call of `lua/<name>.lua`."""
+    """A call of `lua/<name>.lua`, or of what `_BODIES` names."""
     text, digest = _load(name)
-    return Call(keys[0], ("EVALSHA", digest, len(keys), *keys, *arguments), text)
+    return Call(keys[0], ("EVALSHA", digest, str(len(keys)), *keys, *arguments), text)
 
 
 _PARTS = {
-    "acquire": ("begin",),
-    "append": ("rows", "notes"),
-    "commit": ("rows", "notes"),
-    "create": ("begin", "rows", "notes", "describe"),
-    "finalize": ("notes",),
-    "info": ("describe",),
+    "acquire": ("ending", "begin"),
+    "append": ("rows",),
+    "append_noted": ("rows", "notes"),
+    "cancel": ("ending",),
+    "commit": ("ending", "rows", "notes"),
+    "create": ("ending", "begin", "rows", "notes", "describe"),
+    "finalize": ("ending", "notes"),
+    "info": ("ending", "describe"),
+    "orphan": ("ending",),
+    "release": ("ending",),
+    "state": ("ending",),
+    "take_over": ("ending",),
+    "touch": ("ending",),
 }
 """What scripts need beyond what all share."""
+
+_BODIES = {"append_noted": "append"}
+"""The file of a script that is not called after it."""
 
 
 # Read now: later, at the first call, there may be no descriptor left.
@@ -52,5 +62,5 @@ _FILES = {
 def _load(name: str) -> tuple[str, str]:
     """The script's text, after what it shares with others, and its digest."""
     shared = ["index_shared"] if name.startswith("index_") else ["shared", "shared_write", *_PARTS.get(name, ())]
-    text = "".join(_FILES[f"{each}.lua"] for each in (*shared, name))
+    text = "".join(_FILES[f"{each}.lua"] for each in (*shared, _BODIES.get(name, name)))
     return text, hashlib.sha1(text.encode("utf-8")).hexdigest()

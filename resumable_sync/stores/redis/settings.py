@@ -20,6 +20,11 @@ from redis.connection import Connection, SSLConnection
 from redis.retry import Retry
 from redis.sentinel import MasterNotFoundError, Sentinel, SentinelConnectionPool
 
+try:
+    import hiredis
+except ImportError:  # then redis-py packs by itself
+    hiredis = None  # type: ignore[assignment]
+
 CONNECT_SECONDS = 2.0
 """Seconds that making a connection may take at most."""
 
@@ -141,16 +146,24 @@ class Endpoint:
         return connection
 
 
+_TEXTS = frozenset({str, bytes})
+
+
 class _Packer:
     """Packs commands as redis-py would, but gives hiredis no numbers: it does not check what becomes of them, and
     the process crashes where a signal handler raises meanwhile (hiredis 3.5)."""
 
     def __init__(self, packer: Any) -> None:
         self._packer = packer
+        self._has_hiredis = hasattr(hiredis, "pack_command")
 
     def pack(self, *arguments: Any) -> Any:
         """The parts of the command."""
-        return self._packer.pack(*[str(each) if isinstance(each, (int, float)) else each for each in arguments])
+        if not _TEXTS.issuperset(map(type, arguments)):
+            arguments = tuple(str(each) if isinstance(each, (int, float)) else each for each in arguments)
+        elif self._has_hiredis and type(arguments[0]) is str and " " not in arguments[0]:
+            return [hiredis.pack_command(arguments)]  # as redis-py does, after a look at each argument of its own
+        return self._packer.pack(*arguments)
 
 
 class Target:

@@ -10,7 +10,7 @@ if s.size == offset then
   if length > 0 and (offset + length > tonumber(ARGV[6]) or s.entries + ARGV[5] > tonumber(ARGV[7])) then
     return report(s)
   end
-  if rows > 14 then
+  if rows > 14 then -- this is append_noted, which has the functions of notes.lua
     local notes, bytes = noted(14, ARGV[11])
     if notes > tonumber(ARGV[12]) or bytes > tonumber(ARGV[13]) then return {'notes', notes, bytes} end
     add(s, rows, ARGV[5])

@@ -9,7 +9,7 @@ local function add(s, first, chunks)
     else
       redis.call('XADD', KEYS[2], id, 'p', ARGV[i], 'l', ARGV[i + 1])
     end
-    s.rows = s.rows + 1
+    s.rows, s.written = s.rows + 1, true
   end
   s.entries = s.entries + chunks
 end

@@ -1,4 +1,5 @@
--- Put in front of every script of one stream, with shared_write.lua after it. KEYS, as all these scripts declare them:
+-- Put in front of every script of one stream, with shared_write.lua after it: only what most of them need, since each call
+-- makes all functions anew. KEYS, as all these scripts declare them:
 --   1 meta   hash    generation, status, size, entries (chunks), rows (of the log), ttl, lease (from when on whoever
 --                    looks ends it; gone once ended), expires, kept, created, updated, finished (server ms), error
 --                    ('' or '=' and the text), metadata, by (the token of its cancel), fence (the token of the
@@ -30,19 +31,26 @@ local function whole(value)
 end
 -- A generation, as text; nil for what somebody else put there.
 local function as_generation(value) return value and whole(value) and string.match(value, '^%d+$') end
-local STATUSES = {streaming = 1, done = 1, error = 1, cancelled = 1, interrupted = 1}
 -- The stream's state; else nil and {'missing'}, or {'damaged'} where a part of it was evicted, trimmed or replaced.
 local function load()
-  local f = get('HMGET', KEYS[1], 'generation', 'status', 'size', 'entries', 'rows', 'ttl', 'expires', 'kept', 'lease',
-    'error', 'fence')
-  if f and not (f[1] and f[8]) then return nil, {'missing'} end
-  if not f then return nil, {'damaged'} end
-  local size, entries, rows, ttl = whole(f[3]), whole(f[4]), whole(f[5]), whole(f[6])
-  local expires, kept, lease = whole(f[7]), whole(f[8]), whole(f[9] or 0)
+  local f = redis.pcall('HMGET', KEYS[1], 'generation', 'status', 'size', 'entries', 'rows', 'ttl', 'expires', 'kept',
+    'lease', 'error', 'fence')
+  if f.err and not get('HMGET', KEYS[1], 'generation') then return nil, {'damaged'} end
+  if not (f[1] and f[8]) then return nil, {'missing'} end
+  local size, entries, rows, ttl = tonumber(f[3]), tonumber(f[4]), tonumber(f[5]), tonumber(f[6])
+  local expires, kept, lease, generation = whole(f[7]), tonumber(f[8]), tonumber(f[9] or 0), tonumber(f[1])
   if expires and expires <= now then return nil, {'missing'} end
-  if not (expires and size and entries and rows and ttl and kept and lease and STATUSES[f[2]] and as_generation(f[1]))
-    or get('XLEN', KEYS[2]) ~= rows then return nil, {'damaged'} end
-  return {generation = f[1], status = f[2], size = size, entries = entries, rows = rows, ttl = ttl, expires = expires,
+  local status = f[2]
+  if not (expires and size and entries and rows and ttl and kept and lease and generation
+    and (status == 'streaming' or status == 'done' or status == 'error' or status == 'cancelled'
+      or status == 'interrupted')) then return nil, {'damaged'} end
+  -- As `whole` and `as_generation`, all at once: this is done for every chunk. What is not finite has no remainder.
+  if size % 1 + entries % 1 + rows % 1 + ttl % 1 + kept % 1 + lease % 1 + generation % 1 ~= 0
+    or math.min(size, entries, rows, ttl, kept, lease, generation) < 0
+    or math.max(size, entries, rows, ttl, kept, lease, generation) >= 9007199254740992
+    or not string.find(f[1], '^%d+$')
+    or (redis.pcall('XLEN', KEYS[2]) ~= rows and get('XLEN', KEYS[2]) ~= rows) then return nil, {'damaged'} end
+  return {generation = f[1], status = status, size = size, entries = entries, rows = rows, ttl = ttl, expires = expires,
     kept = kept, lease = lease, error = f[10] or '', fence = f[11] or ''}
 end
 local function report(s)
