@@ -88,6 +88,7 @@ _TURN_BYTES = 4 * 1024 * 1024  # of one append_many; the rest takes the next tur
 _IDLE_SECONDS = 5.0  # without any stream before the thread ends
 _SLOW_SOURCE_SECONDS = 0.001  # from the end of one put to the next, at least, if its source stores a chunk itself
 _RETRY_SECONDS = (0.05, 1.0)  # first and longest pause while the store is unavailable
+_AT_ONCE = (-math.inf, _RETRY_SECONDS[0])  # `retry_at` and `retry_pause` while it is there
 
 
 class Place(enum.Enum):
@@ -170,8 +171,7 @@ class Schedule:
         self.outboxes: set[Outbox] = set()
         self.queue: deque[Outbox] = deque()
         self.turn: Turn | None = None  # what is being written now
-        self.retry_at = -math.inf  # before this nothing is taken from the queue
-        self.retry_pause = _RETRY_SECONDS[0]
+        self.retry_at, self.retry_pause = _AT_ONCE  # before then nothing is taken from the queue
         self.idle_since: float | None = None
 
     def add(self, outbox: Outbox) -> None:
@@ -240,12 +240,13 @@ class Schedule:
         stopped, away = [], False
         for outbox, result in zip(writes, results):
             outbox.place = _IDLE
-            if isinstance(result, StoreUnavailableError):
-                outbox.figures.failed_appends += 1
             if isinstance(result, str):
                 self._record_stored(outbox, now)
-                self.retry_at, self.retry_pause = -math.inf, _RETRY_SECONDS[0]
-            elif self._may_retry(outbox, result, now):
+                self.retry_at, self.retry_pause = _AT_ONCE
+                continue
+            if isinstance(result, StoreUnavailableError):
+                outbox.figures.failed_appends += 1
+            if self._may_retry(outbox, result, now):
                 self._enqueue(outbox)
                 away = True
             elif self.stop(outbox, result):

@@ -291,6 +291,9 @@ class Lease:
         return f"{self.generation}-{self.offset}"
 
 
+_BUFFERS = bytes, bytearray, memoryview
+
+
 class Batch:
     """What one `read` found: bytes and status of one snapshot.
 
@@ -316,7 +319,7 @@ class Batch:
         self._start = start.offset
         self._lengths = lengths
         self.generation = start.generation
-        parts = (bytes(data),) if isinstance(data, (bytes, bytearray, memoryview)) else data
+        parts = (bytes(data),) if isinstance(data, _BUFFERS) else data
         self.length = sum(map(len, parts))
         # Replaced as a whole, by what is equal.
         self._parts: Sequence[bytes] = parts if all(parts) else [part for part in parts if part]

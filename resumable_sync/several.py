@@ -149,14 +149,15 @@ class Wakers:
 
     def _await(self, store: Store, stream_id: str, cursor: str, waker: _Waker) -> Batch | None:
         """Wait for what follows `cursor`, or for the stream to begin; None where it had not begun."""
-        self._reads.enter(waker, cursor)
+        place = self._reads.place(waker)
+        self._reads.enter(place, cursor)
         try:
             return store.read(stream_id, cursor, max_bytes=1, timeout=WAIT_SLICE)
         except StreamNotFoundError:
             if cursor:
                 raise
         finally:
-            self._reads.leave(waker)
+            self._reads.leave(place)
         deadline = time.monotonic() + _ARRIVAL_SECONDS
         found = self._arrivals.wait(stream_id, deadline, lambda: store.status(stream_id) is not Status.MISSING)
         if not found and time.monotonic() < deadline:
@@ -232,6 +233,7 @@ class Several:
     ) -> None:
         self._store = store
         self._reads = reads
+        self._place = reads.place(self)
         self._wakers = wakers
         self._heartbeat = heartbeat
         self._loop_of = loop_of
@@ -338,11 +340,11 @@ class Several:
         return None, self._wakers.join(self._store, stream_id, "", self._bell)
 
     def _read(self, stream_id: str, cursor: str) -> Batch:
-        self._reads.enter(self, cursor)
+        self._reads.enter(self._place, cursor)
         try:
             return self._store.read(stream_id, cursor, max_bytes=TURN_BYTES)
         finally:
-            self._reads.leave(self)
+            self._reads.leave(self._place)
 
 
 def _lost(stream_id: str, cursor: str, found: ResumableStreamError) -> StreamLostError:

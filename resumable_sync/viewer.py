@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import weakref
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -42,17 +43,18 @@ class OpenReads:
         self.following = Roll()  # the viewers that have begun and not ended
         self.viewers = Roll()  # those inside a read of the store
         self.closed = Event()
-        self.leave = self.viewers.leave  # the read is over
+        self.place = self.viewers.place  # what a viewer enters and leaves with
+        self.leave = self.viewers.vacate  # the read is over
 
     def close(self) -> None:
         """Let no further read begin."""
         self.closed.set()
 
-    def enter(self, viewer: object, cursor: str) -> None:
+    def enter(self, place: weakref.ref[object], cursor: str) -> None:
         """A read begins: from here on whoever closes knows that there is somebody to wake."""
-        self.viewers.enter(viewer)
+        self.viewers.occupy(place)
         if self.closed.is_set():
-            self.viewers.leave(viewer)
+            self.viewers.vacate(place)
             raise StoreUnavailableError(f"the context was closed; resume from {cursor}", transient=False)
 
 
@@ -74,6 +76,7 @@ class ViewerLoop:
     ) -> None:
         self._store = store
         self._reads = reads
+        self._place = reads.place(self)
         self._stream_id = stream_id
         self._read_bytes = read_bytes
         self._production = production  # of this process: it knows why the stream failed
@@ -163,7 +166,7 @@ class ViewerLoop:
         unavailable_since: float | None = None
         while True:
             try:
-                self._reads.enter(self, cursor)
+                self._reads.enter(self._place, cursor)
                 return self._store.read(self._stream_id, cursor, max_bytes=self._read_bytes, timeout=wait)
             except (StreamNotFoundError, InvalidCursorError) as lost:
                 # The cursor was good when it was given out: what it points at is gone.
@@ -177,5 +180,5 @@ class ViewerLoop:
                 if not unavailable.transient or now - unavailable_since >= self._store.grace:
                     raise
             finally:
-                self._reads.leave(self)
+                self._reads.leave(self._place)
             self._reads.closed.wait(RETRY_SECONDS)

@@ -624,7 +624,7 @@ class BaseStore(ABC):
             if len(leases) < len(frozen):
                 raise ValueError("a lease is in two batches of one append_many; put all its chunks into one batch")
         noted: list[dict[str, str | None]] = []
-        if any(notes):
+        if notes and any(notes):
             if len(notes) != len(frozen):
                 raise ValueError("notes must be there for each batch, or for none")
             self._check_shared()

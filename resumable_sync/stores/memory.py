@@ -179,8 +179,7 @@ class MemoryStore(BaseStore):
             streams = list(directory.handed_over.values())
         for stream in streams:
             with stream.lock:
-                self._end_if_dead(stream)
-                over = self._expired(stream) or stream.status.ended
+                over = not self._is_there(stream) or stream.status.ended
                 waits = not over and self._is_orphan(stream)
             if over:
                 with directory.lock:
@@ -334,10 +333,9 @@ class MemoryStore(BaseStore):
             while True:
                 version = stream.readers.version  # before the snapshot: nothing that comes after it is missed
                 with stream.lock:
-                    if self._expired(stream):
+                    if not self._is_there(stream):
                         break
                     start = start_position(stream_id, stream, position)
-                    self._end_if_dead(stream)
                     found = stream.slice(start.offset, max_bytes)
                     size, status, due = stream.size, stream.status, 0.0
                     ended = status is not Status.STREAMING
@@ -381,8 +379,7 @@ class MemoryStore(BaseStore):
         removed = 0
         for stream in self._all():
             with stream.lock:
-                self._end_if_dead(stream)
-                expired = self._expired(stream)
+                expired = not self._is_there(stream)
             removed += expired and self._discard(stream)
         return removed
 
@@ -412,8 +409,7 @@ class MemoryStore(BaseStore):
         if stream is None:
             return None
         with stream.lock:
-            self._end_if_dead(stream)
-            if not stream.gone and not self._expired(stream):
+            if self._is_there(stream):
                 return stream
         self._discard(stream)
         return None
@@ -451,15 +447,17 @@ class MemoryStore(BaseStore):
     def _expiry_of_ended(self, stream: _Stream) -> float:
         return stream.expires_at if stream.shared else self._clock() + (self._finished_ttl or stream.ttl)
 
-    def _end_if_dead(self, stream: _Stream) -> None:
+    def _is_there(self, stream: _Stream) -> bool:
+        """Whether it has not expired; ends it first if its producer is dead."""
         if stream.intent is not None:
             stream.carry_out()
-        if stream.status is not Status.STREAMING or stream.shared:
-            return
         now = self._clock()
-        if stream.lease_until + stream.handover <= now < stream.expires_at and not stream.gone:
+        if stream.gone or now >= stream.expires_at:
+            return False
+        if stream.status is Status.STREAMING and stream.until <= now:
             self._end(stream, Status.INTERRUPTED)
             stream.readers.bump()
+        return True
 
     def _discard(self, stream: _Stream) -> bool:
         """Remove the stream; True if this call did."""
@@ -646,10 +644,9 @@ class _Stream:
         """The chunks from `offset` on, the first cut. The caller holds the lock."""
         if offset == self.size:  # as for each viewer that has caught up
             return []
-        entries = self.entries
-        first = bisect_right(self.ends, offset, 0, entries + 1) - 1  # it contains the offset: no chunk is empty
-        stop = bisect_left(self.ends, offset + max_bytes, first + 1, entries + 1)
-        chunks = self.chunks[first : min(stop, entries)]
+        first = bisect_right(self.ends, offset) - 1  # it contains the offset: no chunk is empty
+        stop = bisect_left(self.ends, min(offset + max_bytes, self.size), first + 1)
+        chunks = self.chunks[first:stop]
         if chunks:
             skip = offset - self.ends[first]
             if skip:

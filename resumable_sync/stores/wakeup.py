@@ -60,7 +60,7 @@ class Channel:
             with self._turn:
                 if self.version != version:
                     return True
-                is_main = threading.current_thread() is threading.main_thread()
+                is_main = threading.get_ident() == threading.main_thread().ident
                 (self._main if is_main else self._waiting).append(gate)
             gate.acquire(timeout=max(0.0, timeout))
         finally:
@@ -101,7 +101,7 @@ class Channel:
     def _withdraw(self, gate: threading.Lock) -> list[threading.Lock]:
         """Take out this gate, whose reader is awake; returns those to open now. Also where the reader has timed
         out: if it was called its gate may be open, and the others count on it."""
-        if gate in self._main:
+        if self._main and gate in self._main:
             self._main.remove(gate)
         try:
             place = self._waiting.index(gate)  # mostly the first

@@ -95,6 +95,24 @@ def test_a_roll_forgets_those_that_have_gone() -> None:
     assert not roll and here not in roll
 
 
+def test_a_place_in_a_roll_is_taken_again_and_again() -> None:
+    class Member:
+        pass
+
+    roll, member = Roll(), Member()
+    place, unused = roll.place(member), roll.place(member)
+    for _ in range(2):
+        roll.occupy(place)
+        assert member in roll and len(roll) == 1
+        roll.vacate(place)
+        roll.vacate(place)
+        assert member not in roll
+    roll.occupy(place)
+    del member
+    gc.collect()
+    assert not roll and place() is None and unused() is None  # and nothing was raised, as pytest would tell
+
+
 def test_an_exception_thrown_in_anywhere(
     alarms: Callable[[float], object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
