@@ -213,7 +213,7 @@ def test_the_thread_goes_on_after_an_unexpected_error_and_repeats_what_it_held()
 
 @pytest.mark.usefixtures("failing_log")
 def test_what_the_thread_cannot_store_is_given_up_and_others_go_on() -> None:
-    store = FaultyInTheThread(1_000_000, grace=0.3)
+    store = FaultyInTheThread(1_000_000, grace=1.0)
     with ResumableStreamContext(store) as context:
         with pytest.raises(ProducerFailedError):
             b"".join(context.run("s", lambda: [b"x"] * 5000))

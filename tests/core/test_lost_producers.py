@@ -25,7 +25,7 @@ def never() -> Iterator[bytes]:
 
 @pytest.fixture
 def context() -> Iterator[ResumableStreamContext]:
-    store = MemoryStore(grace=0.5)
+    store = MemoryStore(grace=1.0)
     with ResumableStreamContext(store, heartbeat=0.1) as made:
         yield made
     store.close()

@@ -241,12 +241,12 @@ def test_a_writer_that_hangs_between_writes_ends_as_an_error(context: ResumableS
 
 def test_a_writer_that_is_dropped_lets_go() -> None:
     """Renewals never outlive their owner: the lease runs out."""
-    store = MemoryStore(grace=0.4)
+    store = MemoryStore(grace=1.0)
     with ResumableStreamContext(store, max_producers=1) as context:
         out = context.writer("s").__enter__()
         out.write(b"so far")
         out.flush()
-        until = time.monotonic() + 3 * store.grace
+        until = time.monotonic() + 2 * store.grace
         while time.monotonic() < until:
             assert store.status("s") is Status.STREAMING
             time.sleep(0.02)
@@ -395,7 +395,7 @@ def test_a_store_that_is_away_for_the_grace_time_is_told() -> None:
                 return [StoreUnavailableError("away")] * len(batches)
             return super().append_many(batches, *rest)
 
-    store = Away(grace=0.3)
+    store = Away(grace=1.0)
     with ResumableStreamContext(store) as context:
         with pytest.raises(StoreUnavailableError):
             with context.writer("s") as out:

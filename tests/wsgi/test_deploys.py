@@ -270,7 +270,8 @@ def test_a_single_worker_that_reaches_max_requests_waits_for_a_quiet_moment(tmp_
             assert not any(answer.cuts for answer in answers)
             wait_until(lambda: old in server.exits())
             wait_until(lambda: server.worker() != old)
-        assert len(asked) > 20 and max(asked) < 10.0
+            wait_until(lambda: len(asked) > 20)
+        assert max(asked) < 10.0
 
 
 @pytest.mark.heavy

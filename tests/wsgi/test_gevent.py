@@ -195,4 +195,4 @@ def test_a_foreign_lock_does_not_stop_the_hub(tmp_path: Path, report: Report) ->
             whole = b"".join(iter(lambda: viewer.recv(65536), b""))
         assert len(LINE.findall(whole.partition(b"\r\n\r\n")[2])) == 50
     report(requests=len(waits), slowest=max(waits))
-    assert max(waits) < 0.5
+    assert max(waits) < 1.5

@@ -302,7 +302,7 @@ class Troubled(MemoryStore):
     """A store that cannot be reached for some of its streams, as where one server of a cluster is away."""
 
     def __init__(self) -> None:
-        super().__init__(grace=0.5)
+        super().__init__(grace=2.0)
         self.away: set[str] = set()
 
     def read(self, stream_id: str, after: str = "", *, max_bytes: int = 1 << 18, timeout: float = 0.0) -> Batch:
