@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import queue
 import subprocess
@@ -29,6 +30,12 @@ def wait_until(predicate: Callable[[], object], timeout: float = PATIENCE, what:
             raise AssertionError(f"not within {timeout:g} s: {what or predicate}")
         pause.wait(0.002)
     return time.monotonic() - began
+
+
+def read_records(directory: Path, pattern: str) -> list[dict[str, Any]]:
+    """The JSON lines of these files, to which processes may be writing: one that is not whole yet is left out."""
+    texts = [path.read_text() for path in directory.glob(pattern)]
+    return [json.loads(line) for text in texts for line in text.splitlines(keepends=True) if line.endswith("\n")]
 
 
 def end_process(process: subprocess.Popen[Any], signum: int) -> None:

@@ -6,7 +6,8 @@ Theory of operation
 A `Tail` is what this process knows of the end of one stream. A viewer is a call of `Tails.read`, in a thread of
 its own. Whatever happens to a stream is told to its tail:
 
-    extend      rows were committed, here or elsewhere
+    extend      rows were committed, here or elsewhere, perhaps with the stream's ending: nobody sees them
+                without it
     finish      the stream has ended
     forget      something happened that is not known in detail, or that does not fit what is known
     caught_up   a viewer has fetched from the store and reached the end of a running stream
@@ -100,6 +101,17 @@ class Fetched(NamedTuple):
     life runs out by itself."""
     local: bool = False
     """Whether this process produces the stream."""
+
+
+class Ending(NamedTuple):
+    """How a stream has ended."""
+
+    end: Position
+    status: Status
+    error: str | None
+    valid_for: float | None
+    """Seconds, from now, for which this holds: the life that the stream has left. None: not known, so the store is
+    asked when it would next have been checked."""
 
 
 class Tail(Channel):
@@ -213,8 +225,17 @@ class Tail(Channel):
         if moved:
             self.wake()  # others may wait where the tail was: nobody else will tell them
 
-    def extend(self, generation: int, rows: Sequence[Page], max_bytes: int, *, local: bool = False) -> None:
-        """These rows were committed, by this process if `local`. Wakes all that wait, unless all are known.
+    def extend(
+        self,
+        generation: int,
+        rows: Sequence[Page],
+        max_bytes: int,
+        *,
+        local: bool = False,
+        ending: Ending | None = None,
+    ) -> None:
+        """These rows were committed, by this process if `local`, and with them the `ending`, if there is one.
+        Wakes all that wait, unless all is known.
 
         `max_bytes` of payload are held (or one row).
         """
@@ -236,26 +257,21 @@ class Tail(Channel):
                 if end > known:
                     self._add(row)
                     changed, known = True, end
-            if not changed:
+            if not changed and ending is None:
                 return
             if known - self._begin > max_bytes:
                 self._shorten(max_bytes)
+            if ending is not None:
+                self._finish(ending)
             self.version += 1
         self.wake()
 
-    def finish(self, end: Position, status: Status, error: str | None, valid_for: float | None) -> None:
-        """The stream has ended at `end`, which holds for `valid_for` seconds from now: the life that it has left.
-        None: not known, so the store is asked when it would next have been checked. Wakes all that wait."""
+    def finish(self, ending: Ending) -> None:
+        """The stream has ended. Wakes all that wait."""
         with self._lock:
-            if end.generation < self.generation:
+            if ending.end.generation < self.generation:
                 return
-            if end != (self.generation, self.end):
-                self._restart(0, 0)  # the last rows have not come
-            else:
-                self._batches = {}  # first: a batch of before would hide the ending
-                self.ending = (status, error)
-                good_for = (valid_for or 0.0) + (self._check_seconds or 0.0)
-                self.good_until = min(self.good_until, time.monotonic() + good_for)
+            self._finish(ending)
             self.version += 1
         self.wake()
 
@@ -305,6 +321,16 @@ class Tail(Channel):
         self.local = self.local and generation != 0
         self._missing_at = -1
         self.generation = generation
+
+    def _finish(self, ending: Ending) -> None:
+        """The stream has ended where the rows end, or else is not known any more."""
+        if ending.end != (self.generation, self.end):
+            self._restart(0, 0)  # the last rows have not come
+            return
+        self._batches = {}  # first: a batch of before would hide the ending
+        self.ending = (ending.status, ending.error)
+        good_for = (ending.valid_for or 0.0) + (self._check_seconds or 0.0)
+        self.good_until = min(self.good_until, time.monotonic() + good_for)
 
     def _trust(self, valid_for: float) -> None:
         """What is known holds for `valid_for` seconds, unless something is told."""

@@ -18,7 +18,7 @@ from resumable_sync.errors import StreamLostError, StreamNotFoundError
 from resumable_sync.stores import pages
 from resumable_sync.stores.base import Snapshot
 from resumable_sync.stores.pages import Page
-from resumable_sync.stores.tail import Fetched, Tail, Tails
+from resumable_sync.stores.tail import Ending, Fetched, Tail, Tails
 from resumable_sync.stores.wakeup import Channel
 
 from ..support import wait_until
@@ -156,7 +156,7 @@ def test_a_fetch_that_something_passed_counts_for_nothing(check_seconds: float |
     """Nothing else remembers what happens to a stream while its tail is unknown."""
     for happen in (
         Tail.forget,
-        lambda tail: tail.finish(Position(1, 3), Status.DONE, None, 60.0),
+        lambda tail: tail.finish(Ending(Position(1, 3), Status.DONE, None, 60.0)),
         lambda tail: tail.confirm(tail.known(), None),
     ):
         tail = Tail("s", check_seconds)
@@ -171,7 +171,7 @@ def test_what_comes_of_an_older_generation_is_ignored(check_seconds: float | Non
     tail = Tail("s", check_seconds)
     tail.caught_up(at_end(3, generation=2), tail.version)
     tail.extend(1, [(5, b"abcde", None)], 100)
-    tail.finish(Position(1, 5), Status.DONE, None, 60.0)
+    tail.finish(Ending(Position(1, 5), Status.DONE, None, 60.0))
     assert is_good(tail) and tail.known() == Position(2, 3) and tail.ending is None
 
 
@@ -213,8 +213,39 @@ def test_an_ending_of_which_the_life_is_not_known_holds_for_the_time_between_che
 ) -> None:
     tail = Tail("s", check_seconds)
     tail.caught_up(at_end(3), tail.version)
-    tail.finish(Position(1, 3), Status.DONE, None, None)
+    tail.finish(Ending(Position(1, 3), Status.DONE, None, None))
     assert tail.ending == (Status.DONE, None) and is_good(tail) == (check_seconds is not None)
+
+
+class Watched(Tail):
+    """Remembers what those that it wakes are given."""
+
+    def __init__(self, check_seconds: float | None) -> None:
+        super().__init__("s", check_seconds)
+        self.given: list[tuple[bytes, Status] | None] = []
+
+    def wake(self) -> None:
+        batch = self.serve(Position(1, 3), 100)
+        self.given.append(None if batch is None else (batch.data, batch.status))
+        super().wake()
+
+
+@KINDS
+def test_rows_and_the_ending_that_comes_with_them_are_seen_together(check_seconds: float | None) -> None:
+    tail = Watched(check_seconds)
+    tail.caught_up(at_end(3), tail.version)
+    tail.given.clear()
+    ending = Ending(Position(1, 7), Status.DONE, None, 60.0)
+    rows = [(5, b"la", None), (7, b"st", None)]
+    tail.extend(1, rows, 100, ending=ending)
+    assert tail.given == [(b"last", Status.DONE)]
+    tail.extend(1, rows, 100, ending=ending)  # twice, as it may be told from two sides
+    assert set(tail.given) == {(b"last", Status.DONE)}
+    behind = Watched(check_seconds)
+    behind.caught_up(at_end(3), behind.version)
+    behind.given.clear()
+    behind.extend(1, [], 100, ending=ending)  # whose rows have not come
+    assert behind.given == [None]
 
 
 class Source:
@@ -260,7 +291,7 @@ class Source:
         self.pause()
         tail = self.tails.find("s")
         if tail is not None:
-            tail.finish(Position(1, self.rows[-1][0]), Status.DONE, None, 60.0)
+            tail.finish(Ending(Position(1, self.rows[-1][0]), Status.DONE, None, 60.0))
 
     def read(self, position: Position | None = None, timeout: float = 60.0) -> Batch:
         return self.tails.read("s", position, 100, time.monotonic() + timeout, self.fetch)
@@ -460,7 +491,25 @@ class TailMachine(RuleBasedStateMachine):
         self.untold = self.untold or not told
         if told:
             for tail in self.tails:
-                tail.finish(Position(self.generation, len(self.data)), ending, None, 60.0)
+                tail.finish(Ending(Position(self.generation, len(self.data)), ending, None, 60.0))
+        for back in range(4):
+            self.check_reads(back, inside=False, max_bytes=4)
+
+    @precondition(lambda self: self.ending is None)
+    @rule(chunk=st.binary(min_size=1, max_size=9), told=st.booleans())
+    def append_and_end(self, chunk: bytes, told: bool) -> None:
+        """In one step."""
+        self.check_reads(back=0, inside=False, max_bytes=4)
+        rows = pages.pack([chunk], len(self.data))
+        self.rows += rows
+        self.data += chunk
+        self.ending = Status.DONE
+        self.checks = 0
+        self.untold = self.untold or not told
+        if told:
+            for tail in self.tails:
+                end = Position(self.generation, len(self.data))
+                tail.extend(self.generation, rows, 30, ending=Ending(end, Status.DONE, None, 60.0))
         for back in range(4):
             self.check_reads(back, inside=False, max_bytes=4)
 
@@ -469,9 +518,9 @@ class TailMachine(RuleBasedStateMachine):
         """Another process's commit: the rows after the tail, of which some may be known by now."""
         known, found = self.told.known(), None if lost else self.snapshot()
         if found is not None and known.generation == self.generation:
-            self.told.extend(found.generation, self.rows_after(known), 30)
-            if found.status.ended:
-                self.told.finish(Position(found.generation, found.size), found.status, None, 60.0)
+            end = Position(found.generation, found.size)
+            ending = Ending(end, found.status, None, 60.0) if found.status.ended else None
+            self.told.extend(found.generation, self.rows_after(known), 30, ending=ending)
         assert not self.told.confirm(known, found)  # nothing is missing now
         self.untold = False
         if known.generation == self.generation and not lost:
@@ -482,14 +531,16 @@ class TailMachine(RuleBasedStateMachine):
         """The shared reader brings rows to the other tail."""
         position = self.checked.awaited()
         if position is not None and position.generation == self.generation:
-            self.checked.extend(self.generation, self.rows_after(position), 30)
+            end = Position(self.generation, len(self.data))
+            ending = None if self.ending is None else Ending(end, self.ending, None, None)
+            self.checked.extend(self.generation, self.rows_after(position), 30, ending=ending)
             self.checks = 0
 
     @rule()
     def check(self) -> None:
         """Twice in a row without any rows: what has not come is not awaited."""
         if self.ending:
-            self.checked.finish(Position(self.generation, len(self.data)), self.ending, None, None)
+            self.checked.finish(Ending(Position(self.generation, len(self.data)), self.ending, None, None))
         else:
             self.checked.confirm(self.checked.known(), self.snapshot())
         self.checks += 1

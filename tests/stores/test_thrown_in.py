@@ -21,7 +21,7 @@ from resumable_sync.contract import Batch, Lease, Position
 from resumable_sync.errors import ResumableStreamError, StreamNotFoundError
 from resumable_sync.stores.base import Snapshot
 from resumable_sync.stores.pages import Page
-from resumable_sync.stores.tail import Fetched, Tail
+from resumable_sync.stores.tail import Ending, Fetched, Tail
 from resumable_sync.stores.wakeup import Channel
 from resumable_sync.testing.kit import acquired, drain
 
@@ -207,11 +207,16 @@ def fetched(size: int, generation: int = 1) -> Fetched:
     return Fetched(Batch(Position(generation, size), b"", (), size=size, status=Status.STREAMING), LIVES)
 
 
+def ending(size: int) -> Ending:
+    return Ending(Position(1, size), Status.DONE, None, LIVES)
+
+
 CHANGES: dict[str, Callable[[Tail], object]] = {
     "extend": lambda tail: tail.extend(1, ROWS[1:], 100),
     "extend and shorten": lambda tail: tail.extend(1, ROWS[1:], 4),
     "a gap": lambda tail: tail.extend(1, ROWS[2:], 100),
-    "finish": lambda tail: tail.finish(Position(1, 3), Status.DONE, None, LIVES),
+    "extend to the end": lambda tail: tail.extend(1, ROWS[1:], 100, ending=ending(7)),
+    "finish": lambda tail: tail.finish(ending(3)),
     "forget": Tail.forget,
     "caught up": lambda tail: tail.caught_up(fetched(5), tail.version),
     "caught up with another life": lambda tail: tail.caught_up(fetched(5, 2), tail.version),

@@ -18,7 +18,7 @@ from typing import Any
 from ...contract import Position
 from ...process import start_thread
 from ..base import Snapshot
-from ..tail import Tail, Tails
+from ..tail import Ending, Tail, Tails
 from .commands import Commands, parse_snapshot
 from .connection import Link
 from .reader import Reader
@@ -138,6 +138,7 @@ class Checker:
             tail.forget()  # gone, or out of reach: each viewer finds out and tells its caller
             return
         if snapshot.status.ended:
-            tail.finish(Position(snapshot.generation, snapshot.size), snapshot.status, snapshot.error, None)
+            end = Position(snapshot.generation, snapshot.size)
+            tail.finish(Ending(end, snapshot.status, snapshot.error, None))
         elif tail.confirm(known, snapshot):
             self._follow(tail)  # somebody else writes

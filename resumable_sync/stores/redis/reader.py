@@ -16,7 +16,7 @@ from ...contract import Position, Status
 from ...interrupts import Event
 from ...process import start_thread
 from ..pages import Page
-from ..tail import Tail, Tails
+from ..tail import Ending, Tail, Tails
 from .commands import parse_message
 from .connection import Link
 from .keys import Keys
@@ -28,7 +28,7 @@ BLOCK_SECONDS = 2.0
 """How long an XREAD blocks at most: it is told nothing of DEL, FLUSHALL, expiry or RENAME."""
 
 _REPLY_SECONDS = 3.0  # beyond BLOCK, before the connection counts as broken
-_ROWS = 64  # of all streams together that one XREAD asks for, but at least one of each
+_ROWS = 64  # of all streams together that one XREAD asks for, but at least two of each
 _PAUSE_SECONDS = (0.05, 1.0)  # first and longest between attempts to connect
 _NUDGE_LIFE = "60000"  # ms
 
@@ -144,7 +144,7 @@ class Reader:
         if self._only is None:
             keys.append(self._control)
             ids.append(self._control_id)
-        count = max(1, _ROWS // len(keys))
+        count = _rows_of_each(len(keys))
         block = int(BLOCK_SECONDS * 1000)
         options = ("COUNT", count, "BLOCK", block)
         connection.send_command("XREAD", *options, "STREAMS", *keys, *ids, check_health=False)
@@ -161,16 +161,23 @@ class Reader:
 
     def _hand_out(self, reply: dict[bytes, Any], positions: dict[str, tuple[Tail, Position]]) -> None:
         max_bytes = self._tails.max_bytes
+        count = _rows_of_each(len(positions) + (self._only is None))
         for key, rows in reply.items():
             found = positions.get(key.decode("utf-8"))
             if found is not None:
-                deliver(found[0], rows, max_bytes)
+                # The last of as many as were asked for is asked for again: what was stored with it may follow.
+                is_cut = len(rows) == count and rows[-1][1][0] == b"p"
+                deliver(found[0], rows[:-1] if is_cut else rows, max_bytes)
             else:
                 self._control_id = rows[-1][0].decode("ascii")
 
 
+def _rows_of_each(keys: int) -> int:
+    return max(2, _ROWS // keys)
+
+
 def deliver(tail: Tail, rows: list[Any], max_bytes: int) -> None:
-    """Put rows as Redis gave them, [id, [field, value, …]], into a tail."""
+    """Put rows as Redis gave them, [id, [field, value, …]], into a tail; an ending with those before it."""
     pages: list[Page] = []
     for row_id, fields in rows:
         generation, end = map(int, row_id.split(b"-"))
@@ -178,15 +185,13 @@ def deliver(tail: Tail, rows: list[Any], max_bytes: int) -> None:
         if kind == b"p":
             pages.append((end, fields[1], fields[3] if len(fields) > 3 else None))
             continue
-        if pages:
-            tail.extend(generation, pages, max_bytes)
-            pages = []
         if kind == b"e":
-            ending = dict(zip(fields[::2], fields[1::2]))
-            error = parse_message(ending[b"m"])
-            status = Status(ending[b"e"].decode("ascii"))
-            tail.finish(Position(generation, int(ending[b"n"])), status, error, None)
+            told = dict(zip(fields[::2], fields[1::2]))
+            status = Status(told[b"e"].decode("ascii"))
+            ending = Ending(Position(generation, int(told[b"n"])), status, parse_message(told[b"m"]), None)
+            tail.extend(generation, pages, max_bytes, ending=ending)
         else:  # deleted, or begun anew
             tail.forget()
+        pages = []
     if pages:
         tail.extend(generation, pages, max_bytes)

@@ -16,7 +16,7 @@ from ...process import PerProcess
 from ..base import BaseStore, Chunks, Selection, check_seconds, outcomes
 from ..combining import Combiner
 from ..notes import Commit, Creation
-from ..tail import Fetched
+from ..tail import Ending, Fetched
 from .checks import Checker
 from .cluster import SlotMap
 from .commands import Commands, Committing, fetch, finalize_error, parse_info, parse_takeover, renewal_error
@@ -314,7 +314,7 @@ class RedisStore(BaseStore):
         process.leaves(lease)
         tail = process.tails.find(lease.stream_id)
         if tail is not None:
-            tail.finish(Position(lease.generation, reply), ending, error, None)
+            tail.finish(Ending(Position(lease.generation, reply), ending, error, None))
 
     def _cancel(self, stream_id: str) -> bool:
         """One round trip."""

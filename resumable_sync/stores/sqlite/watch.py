@@ -20,7 +20,7 @@ from ...interrupts import Alarm
 from ...process import start_thread
 from ..base import Snapshot
 from ..pages import Page
-from ..tail import Tail, Tails
+from ..tail import Ending, Tail, Tails
 from . import tables
 from .connection import Connections
 from .peers import DATAGRAM_BYTES, EVERYTHING, Peers
@@ -85,7 +85,7 @@ class Watcher:
         """As `publish`, for a stream that this process has ended at `end`; it lives `life` seconds from now."""
         tail = self.tails.find(stream_id)
         if tail is not None:
-            tail.finish(end, status, error, life)
+            tail.finish(Ending(end, status, error, life))
         self._peers.tell([stream_id])
 
     def close(self) -> None:
@@ -201,9 +201,9 @@ class Watcher:
         for stream_id, tail in tails.items():
             found, rows = news.get(stream_id, (None, ()))
             if found is not None:
-                tail.extend(found.generation, rows, self.tails.max_bytes)
-                if found.status.ended:
-                    tail.finish(Position(found.generation, found.size), found.status, found.error, found.valid_for)
+                end = Position(found.generation, found.size)
+                ended = Ending(end, found.status, found.error, found.valid_for) if found.status.ended else None
+                tail.extend(found.generation, rows, self.tails.max_bytes, ending=ended)
             if tail.confirm(known[stream_id], found):
                 tail.forget()
 

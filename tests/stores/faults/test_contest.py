@@ -6,7 +6,6 @@ Each process writes down what it did and saw; the histories are judged at the en
 
 from __future__ import annotations
 
-import json
 import random
 import signal
 import threading
@@ -19,7 +18,7 @@ from resumable_sync import Status, StreamNotFoundError, open_store
 from resumable_sync.contract import Maintenance
 
 from ...figures import Report
-from ...support import PATIENCE, Process
+from ...support import PATIENCE, Process, read_records
 from .places import Place
 from .rounds import rounds
 from .takeover_programs import RECORD, record
@@ -33,10 +32,6 @@ CLOCK = 0.1
 """Seconds by which the clocks of the stores and of the processes may differ, and a call may be late."""
 
 Event = dict[str, Any]
-
-
-def _read_logs(directory: Path) -> list[Event]:
-    return [json.loads(line) for path in directory.glob("log-*") for line in path.read_text().splitlines()]
 
 
 class History:
@@ -191,9 +186,9 @@ def test_takeover_against_everything(rounds: int, place: Place, tmp_path: Path, 
             for _ in range(3):
                 threading.Event().wait(0.1)
                 contest.disturb()
-            events = _read_logs(tmp_path)
+            events = read_records(tmp_path, "log-*")
         contest.end()
-    events = _read_logs(tmp_path)
+    events = read_records(tmp_path, "log-*")
     with open_store(place.url, grace=GRACE) as store:
         for info in store.streams():
             began = time.monotonic()

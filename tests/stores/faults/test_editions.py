@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import random
 import signal
@@ -20,7 +19,7 @@ import pytest
 from resumable_sync import Status, open_store
 
 from ...figures import Report
-from ...support import PATIENCE, ROOT, wait_until
+from ...support import PATIENCE, ROOT, read_records, wait_until
 from ..redis.server import shared_server
 from .edition_worker import text
 from .frozen import holds_the_file
@@ -94,8 +93,7 @@ class Workers:
         worker.hears("ready")
 
     def events(self) -> list[dict[str, Any]]:
-        logs = self._directory.glob("log-*")
-        return [json.loads(line) for log in logs for line in log.read_text().splitlines()]
+        return read_records(self._directory, "log-*")
 
     def disturb(self) -> None:
         victim = self._random.choice(self._running)

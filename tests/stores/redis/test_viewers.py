@@ -5,11 +5,17 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from typing import Any, cast
 
 import pytest
 
 from resumable_sync import ResumableStreamContext
+from resumable_sync.contract import Batch, Position, Status
 from resumable_sync.stores.redis import RedisStore
+from resumable_sync.stores.redis.connection import Link
+from resumable_sync.stores.redis.keys import Keys
+from resumable_sync.stores.redis.reader import Reader
+from resumable_sync.stores.tail import Fetched, Tails
 from resumable_sync.testing.kit import acquired
 
 from ...figures import Report
@@ -193,3 +199,23 @@ def test_fork(store: RedisStore) -> None:
     follower.join()
     assert follower.error is None and bytes(follower.data) == b"parent goes on"
     assert store.read("child").data == b"child"
+
+
+def test_the_last_row_of_a_full_reply_waits_for_the_ending_that_may_follow() -> None:
+    """G12: both may be of one commit. One XREAD for forty streams asks for two rows of each."""
+    tails = Tails(lambda tail: None, max_bytes=1000, linger=60.0, check_seconds=60.0)
+    tail = tails.enter("s")
+    at_end = Batch(Position(1, 3), b"", (), size=3, status=Status.STREAMING)
+    tail.caught_up(Fetched(at_end, 60.0), tail.version)
+    reader = Reader(cast(Link, None), tails, Keys("p"), "control")
+    positions = {f"log{number}": (tail, Position(1, 3)) for number in range(40)}
+
+    def receive(*rows: tuple[bytes, list[bytes]]) -> Any:
+        reader._hand_out({b"log0": list(rows)}, positions)
+        batch = tail.serve(Position(1, 3), 100)
+        return batch and (batch.data, batch.status)
+
+    first, last = (b"1-5", [b"p", b"la"]), (b"1-7", [b"p", b"st"])
+    ending = (b"1-18446744073709551615", [b"e", b"done", b"n", b"7", b"m", b""])
+    assert receive(first, last) == (b"la", Status.STREAMING)
+    assert receive(last, ending) == (b"last", Status.DONE)

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from resumable_sync.contract import Batch
+from resumable_sync.contract import Batch, Position, Status
 from resumable_sync.stores.sqlite import SQLiteStore
+from resumable_sync.stores.tail import Tail
 
 from ...support import wait_until
 
@@ -60,3 +61,34 @@ def test_a_replay_leaves_nothing_to_follow(tmp_path: Path) -> None:
         assert watcher.tails.find("s") is None and watcher._thread is None
     finally:
         store.close()
+
+
+def test_bytes_and_ending_of_one_commit_elsewhere_reach_viewers_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """G12: whoever is woken is never given the bytes of a stream that seems to go on."""
+    given: list[tuple[bytes, Status]] = []
+    wake = Tail.wake
+
+    def watched(tail: Tail) -> None:
+        batch = tail.serve(start, 100)
+        if batch is not None and batch.length:
+            given.append((batch.data, batch.status))
+        wake(tail)
+
+    with SQLiteStore(tmp_path / "s.db") as store, SQLiteStore(tmp_path / "s.db") as other:
+        info = store.create("s")
+        assert info is not None
+        start = Position(info.generation, 0)
+        monkeypatch.setattr(Tail, "wake", watched)
+        found: list[Batch] = []
+        viewer = threading.Thread(
+            target=lambda: found.append(other.read("s", info.cursor, timeout=20.0)), daemon=True
+        )
+        viewer.start()
+        watcher = other._processes.get().watcher
+        wait_until(lambda: getattr(watcher.tails.find("s"), "followed", False))
+        store.commit("s", b"last", ending="done")
+        viewer.join(20)
+        assert [(batch.data, batch.status) for batch in found] == [(b"last", Status.DONE)]
+    assert set(given) <= {(b"last", Status.DONE)}
