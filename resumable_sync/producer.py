@@ -40,10 +40,18 @@ class Hooks:
             check_callback(name, hook)
 
 
+_Cached = type(functools.cache(lambda: None))
+
+
 def is_asynchronous(function: Any) -> bool:
     """Whether calling it gives something to await, or to iterate asynchronously."""
-    while isinstance(function, functools.partial):
-        function = function.func
+    while True:
+        if isinstance(function, functools.partial):
+            function = function.func
+        elif isinstance(function, (staticmethod, classmethod, _Cached)):
+            function = function.__wrapped__
+        else:
+            break
     if not inspect.isroutine(function) and not inspect.isclass(function):
         function = getattr(function, "__call__", None)  # of an object that can be called
     return inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function)

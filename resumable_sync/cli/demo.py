@@ -7,7 +7,6 @@ import contextlib
 import errno
 import http.client
 import importlib.util
-import shutil
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -20,7 +19,7 @@ from ..demo.answers import AnswerSource, command_source, file_source, own_text_s
 from ..demo.bare import create_bare_app
 from ..demo.server import DemoServer
 from ..demo.story import Story, StoryError
-from .exits import CommandError, Exit, say
+from .exits import CommandError, Exit, check_command, say
 from .location import named_store, store_url
 from .signals import Signals, Stopped
 
@@ -112,8 +111,7 @@ def _source(arguments: argparse.Namespace, rate: float) -> AnswerSource:
         if arguments.command:
             if arguments.file:
                 raise CommandError("give a file or a command, not both", Exit.USAGE)
-            if shutil.which(arguments.command[0]) is None:
-                raise CommandError(f"command not found: {arguments.command[0]}", 127)
+            check_command(arguments.command[0])
             return command_source(arguments.command)
         return file_source(arguments.file, rate) if arguments.file else own_text_source(rate)
     except ValueError as error:

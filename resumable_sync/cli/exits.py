@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import enum
+import os
+import shutil
 import sys
 
 from ..errors import ResumableStreamError
@@ -64,6 +66,18 @@ class CommandError(Exception):
     def __init__(self, message: str, code: int = Exit.FAILED) -> None:
         super().__init__(message)
         self.code = code
+
+
+def check_command(name: str) -> None:
+    """CommandError for a command that a shell would not run, with the shell's code: 127 if there is none, 126 if
+    what is there cannot be executed."""
+    if shutil.which(name) is not None:
+        return
+    if os.sep in name and os.path.isdir(name):
+        raise CommandError(f"cannot run {name}: it is a directory", 126)
+    if shutil.which(name, os.F_OK) is not None:
+        raise CommandError(f"cannot run {name}: it is not executable", 126)
+    raise CommandError(f"command not found: {name}", 127)
 
 
 def exit_code(error: BaseException) -> int:

@@ -6,7 +6,6 @@ import argparse
 import contextlib
 import os
 import select
-import shutil
 from collections.abc import Iterator
 
 from ..context import ResumableStreamContext
@@ -16,7 +15,7 @@ from ..interrupts import Event
 from ..process import start_thread
 from ..producer import Producer, current_producer
 from ..sources import CommandFailed, CommandSource, DescriptorSource
-from .exits import CommandError, Exit, exit_code, say
+from .exits import CommandError, Exit, check_command, exit_code, say
 from .location import named_store
 from .progress import Progress
 from .signals import Signals, Stopped
@@ -212,8 +211,7 @@ def _open_source(arguments: argparse.Namespace) -> DescriptorSource | CommandSou
     if arguments.command:
         if arguments.file is not None:
             raise CommandError("give a file or a command, not both", Exit.USAGE)
-        if shutil.which(arguments.command[0]) is None:
-            raise CommandError(f"command not found: {arguments.command[0]}", 127)
+        check_command(arguments.command[0])
         return CommandSource(arguments.command, stderr=arguments.stderr)
     if arguments.stderr:
         raise CommandError("--stderr needs a command: publish ID --stderr -- COMMAND", Exit.USAGE)

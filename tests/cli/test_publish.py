@@ -104,6 +104,15 @@ def test_a_command_that_does_not_exist_takes_no_id(cli: Cli) -> None:
     assert cli.status("none") is None
 
 
+@pytest.mark.parametrize(("is_directory", "reason"), [(False, "not executable"), (True, "a directory")])
+def test_a_command_that_is_none_takes_no_id(cli: Cli, tmp_path: Path, is_directory: bool, reason: str) -> None:
+    path = tmp_path / "thing"
+    path.mkdir() if is_directory else path.write_text("text")
+    result = cli.run("publish", "none", "--", str(path))
+    assert result.returncode == 126 and reason in one_line(result.stderr)
+    assert cli.status("none") is None
+
+
 def test_a_command_that_cannot_be_run(cli: Cli, tmp_path: Path) -> None:
     script = tmp_path / "script"
     script.write_text("#!/no/such/interpreter\n")
