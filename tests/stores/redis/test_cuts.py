@@ -228,7 +228,7 @@ def test_a_killed_server_with_its_log(rounds: int, report: Report) -> None:
                 server.start()
                 next(here)
                 stop.set()
-                # Where the server had not written it down yet: bytes are gone that this viewer knew, or only the producer.
+                # Where the server had not written it down yet: this viewer, or the producer, knew of them.
                 with contextlib.suppress(StreamLostError, ProducerInterruptedError):
                     for _ in here:
                         pass
