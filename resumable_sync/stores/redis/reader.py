@@ -96,7 +96,8 @@ class Reader:
                         key = self._keys.log(self._only) if self._only else self._control
                         connection = self._link.endpoint(key).connection(BLOCK_SECONDS + _REPLY_SECONDS)
                         self._control_id = "0-0"
-                    reply = self._read(connection, positions)
+                    count = max(2, _ROWS // (len(positions) + (self._only is None)))
+                    reply = self._read(connection, positions, count)
                     pause = 0.0
                 except (RedisError, OSError):
                     # The positions are kept, so nothing is missed; the checks report what lasts.
@@ -109,7 +110,7 @@ class Reader:
                     pause = min(max(_PAUSE_SECONDS[0], pause * 2), _PAUSE_SECONDS[1])
                     self._link.recover()
                 else:
-                    self._hand_out(reply, positions)
+                    self._hand_out(reply, positions, count)
         finally:
             with self._lock:
                 if self._thread is threading.current_thread():
@@ -138,13 +139,13 @@ class Reader:
         self._followed = {tail.stream_id: awaited.generation for tail, awaited in found.values()}
         return found
 
-    def _read(self, connection: Any, positions: dict[str, tuple[Tail, Position]]) -> dict[bytes, Any]:
+    def _read(self, connection: Any, positions: dict[str, tuple[Tail, Position]], count: int) -> dict[bytes, Any]:
+        """What follows these positions, `count` rows of each at most."""
         keys = list(positions)
         ids = [str(awaited) for _, awaited in positions.values()]
         if self._only is None:
             keys.append(self._control)
             ids.append(self._control_id)
-        count = _rows_of_each(len(keys))
         block = int(BLOCK_SECONDS * 1000)
         options = ("COUNT", count, "BLOCK", block)
         connection.send_command("XREAD", *options, "STREAMS", *keys, *ids, check_health=False)
@@ -159,9 +160,8 @@ class Reader:
             return {}
         return reply if isinstance(reply, dict) else dict(reply)  # a map in protocol 3, pairs in 2
 
-    def _hand_out(self, reply: dict[bytes, Any], positions: dict[str, tuple[Tail, Position]]) -> None:
+    def _hand_out(self, reply: dict[bytes, Any], positions: dict[str, tuple[Tail, Position]], count: int) -> None:
         max_bytes = self._tails.max_bytes
-        count = _rows_of_each(len(positions) + (self._only is None))
         for key, rows in reply.items():
             found = positions.get(key.decode("utf-8"))
             if found is not None:
@@ -170,10 +170,6 @@ class Reader:
                 deliver(found[0], rows[:-1] if is_cut else rows, max_bytes)
             else:
                 self._control_id = rows[-1][0].decode("ascii")
-
-
-def _rows_of_each(keys: int) -> int:
-    return max(2, _ROWS // keys)
 
 
 def deliver(tail: Tail, rows: list[Any], max_bytes: int) -> None:

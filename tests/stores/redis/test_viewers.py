@@ -202,7 +202,7 @@ def test_fork(store: RedisStore) -> None:
 
 
 def test_the_last_row_of_a_full_reply_waits_for_the_ending_that_may_follow() -> None:
-    """G12: both may be of one commit. One XREAD for forty streams asks for two rows of each."""
+    """G12: both may be of one commit. An XREAD for many streams asks for two rows of each."""
     tails = Tails(lambda tail: None, max_bytes=1000, linger=60.0, check_seconds=60.0)
     tail = tails.enter("s")
     at_end = Batch(Position(1, 3), b"", (), size=3, status=Status.STREAMING)
@@ -211,7 +211,7 @@ def test_the_last_row_of_a_full_reply_waits_for_the_ending_that_may_follow() -> 
     positions = {f"log{number}": (tail, Position(1, 3)) for number in range(40)}
 
     def receive(*rows: tuple[bytes, list[bytes]]) -> Any:
-        reader._hand_out({b"log0": list(rows)}, positions)
+        reader._hand_out({b"log0": list(rows)}, positions, 2)
         batch = tail.serve(Position(1, 3), 100)
         return batch and (batch.data, batch.status)
 
