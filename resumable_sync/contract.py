@@ -319,10 +319,15 @@ class Batch:
         self._start = start.offset
         self._lengths = lengths
         self.generation = start.generation
-        parts = (bytes(data),) if isinstance(data, _BUFFERS) else data
-        self.length = sum(map(len, parts))
         # Replaced as a whole, by what is equal.
-        self._parts: Sequence[bytes] = parts if all(parts) else [part for part in parts if part]
+        self._parts: Sequence[bytes]
+        if type(data) is bytes:  # as of most live chunks
+            self._parts = (data,) if data else ()
+            self.length = len(data)
+        else:
+            parts = (bytes(data),) if isinstance(data, _BUFFERS) else data
+            self._parts = parts if all(parts) else [part for part in parts if part]
+            self.length = sum(map(len, parts))
         self.size = size
         self.status = status if type(status) is Status else Status(status)  # a store may keep plain text
         self.error = error

@@ -179,11 +179,12 @@ class Tail(Channel):
             else:
                 found = rows[bisect_right(rows, offset, key=_row_end) :]
         status, error = ending or (Status.STREAMING, None)
-        parts: Sequence[bytes] = ()
+        data: bytes | Sequence[bytes] = b""
         lengths: Sequence[int] = ()
         if found:
             parts, lengths = pages.unpack(found, offset, max_bytes)
-        batch = Batch(position, parts, lengths, size=end, status=status, error=error)
+            data = parts[0] if len(parts) == 1 else parts
+        batch = Batch(position, data, lengths, size=end, status=status, error=error)
         if batch.length <= _SHARED_BATCH_BYTES and len(batches) < _SHARED_BATCHES:
             batches[position, max_bytes] = batch
         return batch

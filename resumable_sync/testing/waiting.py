@@ -44,8 +44,10 @@ class WaitContract(ContractKit):
         """
         for _ in range(50):
             reader, act = make()
-            with pytest.raises(FutureTimeoutError):
-                reader.result(PAUSE)
+            early = outcome(reader.result, PAUSE)
+            if isinstance(early, StreamNotFoundError):  # gone by itself, before the reader had begun
+                continue
+            assert isinstance(early, FutureTimeoutError), early
             act()
             error = reader.exception(PATIENCE)
             if isinstance(error, StreamLostError):

@@ -374,7 +374,7 @@ def test_a_stream_that_is_lost_in_between(context: ResumableStreamContext, backe
         assert reply.read_bytes(3) == b"123"
         assert store.delete(lease.stream_id)
         assert partial(reply) == b""
-    other = backend.make(ttl=1.0)
+    other = backend.make(ttl=3.0)
     with ResumableStreamContext(other) as short:
         lease = stored(other)
         tag = ask(short, lease, method="HEAD").headers["etag"]

@@ -172,7 +172,10 @@ class Node:
             except (RedisError, OSError) as error:
                 _mark_unsent(error)
                 raise
-            packed = trip.connection.pack_commands([call.arguments for call in calls])
+            if len(calls) == 1:
+                packed = trip.connection.pack_command(*calls[0].arguments)
+            else:
+                packed = trip.connection.pack_commands([call.arguments for call in calls])
             trip.connection.send_packed_command(packed, check_health=False)
         except BaseException as error:
             self.give_back(trip, usable=False)

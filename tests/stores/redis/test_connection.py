@@ -143,7 +143,7 @@ def herd_after_a_drop(server: RedisServer, call: str) -> list[str]:
         return "drop" if threading.current_thread() in dropped else "pass"
 
     proxy = CuttingProxy(server.port, decide)
-    store = RedisStore(redis.Redis(port=proxy.port, protocol=2), prefix=call, timeout=1.0, grace=30)
+    store = RedisStore(redis.Redis(port=proxy.port, protocol=2), prefix=call, timeout=3.0, grace=30)
     for number in range(8):
         store.create(f"{call}{number}")
     time.sleep(0.6)
@@ -169,7 +169,7 @@ def herd_after_a_drop(server: RedisServer, call: str) -> list[str]:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(10)
+        thread.join(30)
     store.close()
     proxy.close()
     return outcomes

@@ -211,7 +211,7 @@ def test_a_key_of_another_type_harms_no_other_stream(
 ) -> None:
     """Sweeps go on, elections find room; the stream can be deleted and made again, with a higher generation."""
     store = open_store(max_streams=3)
-    leases = [acquired(store, "a", ttl=600), acquired(store, "b", ttl=0.2), acquired(store, "c", ttl=0.2)]
+    leases = [acquired(store, "a", ttl=600), acquired(store, "b", ttl=2), acquired(store, "c", ttl=2)]
     for lease in leases:
         store.finalize(lease, "done")
     keys = Keys(server, prefix, "a")

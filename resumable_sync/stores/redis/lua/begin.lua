@@ -8,8 +8,10 @@ local function begin(fence, lease, ttl, metadata, ...)
   generation = text(math.max(generation, last + 1, (whole(get('HGET', KEYS[1], 'generation') or 0) or 0) + 1))
   -- Only where something is left: a deletion would open the way for the rest on a server without memory.
   if redis.call('EXISTS', KEYS[1], KEYS[2]) > 0 then redis.call('UNLINK', KEYS[1], KEYS[2]) end
-  redis.call('HSET', KEYS[1], 'generation', generation, 'fence', fence, 'lease', lease, 'ttl', ttl, 'metadata', metadata,
-    'created', now, 'status', 'streaming', 'error', '', ...)
+  -- What every append writes comes first, then what it reads: Redis looks for a field of a small hash from the front.
+  redis.call('HSET', KEYS[1], 'lease', lease, 'size', 0, 'entries', 0, 'rows', 1, 'expires', 0, 'updated', now, 'kept', 0,
+    'ttl', ttl, 'generation', generation, 'status', 'streaming', 'error', '', 'fence', fence, 'created', now,
+    'metadata', metadata, ...)
   redis.call('XADD', KEYS[2], generation .. '-0', 'b', '1')
   redis.call('SET', KEYS[3], generation)
   return {generation = generation, status = 'streaming', size = 0, entries = 0, rows = 1, kept = 0, ttl = tonumber(ttl),

@@ -38,20 +38,21 @@ local function load()
   if f.err and not get('HMGET', KEYS[1], 'generation') then return nil, {'damaged'} end
   if not (f[1] and f[8]) then return nil, {'missing'} end
   local size, entries, rows, ttl = tonumber(f[3]), tonumber(f[4]), tonumber(f[5]), tonumber(f[6])
-  local expires, kept, lease, generation = whole(f[7]), tonumber(f[8]), tonumber(f[9] or 0), tonumber(f[1])
+  local expires, kept, lease, generation = whole(f[7]), tonumber(f[8]), tonumber(f[9] or 0), f[1]
   if expires and expires <= now then return nil, {'missing'} end
   local status = f[2]
-  if not (expires and size and entries and rows and ttl and kept and lease and generation
+  if not (expires and size and entries and rows and ttl and kept and lease
     and (status == 'streaming' or status == 'done' or status == 'error' or status == 'cancelled'
       or status == 'interrupted')) then return nil, {'damaged'} end
   -- As `whole` and `as_generation`, all at once: this is done for every chunk. What is not finite has no remainder.
-  if size % 1 + entries % 1 + rows % 1 + ttl % 1 + kept % 1 + lease % 1 + generation % 1 ~= 0
-    or math.min(size, entries, rows, ttl, kept, lease, generation) < 0
-    or math.max(size, entries, rows, ttl, kept, lease, generation) >= 9007199254740992
-    or not string.find(f[1], '^%d+$')
+  if size % 1 + entries % 1 + rows % 1 + ttl % 1 + kept % 1 + lease % 1 ~= 0
+    or math.min(size, entries, rows, ttl, kept, lease) < 0
+    or math.max(size, entries, rows, ttl, kept, lease) >= 9007199254740992
+    or not string.find(generation, '^%d+$')
+    or #generation > 16 or #generation == 16 and generation >= '9007199254740992'
     or (redis.pcall('XLEN', KEYS[2]) ~= rows and get('XLEN', KEYS[2]) ~= rows) then return nil, {'damaged'} end
-  return {generation = f[1], status = status, size = size, entries = entries, rows = rows, ttl = ttl, expires = expires,
-    kept = kept, lease = lease, error = f[10] or '', fence = f[11] or ''}
+  return {generation = generation, status = status, size = size, entries = entries, rows = rows, ttl = ttl,
+    expires = expires, kept = kept, lease = lease, error = f[10] or '', fence = f[11] or ''}
 end
 local function report(s)
   return {'found', s.generation, s.status, text(s.size), text(s.entries), s.error, '0', s.fence}
