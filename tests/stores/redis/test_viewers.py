@@ -69,8 +69,8 @@ def test_many_viewers_of_one_stream(rounds: int, open_store: OpenStore, report: 
         report(
             viewers=rounds, connections=opened, commands_per_chunk=spent / chunks, seconds=time.monotonic() - began
         )
-        # An append (EVALSHA with its XADD), an XREAD, and now and then a check.
-        assert spent < 4 * chunks
+        # An append (EVALSHA with its XADD), an XREAD, and now and then a check; if that is late, all viewers ask.
+        assert spent < 4 * chunks + 4 * rounds
 
 
 def test_many_viewers_of_many_streams(open_store: OpenStore, report: Report) -> None:
