@@ -221,7 +221,7 @@ def test_a_reload_interrupts_no_answer(tmp_path: Path, count: int, report: Calla
         report(answers=count, slowest_short=max(asked), cuts=sum(a.cuts for a in answers), exit_after_last=gone)
         assert all(answer.cuts for answer in answers)  # its viewers were sent away
         assert server.worker() != old
-        assert gone < 2.0
+        assert gone < 10.0
     text = server.log.read_text()
     assert "WORKER TIMEOUT" not in text and "Traceback" not in text and "SIGKILL" not in text, text
 

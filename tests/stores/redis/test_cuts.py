@@ -155,7 +155,7 @@ def test_a_server_that_is_gone(open_store: OpenStore) -> None:
                 assert error.transient
             else:
                 raise AssertionError("it was not refused")
-            assert time.monotonic() - began < 2.0
+            assert time.monotonic() - began < 10.0
         assert isinstance(store.renew([lease])[0], StoreUnavailableError)
 
 
@@ -168,7 +168,7 @@ def test_a_server_that_hangs(open_store: OpenStore) -> None:
         began = time.monotonic()
         result = store.append_many([(lease, [b"x"])])[0]
         assert isinstance(result, StoreUnavailableError) and result.transient
-        assert time.monotonic() - began < 3.0
+        assert time.monotonic() - began < 10.0
         server.signal(signal.SIGCONT)
         assert store.append(lease, b"x") == f"{lease.generation}-1"
         assert store.read("s").data == b"x"
@@ -226,12 +226,13 @@ def test_a_killed_server_with_its_log(rounds: int, report: Report) -> None:
                 next(here)
                 server.kill()
                 server.start()
-                next(here)
-                stop.set()
                 # Where the server had not written it down yet: this viewer, or the producer, knew of them.
                 with contextlib.suppress(StreamLostError, ProducerInterruptedError):
+                    next(here)
+                    stop.set()
                     for _ in here:
                         pass
+                stop.set()
                 follower.join()
             name = "done" if follower.error is None else type(follower.error).__name__
             outcomes[name] = outcomes.get(name, 0) + 1
