@@ -287,6 +287,8 @@ def start_position(stream_id: str, state: StreamState, position: Position | None
 def freeze_chunks(chunks: Sequence[bytes]) -> list[bytes]:
     """The chunks without the empty ones, as bytes of their own: a caller may reuse its buffer afterwards."""
     chunks = list(chunks)  # once, whatever it is
+    if len(chunks) == 1 and type(chunks[0]) is bytes and chunks[0]:  # a live chunk
+        return chunks
     if set(map(type, chunks)) == {bytes} and all(chunks):
         return chunks
     frozen = []

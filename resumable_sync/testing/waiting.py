@@ -44,10 +44,8 @@ class WaitContract(ContractKit):
         """
         for _ in range(50):
             reader, act = make()
-            early = outcome(reader.result, PAUSE)
-            if isinstance(early, StreamNotFoundError):  # gone by itself, before the reader had begun
-                continue
-            assert isinstance(early, FutureTimeoutError), early
+            with pytest.raises(FutureTimeoutError):
+                reader.result(PAUSE)
             act()
             error = reader.exception(PATIENCE)
             if isinstance(error, StreamLostError):
@@ -192,12 +190,12 @@ class WaitContract(ContractKit):
         store = self.new()
 
         def make() -> tuple[Future[Batch], Callable[[], object]]:
-            acquired(store, "s", ttl=0.3)
+            acquired(store, "s", ttl=2.0)  # far longer than it takes to begin to wait
             return call(store.read, "s", timeout=PATIENCE / 3), lambda: None
 
         begin = time.monotonic()
         assert self._caught(make).code == "lost"
-        assert time.monotonic() - begin >= 0.3 - CLOCK_TOLERANCE
+        assert time.monotonic() - begin >= 2.0 - CLOCK_TOLERANCE
         assert store.status("s") is Status.MISSING
 
     @guarantee("G7")

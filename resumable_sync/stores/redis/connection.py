@@ -346,6 +346,13 @@ def _has_news(connection: Any) -> bool:
         return bool(selector.select(0))
 
 
+def _have_failed(replies: Iterable[Reply]) -> bool:
+    for reply in replies:  # `any` would be two calls more on the way of every live chunk
+        if isinstance(reply, Exception):
+            return True
+    return False
+
+
 class Link:
     """A process's way to Redis. Thread-safe. Every call must be safe to repeat, but those of `commit`.
 
@@ -385,8 +392,13 @@ class Link:
         case if an idle connection was broken: something on the way may have dropped it without a word. The same
         for who waited all that time for those that had such a one.
         """
-        replies = self._repeat(calls, self.timeout if patience is None else min(patience, self.timeout))
-        return [failure(reply) if isinstance(reply, Exception) else reply for reply in replies]
+        began = time.monotonic()
+        replies = self._attempt(calls)
+        if _have_failed(replies):
+            patience = self.timeout if patience is None else min(patience, self.timeout)
+            replies = self._repeat(calls, replies, began, patience)
+            return [failure(reply) if isinstance(reply, Exception) else reply for reply in replies]
+        return replies
 
     def ask(self, call: Call) -> Any:
         """The reply to one call, repeated as in `run`. Raises what `run` returns for an error."""
@@ -407,7 +419,12 @@ class Link:
             doubtful[place] = doubtful[place] or not unexecuted
             return is_passing(reply) and (unexecuted or repeatable[place])
 
-        replies = self._repeat(calls, min(patience, self.timeout), is_to_be_repeated, once=not all(repeatable))
+        once = not all(repeatable)
+        began = time.monotonic()
+        replies = self._attempt(calls, once)
+        if _have_failed(replies):
+            patience = min(patience, self.timeout)
+            replies = self._repeat(calls, replies, began, patience, is_to_be_repeated, once)
         return [
             (failure(reply) if isinstance(reply, Exception) else reply, doubt)
             for reply, doubt in zip(replies, doubtful)
@@ -416,11 +433,14 @@ class Link:
     def _repeat(
         self,
         calls: Sequence[Call],
+        found: list[Reply],
+        began: float,
         patience: float,
         is_to_be_repeated: Callable[[int, Reply], bool] = lambda place, reply: is_passing(reply),
         once: bool = False,
     ) -> list[Reply]:
-        began = time.monotonic()
+        """Go on after a first attempt, which began at `began` (monotonic) and `found` replies some of which are
+        errors."""
         deadline = began + patience
         replies: list[Reply] = [None] * len(calls)
         pending = list(calls)
@@ -429,9 +449,6 @@ class Link:
         first = True
         while True:
             again = []
-            found = self._attempt(pending, once)
-            if not any(isinstance(reply, Exception) for reply in found) and len(found) == len(calls):
-                return found
             for place, call, reply in zip(places, pending, found):
                 if isinstance(reply, AskError) and not isinstance(reply, MovedError):
                     reply = self._ask(call, reply)
@@ -445,18 +462,19 @@ class Link:
                     self._drop_idle()
                 return replies
             places, pending = [list(column) for column in zip(*again)]
-            if all(isinstance(replies[place], NoScriptError) for place in places):
-                continue  # nothing is wrong: the server has not seen the script yet
-            self._drop_idle()
-            not_tried = (StaleConnectionError, BusyError)
-            stale = first and any(isinstance(replies[place], not_tried) for place in places)
-            first = False
-            if self._is_nobody_there(replies[place] for place in places):
-                deadline = min(deadline, began + _FIRST_SECONDS)
-            if time.monotonic() + pause >= deadline and not stale or self._closed.wait(pause):
-                return replies
-            pause = min(max(_PAUSE_SECONDS[0], pause * 2), _PAUSE_SECONDS[1])
-            self.recover()
+            if not all(isinstance(replies[place], NoScriptError) for place in places):
+                self._drop_idle()
+                not_tried = (StaleConnectionError, BusyError)
+                stale = first and any(isinstance(replies[place], not_tried) for place in places)
+                first = False
+                if self._is_nobody_there(replies[place] for place in places):
+                    deadline = min(deadline, began + _FIRST_SECONDS)
+                if time.monotonic() + pause >= deadline and not stale or self._closed.wait(pause):
+                    return replies
+                pause = min(max(_PAUSE_SECONDS[0], pause * 2), _PAUSE_SECONDS[1])
+                self.recover()
+            # Else nothing is wrong: the server has not seen the script yet.
+            found = self._attempt(pending, once)
 
     def endpoint(self, key: str) -> Endpoint:
         """The server that holds `key`. May raise redis-py's errors."""
