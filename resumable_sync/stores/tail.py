@@ -181,7 +181,9 @@ class Tail(Channel):
         status, error = ending or (Status.STREAMING, None)
         data: bytes | Sequence[bytes] = b""
         lengths: Sequence[int] = ()
-        if found:
+        if len(found) == 1 and found[0][2] is None and len(found[0][1]) == end - offset <= max_bytes:
+            data, lengths = found[0][1], (end - offset,)  # one live chunk, as most often
+        elif found:
             parts, lengths = pages.unpack(found, offset, max_bytes)
             data = parts[0] if len(parts) == 1 else parts
         batch = Batch(position, data, lengths, size=end, status=status, error=error)

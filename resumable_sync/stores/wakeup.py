@@ -74,6 +74,11 @@ class Channel:
 
     def _call(self) -> list[threading.Lock]:
         """Have all that wait woken; returns the gates to open now."""
+        if len(self._waiting) == 1 and not (self._called or self._main):  # as most often; the same, in fewer steps
+            self._called = 1
+            self._opened_at = time.monotonic()
+            self._opened = 1
+            return list(self._waiting)
         follows = self._called > 0  # those called before
         self._called = len(self._waiting)
         gates = self._next(follows)
