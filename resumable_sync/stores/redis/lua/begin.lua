@@ -15,5 +15,5 @@ local function begin(fence, lease, ttl, metadata, ...)
   redis.call('XADD', KEYS[2], generation .. '-0', 'b', '1')
   redis.call('SET', KEYS[3], generation)
   return {generation = generation, status = 'streaming', size = 0, entries = 0, rows = 1, kept = 0, ttl = tonumber(ttl),
-    error = '', fence = fence}
+    error = '', fence = fence, written = true}
 end
