@@ -224,12 +224,10 @@ class Append:
             _handover(lease.handover),
             life,
             len(notes),
-            MAX_NOTES,
-            MAX_NOTES_BYTES,
         )
         arguments: list[Argument] = list(map(str, head))  # in one go: `_Packer` would look at each
         if notes:
-            arguments += _as_notes(notes)
+            arguments += (MAX_NOTES, MAX_NOTES_BYTES, *_as_notes(notes))
         for _, payload, lengths in self.rows:
             arguments += (payload, lengths or b"")
         self.call = script("append_noted" if notes else "append", keys.of(lease.stream_id), *arguments)

@@ -30,14 +30,15 @@ def script(name: str, keys: Sequence[str], *arguments: Argument) -> Call:
 
 
 _PARTS = {
-    "acquire": ("ending", "begin"),
+    "acquire": ("ending", "numbers", "begin"),
     "append": ("rows",),
     "append_noted": ("rows", "notes"),
     "cancel": ("ending",),
     "commit": ("ending", "rows", "notes"),
-    "create": ("ending", "begin", "rows", "notes", "describe"),
+    "create": ("ending", "numbers", "begin", "rows", "notes", "describe"),
+    "delete": ("numbers",),
     "finalize": ("ending", "notes"),
-    "info": ("ending", "describe"),
+    "info": ("ending", "numbers", "describe"),
     "orphan": ("ending",),
     "release": ("ending",),
     "state": ("ending",),

@@ -1,16 +1,16 @@
 -- append(meta, log, fence; generation, token, offset, length, chunks, max bytes, max entries, grace ms, handover ms,
---        life ms, how many notes, max notes, max bytes of notes, the notes, then the rows)
+--        life ms, how many notes; if there are any: max notes, max bytes of notes, the notes; then the rows)
 --   -> 1, or the state that refuses it, or {'notes', how many, bytes} that there would be.
 -- At `offset` or not at all; the same bytes at the same place are stored once.
 local s, none = load()
 if not s then return none end
-local offset, length, rows = tonumber(ARGV[3]), tonumber(ARGV[4]), 14 + 2 * ARGV[11]
+local offset, length, rows = tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[11] == '0' and 12 or 14 + 2 * ARGV[11]
 if s.generation ~= ARGV[1] or s.fence ~= ARGV[2] or s.status ~= 'streaming' then return report(s) end
 if s.size == offset then
   if length > 0 and (offset + length > tonumber(ARGV[6]) or s.entries + ARGV[5] > tonumber(ARGV[7])) then
     return report(s)
   end
-  if rows > 14 then -- this is append_noted, which has the functions of notes.lua
+  if rows > 12 then -- this is append_noted, which has the functions of notes.lua
     local notes, bytes = noted(14, ARGV[11])
     if notes > tonumber(ARGV[12]) or bytes > tonumber(ARGV[13]) then return {'notes', notes, bytes} end
     add(s, rows, ARGV[5])

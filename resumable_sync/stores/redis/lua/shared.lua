@@ -24,13 +24,6 @@ local function get(...)
   if type(reply) == 'table' and reply.err then return not string.find(reply.err, 'WRONGTYPE') and redis.call(...) or nil end
   return reply
 end
--- A number as these scripts write it; nil for what somebody else put there.
-local function whole(value)
-  local number = tonumber(value)
-  return number and number >= 0 and number < 9007199254740992 and number % 1 == 0 and number or nil
-end
--- A generation, as text; nil for what somebody else put there.
-local function as_generation(value) return value and whole(value) and string.match(value, '^%d+$') end
 -- The stream's state; else nil and {'missing'}, or {'damaged'} where a part of it was evicted, trimmed or replaced.
 local function load()
   local f = redis.pcall('HMGET', KEYS[1], 'generation', 'status', 'size', 'entries', 'rows', 'ttl', 'expires', 'kept',
@@ -38,16 +31,16 @@ local function load()
   if f.err and not get('HMGET', KEYS[1], 'generation') then return nil, {'damaged'} end
   if not (f[1] and f[8]) then return nil, {'missing'} end
   local size, entries, rows, ttl = tonumber(f[3]), tonumber(f[4]), tonumber(f[5]), tonumber(f[6])
-  local expires, kept, lease, generation = whole(f[7]), tonumber(f[8]), tonumber(f[9] or 0), f[1]
-  if expires and expires <= now then return nil, {'missing'} end
+  local expires, kept, lease, generation = tonumber(f[7]), tonumber(f[8]), tonumber(f[9] or 0), f[1]
+  if expires and expires <= now and expires >= 0 and expires % 1 == 0 then return nil, {'missing'} end
   local status = f[2]
   if not (expires and size and entries and rows and ttl and kept and lease
     and (status == 'streaming' or status == 'done' or status == 'error' or status == 'cancelled'
       or status == 'interrupted')) then return nil, {'damaged'} end
-  -- As `whole` and `as_generation`, all at once: this is done for every chunk. What is not finite has no remainder.
-  if size % 1 + entries % 1 + rows % 1 + ttl % 1 + kept % 1 + lease % 1 ~= 0
-    or math.min(size, entries, rows, ttl, kept, lease) < 0
-    or math.max(size, entries, rows, ttl, kept, lease) >= 9007199254740992
+  -- As in numbers.lua, all at once: this is done for every chunk. What is not finite has no remainder.
+  if expires % 1 + size % 1 + entries % 1 + rows % 1 + ttl % 1 + kept % 1 + lease % 1 ~= 0
+    or math.min(expires, size, entries, rows, ttl, kept, lease) < 0
+    or math.max(expires, size, entries, rows, ttl, kept, lease) >= 9007199254740992
     or not string.find(generation, '^%d+$')
     or #generation > 16 or #generation == 16 and generation >= '9007199254740992'
     or (redis.pcall('XLEN', KEYS[2]) ~= rows and get('XLEN', KEYS[2]) ~= rows) then return nil, {'damaged'} end
