@@ -257,20 +257,21 @@ class _Contender:
 
 
 def contend(url: str, grace: str, log: str, seed: str, threads: str, *ids: str) -> None:
-    """Do everything with these streams at once, until stdin closes."""
+    """Do everything with these streams at once, until a line of stdin; live on until stdin closes."""
     over = threading.Event()
-    running = []
-    for number in range(int(threads)):
-        contender = _Contender(url, float(grace), log, list(ids), f"{seed} {number}")
-        running.append(threading.Thread(target=contender.run, args=(over,)))
-        running[-1].start()
+    # Kept to the end: a store that nobody holds any more lets go of what it produces.
+    contenders = [_Contender(url, float(grace), log, list(ids), f"{seed} {each}") for each in range(int(threads))]
+    running = [threading.Thread(target=contender.run, args=(over,)) for contender in contenders]
+    for thread in running:
+        thread.start()
     say("ready")
-    sys.stdin.read()
+    sys.stdin.readline()
     over.set()
     for thread in running:
         thread.join()
     say("over")
-    os._exit(0)  # stores are left as they are: nothing is to end or to release what is left
+    sys.stdin.read()  # while others still take over, an exit would prove a death to them
+    os._exit(0)  # nothing is to end or to release what is left
 
 
 if __name__ == "__main__":

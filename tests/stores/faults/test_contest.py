@@ -156,10 +156,13 @@ class Contest:
             self.counts["freezes"] += 1
 
     def end(self) -> None:
-        """Let all come to their ends."""
+        """Let all come to their ends: none exits before all are over."""
+        for process in self._running:
+            process.say("no more")
+        for process in self._running:
+            process.until("over")
         for process in self._running:
             process.say_no_more()
-        for process in self._running:
             assert process.wait() == 0, process.stderr()
             assert not process.stderr(), process.stderr()
 
