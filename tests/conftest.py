@@ -140,14 +140,26 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 @pytest.fixture
 def alarms() -> Iterator[Callable[[float], object]]:
-    """Has an exception thrown into the main thread after some seconds."""
+    """Has an exception thrown into the main thread after some seconds; none once `alarms(0)` has returned.
+
+    Python may run a handler some time after its signal came, and so after the timer was stopped: a flag says
+    whether it is still wanted."""
+    armed = False
 
     def throw(number: int, frame: FrameType | None) -> None:
-        raise Thrown
+        nonlocal armed
+        if armed:
+            armed = False
+            raise Thrown
+
+    def arm(seconds: float) -> None:
+        nonlocal armed
+        armed = seconds > 0
+        signal.setitimer(signal.ITIMER_REAL, seconds)
 
     before = signal.signal(signal.SIGALRM, throw)
     try:
-        yield lambda seconds: signal.setitimer(signal.ITIMER_REAL, seconds)
+        yield arm
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        arm(0)
         signal.signal(signal.SIGALRM, before)
