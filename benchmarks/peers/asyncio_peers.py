@@ -6,6 +6,7 @@ The same programs, chunks and figures as benchmarks/programs, of which nothing c
 from __future__ import annotations
 
 import asyncio
+import gc
 import hashlib
 import json
 import sys
@@ -233,6 +234,7 @@ async def tail(job: dict[str, Any], library: Library) -> dict[str, Any]:
             arrivals.append(arrived)
             followers.append(asyncio.ensure_future(arrived.follow(await library.follow(f"live-{number}"))))
     await asyncio.sleep(0.2)  # there is no sign by which to see that they wait
+    gc.collect()  # as benchmarks.programs.support.collect_garbage() does, and why
     cpu, begin = time.process_time(), time.monotonic()
     for source in sources:
         source.begin.set()

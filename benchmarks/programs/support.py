@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
 import os
@@ -159,6 +160,12 @@ def start_threads(targets: Iterable[Callable[[], object]]) -> list[threading.Thr
     for thread in threads:
         thread.start()
     return threads
+
+
+def collect_garbage() -> None:
+    """Collect that of all that went before the measurement. A full collection holds up all threads for tens of ms,
+    and whether one would fall into a run of 3 s hangs on how many modules were imported: it decided the p99."""
+    gc.collect()
 
 
 def resident_bytes(peak: bool = False) -> int:

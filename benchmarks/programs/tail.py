@@ -18,6 +18,7 @@ from .support import (
     Produced,
     RedisMeter,
     check_arrivals,
+    collect_garbage,
     independent,
     latency_metrics,
     sha256,
@@ -38,6 +39,7 @@ def one_process(job: Job) -> dict[str, Any]:
         functools.partial(_view, produced.context, sources.index(source), arrived)
         for source, arrived in zip(viewed, arrivals)
     )
+    collect_garbage()
     meter = RedisMeter(job.redis) if job["store"] == "redis" else None
     cpu, begin = time.process_time(), time.monotonic()
     for source in sources:
@@ -63,6 +65,7 @@ def producer(job: Job) -> dict[str, Any]:
     sources = independent(job["streams"], job["chunks"], job["rate"])
     for number, source in enumerate(sources):
         produced.context.run(f"live-{number}", source)
+    collect_garbage()
     job.say("begun")
     job.wait()
     cpu = time.process_time()
@@ -83,6 +86,7 @@ def viewer(job: Job) -> dict[str, Any]:
         functools.partial(_view, context, number % job["streams"], arrived)
         for number, arrived in enumerate(arrivals)
     )
+    collect_garbage()
     meter = RedisMeter(job.redis) if job["store"] == "redis" else None
     cpu = time.process_time()
     job.say("ready")
