@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from resumable_sync import ResumableStreamError
+from resumable_sync import ResumableStreamError, StreamLostError
 from resumable_sync.contract import Lease
 from resumable_sync.stores.redis import RedisStore
 from resumable_sync.testing.kit import acquired
@@ -47,6 +47,22 @@ def test_a_damaged_field_is_told_by_type_and_hides_nobody_else(
     lease = acquired(other, "bad")
     other.append(lease, b"anew")
     assert store.read("bad").data == b"anew" and lease.generation < 2**53
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_an_append_that_reads_no_life_leaves_its_damage_to_be_told_by_who_reads_it(
+    damage: Any, store: RedisStore, other: RedisStore, prefix: str, server: RedisServer
+) -> None:
+    lease = acquired(store, "s")
+    server.client().hset(f"{prefix}:{{s}}:meta", "ttl", damage)
+    store.append(lease, b"abc")
+    with pytest.raises(StreamLostError):
+        store.finalize(lease, "done")
+    with pytest.raises(StreamLostError):
+        other.read("s")
+    lease.offset = 1
+    with pytest.raises(StreamLostError):  # an append that is refused reads all
+        store.append(lease, b"x")
 
 
 @pytest.mark.parametrize("key", ["index", "fresh", "orphans"])

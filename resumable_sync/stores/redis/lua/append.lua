@@ -2,13 +2,17 @@
 --        life ms, how many notes; if there are any: max notes, max bytes of notes, the notes; then the rows)
 --   -> 1, or the state that refuses it, or {'notes', how many, bytes} that there would be.
 -- At `offset` or not at all; the same bytes at the same place are stored once.
-local s, none = load()
+local s, none = load(true)
 if not s then return none end
+local function refuse()
+  s, none = load()
+  return none or report(s)
+end
 local offset, length, rows = tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[11] == '0' and 12 or 14 + 2 * ARGV[11]
-if s.generation ~= ARGV[1] or s.fence ~= ARGV[2] or s.status ~= 'streaming' then return report(s) end
+if s.generation ~= ARGV[1] or s.fence ~= ARGV[2] or s.status ~= 'streaming' then return refuse() end
 if s.size == offset then
   if length > 0 and (offset + length > tonumber(ARGV[6]) or s.entries + ARGV[5] > tonumber(ARGV[7])) then
-    return report(s)
+    return refuse()
   end
   if rows > 12 then -- this is append_noted, which has the functions of notes.lua
     local notes, bytes = noted(14, ARGV[11])
@@ -24,9 +28,9 @@ elseif s.size == offset + length then
   local range = redis.call('XRANGE', KEYS[2], '(' .. ARGV[1] .. '-' .. ARGV[3], ARGV[1] .. '-' .. text(s.size))
   for i, row in ipairs(range) do stored[i] = row[2][2] end
   for i = rows, #ARGV, 2 do sent[#sent + 1] = ARGV[i] end
-  if table.concat(stored) ~= table.concat(sent) then return report(s) end
+  if table.concat(stored) ~= table.concat(sent) then return refuse() end
 else
-  return report(s)
+  return refuse()
 end
 alive(s, ARGV[8], ARGV[9], ARGV[10])
 return 1

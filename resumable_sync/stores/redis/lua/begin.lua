@@ -10,7 +10,7 @@ local function begin(fence, lease, ttl, metadata, ...)
   if redis.call('EXISTS', KEYS[1], KEYS[2]) > 0 then redis.call('UNLINK', KEYS[1], KEYS[2]) end
   -- What every append writes comes first, then what it reads: Redis looks for a field of a small hash from the front.
   redis.call('HSET', KEYS[1], 'lease', lease, 'size', 0, 'entries', 0, 'rows', 1, 'expires', 0, 'updated', now, 'kept', 0,
-    'ttl', ttl, 'generation', generation, 'status', 'streaming', 'error', '', 'fence', fence, 'created', now,
+    'generation', generation, 'status', 'streaming', 'fence', fence, 'ttl', ttl, 'error', '', 'created', now,
     'metadata', metadata, ...)
   redis.call('XADD', KEYS[2], generation .. '-0', 'b', '1')
   redis.call('SET', KEYS[3], generation)

@@ -3,7 +3,8 @@
 local function add(s, first, chunks)
   for i = first, #ARGV, 2 do
     s.size = s.size + #ARGV[i]
-    local id = s.generation .. '-' .. text(s.size)
+    s.told = text(s.size)
+    local id = s.generation .. '-' .. s.told
     if ARGV[i + 1] == '' then
       redis.call('XADD', KEYS[2], id, 'p', ARGV[i])
     else

@@ -25,15 +25,17 @@ local function get(...)
   return reply
 end
 -- The stream's state; else nil and {'missing'}, or {'damaged'} where a part of it was evicted, trimmed or replaced.
-local function load()
-  local f = redis.pcall('HMGET', KEYS[1], 'generation', 'status', 'size', 'entries', 'rows', 'ttl', 'expires', 'kept',
-    'lease', 'error', 'fence')
+-- `brief`: without ttl, lease and error, of which no append that is accepted makes use. Each field costs.
+local function load(brief)
+  local f = brief
+    and redis.pcall('HMGET', KEYS[1], 'size', 'entries', 'rows', 'expires', 'kept', 'generation', 'status', 'fence')
+    or redis.pcall('HMGET', KEYS[1], 'size', 'entries', 'rows', 'expires', 'kept', 'generation', 'status', 'fence', 'ttl',
+      'lease', 'error')
   if f.err and not get('HMGET', KEYS[1], 'generation') then return nil, {'damaged'} end
-  if not (f[1] and f[8]) then return nil, {'missing'} end
-  local size, entries, rows, ttl = tonumber(f[3]), tonumber(f[4]), tonumber(f[5]), tonumber(f[6])
-  local expires, kept, lease, generation = tonumber(f[7]), tonumber(f[8]), tonumber(f[9] or 0), f[1]
+  if not (f[5] and f[6]) then return nil, {'missing'} end
+  local size, entries, rows, expires, kept = tonumber(f[1]), tonumber(f[2]), tonumber(f[3]), tonumber(f[4]), tonumber(f[5])
+  local generation, status, ttl, lease = f[6], f[7], brief and 0 or tonumber(f[9]), tonumber(f[10] or 0)
   if expires and expires <= now and expires >= 0 and expires % 1 == 0 then return nil, {'missing'} end
-  local status = f[2]
   if not (expires and size and entries and rows and ttl and kept and lease
     and (status == 'streaming' or status == 'done' or status == 'error' or status == 'cancelled'
       or status == 'interrupted')) then return nil, {'damaged'} end
@@ -45,7 +47,7 @@ local function load()
     or #generation > 16 or #generation == 16 and generation >= '9007199254740992'
     or (redis.pcall('XLEN', KEYS[2]) ~= rows and get('XLEN', KEYS[2]) ~= rows) then return nil, {'damaged'} end
   return {generation = generation, status = status, size = size, entries = entries, rows = rows, ttl = ttl,
-    expires = expires, kept = kept, lease = lease, error = f[10] or '', fence = f[11] or ''}
+    expires = expires, kept = kept, lease = lease, error = f[11] or '', fence = f[8] or ''}
 end
 local function report(s)
   return {'found', s.generation, s.status, text(s.size), text(s.entries), s.error, '0', s.fence}

@@ -10,7 +10,7 @@ local function keep(s, life, ...)
     for i = 1, 3 do redis.call('PEXPIREAT', KEYS[i], i < 3 and s.kept or fenced(s.generation, s.kept)) end
     redis.call('HSET', KEYS[1], 'kept', s.kept)
   end
-  redis.call('HSET', KEYS[1], 'size', s.size, 'entries', s.entries, 'rows', s.rows, 'expires', s.expires,
+  redis.call('HSET', KEYS[1], 'size', s.told or s.size, 'entries', s.entries, 'rows', s.rows, 'expires', s.expires,
     'updated', now, ...)
 end
 -- A sign of life of the producer: its lease, what follows it, and its stream's life.
