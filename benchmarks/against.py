@@ -14,9 +14,11 @@ from .runner import Scenario
 
 KIND = "against"
 _PREFIX = "before: "
-# `-m` would put this checkout first on the path. The other edition goes in front of it.
+# The library is imported from the other edition, then all else from this checkout: the other one may be a checkout
+# too, with benchmarks of its own.
 _RUN = (
-    "import runpy, sys; sys.path[:1] = [sys.argv.pop(1), sys.argv.pop(1)];"
+    "import runpy, sys; sys.path[:1] = [sys.argv.pop(1), sys.argv[1]]; import resumable_sync;"
+    " sys.path.insert(0, sys.argv.pop(1));"
     " runpy.run_module('benchmarks.programs', run_name='__main__', alter_sys=True)"
 )
 

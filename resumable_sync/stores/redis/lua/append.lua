@@ -2,7 +2,7 @@
 --        life ms, how many notes; if there are any: max notes, max bytes of notes, the notes; then the rows)
 --   -> 1, or the state that refuses it, or {'notes', how many, bytes} that there would be.
 -- At `offset` or not at all; the same bytes at the same place are stored once.
-local s, none = load(true)
+local s, none = load(ARGV[1])
 if not s then return none end
 local function refuse()
   s, none = load()

@@ -25,26 +25,27 @@ local function get(...)
   return reply
 end
 -- The stream's state; else nil and {'missing'}, or {'damaged'} where a part of it was evicted, trimmed or replaced.
--- `brief`: without ttl, lease and error, of which no append that is accepted makes use. Each field costs.
-local function load(brief)
-  local f = brief
+-- `expected`: the generation that an append is for. It goes without ttl, lease and error, of which no append that is
+-- accepted makes use: this is done for every chunk, and each field costs.
+local function load(expected)
+  local f = expected
     and redis.pcall('HMGET', KEYS[1], 'size', 'entries', 'rows', 'expires', 'kept', 'generation', 'status', 'fence')
     or redis.pcall('HMGET', KEYS[1], 'size', 'entries', 'rows', 'expires', 'kept', 'generation', 'status', 'fence', 'ttl',
       'lease', 'error')
   if f.err and not get('HMGET', KEYS[1], 'generation') then return nil, {'damaged'} end
   if not (f[5] and f[6]) then return nil, {'missing'} end
   local size, entries, rows, expires, kept = tonumber(f[1]), tonumber(f[2]), tonumber(f[3]), tonumber(f[4]), tonumber(f[5])
-  local generation, status, ttl, lease = f[6], f[7], brief and 0 or tonumber(f[9]), tonumber(f[10] or 0)
+  local generation, status, ttl, lease = f[6], f[7], expected and 0 or tonumber(f[9]), tonumber(f[10] or 0)
   if expires and expires <= now and expires >= 0 and expires % 1 == 0 then return nil, {'missing'} end
   if not (expires and size and entries and rows and ttl and kept and lease
     and (status == 'streaming' or status == 'done' or status == 'error' or status == 'cancelled'
       or status == 'interrupted')) then return nil, {'damaged'} end
-  -- As in numbers.lua, all at once: this is done for every chunk. What is not finite has no remainder.
+  -- As in numbers.lua, all at once. What is not finite has no remainder.
   if expires % 1 + size % 1 + entries % 1 + rows % 1 + ttl % 1 + kept % 1 + lease % 1 ~= 0
-    or math.min(expires, size, entries, rows, ttl, kept, lease) < 0
-    or math.max(expires, size, entries, rows, ttl, kept, lease) >= 9007199254740992
-    or not string.find(generation, '^%d+$')
-    or #generation > 16 or #generation == 16 and generation >= '9007199254740992'
+    or expires < 0 or size < 0 or entries < 0 or rows < 0 or ttl < 0 or kept < 0 or lease < 0
+    or expires + size + entries + rows + ttl + kept + lease >= 9007199254740992
+    or generation ~= expected and (not string.find(generation, '^%d+$')
+      or #generation > 16 or #generation == 16 and generation >= '9007199254740992')
     or (redis.pcall('XLEN', KEYS[2]) ~= rows and get('XLEN', KEYS[2]) ~= rows) then return nil, {'damaged'} end
   return {generation = generation, status = status, size = size, entries = entries, rows = rows, ttl = ttl,
     expires = expires, kept = kept, lease = lease, error = f[11] or '', fence = f[8] or ''}
