@@ -216,7 +216,6 @@ class Append:
             lease.generation,
             lease.token,
             lease.offset,
-            self._length,
             self._count,
             limits.max_stream_bytes,
             limits.max_entries,

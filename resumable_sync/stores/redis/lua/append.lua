@@ -1,5 +1,5 @@
--- append(meta, log, fence; generation, token, offset, length, chunks, max bytes, max entries, grace ms, handover ms,
---        life ms, how many notes; if there are any: max notes, max bytes of notes, the notes; then the rows)
+-- append(meta, log, fence; generation, token, offset, chunks, max bytes, max entries, grace ms, handover ms, life ms,
+--        how many notes; if there are any: max notes, max bytes of notes, the notes; then the rows)
 --   -> 1, or the state that refuses it, or {'notes', how many, bytes} that there would be.
 -- At `offset` or not at all; the same bytes at the same place are stored once.
 local s, none = load(ARGV[1])
@@ -8,20 +8,21 @@ local function refuse()
   s, none = load()
   return none or report(s)
 end
-local offset, length, rows = tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[11] == '0' and 12 or 14 + 2 * ARGV[11]
+local offset, length, rows = tonumber(ARGV[3]), 0, ARGV[10] == '0' and 11 or 13 + 2 * ARGV[10]
+for i = rows, #ARGV, 2 do length = length + #ARGV[i] end
 if s.generation ~= ARGV[1] or s.fence ~= ARGV[2] or s.status ~= 'streaming' then return refuse() end
 if s.size == offset then
-  if length > 0 and (offset + length > tonumber(ARGV[6]) or s.entries + ARGV[5] > tonumber(ARGV[7])) then
+  if length > 0 and (offset + length > tonumber(ARGV[5]) or s.entries + ARGV[4] > tonumber(ARGV[6])) then
     return refuse()
   end
-  if rows > 12 then -- this is append_noted, which has the functions of notes.lua
-    local notes, bytes = noted(14, ARGV[11])
-    if notes > tonumber(ARGV[12]) or bytes > tonumber(ARGV[13]) then return {'notes', notes, bytes} end
-    add(s, rows, ARGV[5])
-    set(14, ARGV[11], '::', notes, bytes)
+  if rows > 11 then -- this is append_noted, which has the functions of notes.lua
+    local notes, bytes = noted(13, ARGV[10])
+    if notes > tonumber(ARGV[11]) or bytes > tonumber(ARGV[12]) then return {'notes', notes, bytes} end
+    add(s, rows, ARGV[4])
+    set(13, ARGV[10], '::', notes, bytes)
     redis.call('HSET', KEYS[1], 'begin', -1)
   else
-    add(s, rows, ARGV[5])
+    add(s, rows, ARGV[4])
   end
 elseif s.size == offset + length then
   local stored, sent = {}, {}
@@ -32,5 +33,5 @@ elseif s.size == offset + length then
 else
   return refuse()
 end
-alive(s, ARGV[8], ARGV[9], ARGV[10])
+alive(s, ARGV[7], ARGV[8], ARGV[9])
 return 1
