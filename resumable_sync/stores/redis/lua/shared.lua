@@ -43,7 +43,7 @@ local function load(expected)
   -- As in numbers.lua, all at once. What is not finite has no remainder.
   if expires % 1 + size % 1 + entries % 1 + rows % 1 + ttl % 1 + kept % 1 + lease % 1 ~= 0
     or expires < 0 or size < 0 or entries < 0 or rows < 0 or ttl < 0 or kept < 0 or lease < 0
-    or expires + size + entries + rows + ttl + kept + lease >= 9007199254740992
+    or math.max(expires, size, entries, rows, ttl, kept, lease) >= 9007199254740992
     or generation ~= expected and (not string.find(generation, '^%d+$')
       or #generation > 16 or #generation == 16 and generation >= '9007199254740992')
     or (redis.pcall('XLEN', KEYS[2]) ~= rows and get('XLEN', KEYS[2]) ~= rows) then return nil, {'damaged'} end
