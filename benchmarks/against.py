@@ -17,8 +17,8 @@ _PREFIX = "before: "
 # The library is imported from the other edition, then all else from this checkout: the other one may be a checkout
 # too, with benchmarks of its own.
 _RUN = (
-    "import runpy, sys; sys.path[:1] = [sys.argv.pop(1), sys.argv[1]]; import resumable_sync;"
-    " sys.path.insert(0, sys.argv.pop(1));"
+    "import runpy, sys; edition, here = sys.argv[1:3]; del sys.argv[1:3];"
+    " sys.path[0] = edition; import resumable_sync; sys.path[0] = here;"
     " runpy.run_module('benchmarks.programs', run_name='__main__', alter_sys=True)"
 )
 

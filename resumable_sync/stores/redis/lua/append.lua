@@ -5,8 +5,8 @@
 local s, none = load(ARGV[1])
 if not s then return none end
 local function refuse()
-  s, none = load()
-  return none or report(s)
+  local found, gone = load()
+  return gone or report(found)
 end
 local offset, length, rows = tonumber(ARGV[3]), 0, ARGV[10] == '0' and 11 or 13 + 2 * ARGV[10]
 for i = rows, #ARGV, 2 do length = length + #ARGV[i] end

@@ -26,7 +26,7 @@ local function get(...)
 end
 -- The stream's state; else nil and {'missing'}, or {'damaged'} where a part of it was evicted, trimmed or replaced.
 -- `expected`: the generation that an append is for. It goes without ttl, lease and error, of which no append that is
--- accepted makes use: this is done for every chunk, and each field costs.
+-- accepted makes use, and without a check of what it was given: this is done for every chunk.
 local function load(expected)
   local f = expected
     and redis.pcall('HMGET', KEYS[1], 'size', 'entries', 'rows', 'expires', 'kept', 'generation', 'status', 'fence')
